@@ -1,0 +1,27 @@
+"""The algorithms that the zoo learns about, one line each."""
+
+from typing import NamedTuple
+
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+
+from sb3_pave import PAVE_SAC, PAVE_TD3
+
+
+class ZooAlgorithm(NamedTuple):
+    """
+    One algorithm as the zoo sees it.
+
+    :param name: what ``--algo`` takes; also names the file ``hyperparams/{name}.yml``
+    :param pave_class: the class that trains
+    :param host: the zoo's name of the algorithm that it extends: its hyperparameters, its search space
+    """
+
+    name: str
+    pave_class: type[OffPolicyAlgorithm]
+    host: str
+
+
+ZOO_ALGORITHMS = (
+    ZooAlgorithm("pave_td3", PAVE_TD3, "td3"),
+    ZooAlgorithm("pave_sac", PAVE_SAC, "sac"),
+)

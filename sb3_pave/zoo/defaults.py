@@ -1,0 +1,107 @@
+"""Which hyperparameters an environment gets when the user gave no ``-conf``."""
+
+import functools
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import rl_zoo3
+import yaml
+from huggingface_sb3 import EnvironmentName
+from rl_zoo3.exp_manager import ExperimentManager
+
+import sb3_pave
+from sb3_pave.zoo.algorithms import ZOO_ALGORITHMS
+
+
+class Entry(NamedTuple):
+    """
+    An entry in a file of hyperparameters.
+
+    :param file: a YAML file in the zoo's format
+    :param key: an environment id that it lists, or "default"
+    """
+
+    file: Path
+    key: str
+
+
+def hyperparams_folder(package_file: str | None) -> Path:
+    """
+    :param package_file: ``__file__`` of a package, of the zoo or of PAVE
+    :return: its folder of hyperparameters: inside the package where it was installed, beside it in a source tree
+    """
+    assert package_file is not None
+    package = Path(package_file).parent
+    inside = package / "hyperparams"
+    return inside if inside.is_dir() else package.parent / "hyperparams"
+
+
+def find_entry(name: str, host: str, env_id: str) -> Entry:
+    """
+    Our own entry for the environment, else the zoo's entry of the host; else, by the same order, that of another
+    version of the environment (the zoo lists MuJoCo's v4 and the first Fetch environments); else our ``default``.
+
+    :param name: name of the PAVE algorithm
+    :param host: the zoo's name of the algorithm that it extends
+    :param env_id: id of the environment
+    :return: where the hyperparameters are
+    """
+    ours = hyperparams_folder(sb3_pave.__file__) / f"{name}.yml"
+    zoos = hyperparams_folder(rl_zoo3.__file__) / f"{host}.yml"
+    env_ids = {file: set(yaml.safe_load(file.read_text())) - {"default"} for file in (ours, zoos)}
+    for file, listed in env_ids.items():
+        if env_id in listed:
+            return Entry(file, env_id)
+    for file, listed in env_ids.items():
+        if versions := [other for other in listed if _split_version(other)[0] == _split_version(env_id)[0]]:
+            return Entry(file, max(versions, key=_split_version))
+    return Entry(ours, "default")
+
+
+def _split_version(env_id: str) -> tuple[str, int]:
+    match = re.fullmatch(r"(.+)-v(\d+)", env_id)
+    return (match[1], int(match[2])) if match else (env_id, -1)
+
+
+def provide_defaults() -> None:
+    """
+    Have the zoo read the hyperparameters of our algorithms from where they are; idempotent.
+
+    The zoo looks for ``{algo}.yml`` in its own folder only. A file that the user names is left alone.
+    """
+    zoo_reads = ExperimentManager.read_hyperparameters
+    if hasattr(zoo_reads, "provides_pave_defaults"):
+        return
+    hosts = {algorithm.name: algorithm.host for algorithm in ZOO_ALGORITHMS}
+
+    @functools.wraps(zoo_reads)
+    def read_hyperparameters(self: ExperimentManager) -> tuple[dict[str, Any], dict[str, Any]]:
+        zoos_choice = hyperparams_folder(rl_zoo3.__file__) / f"{self.algo}.yml"
+        if self.algo not in hosts or Path(self.config) != zoos_choice:
+            return zoo_reads(self)
+        env_name = self.env_name
+        entry = find_entry(self.algo, hosts[self.algo], env_name.gym_id)
+        if entry.key != env_name.gym_id:
+            print(f"No hyperparameters for {env_name.gym_id}: using those of {entry.key}")
+        self.config = str(entry.file)
+        self.env_name = EnvironmentName(entry.key)
+        try:
+            hyperparams, saved_hyperparams = zoo_reads(self)
+        finally:
+            self.env_name = env_name
+        _make_env_kwargs_known(self, hyperparams)
+        return hyperparams, saved_hyperparams
+
+    read_hyperparameters.provides_pave_defaults = True  # type: ignore[attr-defined]
+    ExperimentManager.read_hyperparameters = read_hyperparameters  # type: ignore[assignment, method-assign]
+
+
+def _make_env_kwargs_known(manager: ExperimentManager, hyperparams: dict[str, Any]) -> None:
+    """
+    Treat ``env_kwargs`` of a file as if they had been typed after ``--env-kwargs``: the zoo passes those of a file to
+    the training environment alone, not to the evaluation environment, to ``record_video`` or to ``push_to_hub``.
+    """
+    if hyperparams.get("env_kwargs") and not manager.env_kwargs:
+        manager.env_kwargs = manager.args.env_kwargs = hyperparams["env_kwargs"]
+        manager.eval_env_kwargs = manager.eval_env_kwargs or manager.env_kwargs
