@@ -1,0 +1,152 @@
+"""Noise: how large, where it enters, what it leaves alone."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium import spaces
+from stable_baselines3 import SAC
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import VecFrameStack, VecNormalize
+
+from sb3_pave.evaluation.robustness import observation_scale, robustness
+from sb3_pave.evaluation.rollout import rollout
+
+
+class FixedEnv(gym.Env):
+    """Observes the same thing for a hundred steps; remembers the actions sent."""
+
+    action_space = spaces.Box(-10, 10, (2,), np.float64)
+
+    def __init__(self, observation_space=None, observation=None):
+        self.observation_space = observation_space or spaces.Box(-1, 1, (2,), np.float64)
+        self.observation = np.zeros(2) if observation is None else observation
+
+    def reset(self, seed=None, options=None):
+        self.steps = 0
+        return self.observation, {}
+
+    def step(self, action):
+        self.steps += 1
+        return self.observation, 0.0, False, self.steps == 100, {}
+
+
+class Echo:
+    """Policy that answers what it sees."""
+
+    def predict(self, observation, state=None, episode_start=None, deterministic=False):
+        return observation, state
+
+
+@pytest.fixture(scope="module")
+def sac():
+    return SAC("MlpPolicy", "Pendulum-v1", policy_kwargs={"net_arch": [8]}, seed=0, device="cpu")
+
+
+@pytest.mark.parametrize("wrap", [lambda env: env, lambda env: VecNormalize(env, training=False)])
+def test_without_noise_it_is_the_plain_evaluation_bit_for_bit(sac, wrap):
+    env = wrap(make_vec_env("Pendulum-v1", n_envs=2))
+    noisy = robustness(sac, env, noise_levels=[0.0, 0.1], n_eval_episodes=2, seed=7)
+    plain = rollout(sac, env, n_eval_episodes=2, seed=7)
+    for with_zero, without in zip(noisy[0.0].episodes, plain.episodes, strict=True):
+        np.testing.assert_array_equal(with_zero.actions, without.actions)
+        assert with_zero.total_reward == without.total_reward
+    assert noisy[0.1].episodes[0].total_reward != plain.episodes[0].total_reward
+
+
+def test_noise_is_uniform_of_the_given_size_in_each_dimension():
+    env = Monitor(FixedEnv())
+    recorded = robustness(Echo(), env, [0.1], scale=np.array([1.0, 5.0]), n_eval_episodes=20)[0.1]
+    seen = np.concatenate([episode.actions for episode in recorded.episodes])
+    assert (np.abs(seen) <= [0.1, 0.5]).all()
+    # A uniform variable on (-a, a) has standard deviation a / sqrt(3); 2000 samples
+    np.testing.assert_allclose(seen.std(axis=0), np.array([0.1, 0.5]) / np.sqrt(3), rtol=0.05)
+    assert abs(np.corrcoef(seen.T)[0, 1]) < 0.1
+
+
+def test_noise_does_not_leave_the_observation_space():
+    env = Monitor(FixedEnv(observation=np.array([0.95, 0.0])))
+    recorded = robustness(Echo(), env, [1.0], scale=np.array([1.0, 0.0]), n_eval_episodes=2)[1.0]
+    seen = np.concatenate([episode.actions for episode in recorded.episodes])
+    assert seen[:, 0].max() == 1.0
+    assert (seen[:, 1] == 0.0).all()
+
+
+def test_noise_enters_before_normalisation_and_frame_stacking():
+    """Frames of a stack keep the noise they were seen with; the running statistics scale it."""
+    env = make_vec_env(FixedEnv)
+    env = VecNormalize(env, training=False, clip_obs=100.0)
+    env.obs_rms.mean, env.obs_rms.var = np.zeros(2), np.full(2, 0.01**2)
+    env = VecFrameStack(env, n_stack=2)
+    stacked = []
+
+    class Watch(Echo):
+        def predict(self, observation, **kwargs):
+            stacked.append(observation[0].copy())
+            return observation[:, :2], None
+
+    robustness(Watch(), env, [0.5], scale=np.array([0.1, 0.1]), n_eval_episodes=1)
+    frames = np.array(stacked)
+    np.testing.assert_array_equal(frames[1:, :2], frames[:-1, 2:])
+    assert 4.0 < np.abs(frames).max() <= 5.0  # 0.5 * 0.1 / 0.01
+
+
+def test_the_wrappers_are_put_back_also_after_an_error():
+    env = VecNormalize(make_vec_env(FixedEnv))
+    inside = env.venv
+
+    class Broken(Echo):
+        def predict(self, *args, **kwargs):
+            raise RuntimeError("broken policy")
+
+    with pytest.raises(RuntimeError, match="broken policy"):
+        robustness(Broken(), env, [0.1], scale=np.ones(2))
+    assert env.venv is inside
+
+
+def test_the_scale_is_the_standard_deviation_of_raw_observations(sac):
+    env = VecNormalize(make_vec_env("Pendulum-v1"), training=False)
+    env.obs_rms.mean, env.obs_rms.var = np.array([0.5, 0.0, 1.0]), np.array([4.0, 9.0, 16.0])
+    scale = observation_scale(sac, env, n_eval_episodes=2, seed=1)
+    # VecNormalize undone by hand; the sensors also see the reset that ends the last episode
+    episodes = rollout(sac, env, n_eval_episodes=3, seed=1).episodes
+    seen = np.concatenate([*(episode.observations for episode in episodes[:2]), episodes[2].observations[:1]])
+    raw = seen * np.sqrt(env.obs_rms.var + env.epsilon) + env.obs_rms.mean
+    np.testing.assert_allclose(scale, raw.std(axis=0), rtol=1e-4)
+
+
+def test_same_seed_same_noise(sac):
+    env = make_vec_env("Pendulum-v1")
+    first, second = (robustness(sac, env, [0.1], n_eval_episodes=1, seed=3)[0.1].episodes[0] for _ in range(2))
+    np.testing.assert_array_equal(first.actions, second.actions)
+
+
+def test_categories_are_left_alone_and_integers_stay_integers():
+    space = spaces.Dict(kind=spaces.Discrete(3), pixels=spaces.Box(0, 255, (2,), np.uint8))
+    observation = {"kind": 2, "pixels": np.array([250, 3], np.uint8)}
+    seen = []
+
+    class Watch(Echo):
+        def predict(self, observation, **kwargs):
+            seen.append(observation)
+            return observation["pixels"].astype(np.float64), None
+
+    env = Monitor(FixedEnv(space, observation))
+    robustness(Watch(), env, [1.0], scale={"kind": np.array(1.0), "pixels": np.full(2, 20.0)}, n_eval_episodes=1)
+    assert {int(one["kind"][0]) for one in seen} == {2}
+    pixels = np.concatenate([one["pixels"] for one in seen])
+    assert pixels.dtype == np.uint8
+    assert pixels[:, 0].max() == 255 and pixels[:, 1].min() == 0 and len(np.unique(pixels)) > 10
+
+
+@pytest.mark.parametrize(
+    ("levels", "scale", "message"),
+    [
+        ([-0.1], np.ones(2), "not negative"),
+        ([0.1], np.ones(3), r"shape \(3,\), the observations \(2,\)"),
+        ([0.1], np.array([1.0, np.nan]), "finite"),
+    ],
+)
+def test_bad_input_is_named(levels, scale, message):
+    with pytest.raises(ValueError, match=message):
+        robustness(Echo(), Monitor(FixedEnv()), levels, scale=scale)
