@@ -1,0 +1,326 @@
+"""What every PAVE algorithm shares: hyperparameters and their checks, random draws, the weighted sum, the log."""
+
+import io
+import math
+import pathlib
+import warnings
+from typing import Any, TypeVar
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.save_util import load_from_zip_file
+from stable_baselines3.common.type_aliases import MaybeCallback, ReplayBufferSamples
+from torch import nn
+
+from sb3_pave.field import GradientField, gradient_field, refuse_compiled
+from sb3_pave.losses import PaveLosses, pave_losses
+from sb3_pave.perturbation import is_perturbable, perturb
+from sb3_pave.successor import Successor, sample_with_successor
+from sb3_pave.update_log import UpdateLog
+
+SelfPave = TypeVar("SelfPave", bound="Pave")
+
+_PIECEWISE_LINEAR = (nn.ReLU, nn.LeakyReLU, nn.ReLU6, nn.PReLU, nn.RReLU, nn.Hardtanh, nn.Threshold)
+
+
+class Pave(OffPolicyAlgorithm):
+    """
+    Policy-Aware Value-field Equalization (arXiv 2601.22970) for an SB3 actor-critic, which stands next in the bases.
+
+    The critic minimises ``L_TD + mpr_coef · L_MPR + vfc_coef · L_VFC + curv_coef · L_Curv``; everything else is the host's.
+    A class of its own (``class PAVE_TD3(Pave, TD3)``) supplies ``_gradient_step``.
+
+    :param args: the host's positional arguments
+    :param mpr_coef: ``λ1``, weight of mixed-partial regularization
+    :param vfc_coef: ``λ2``, weight of vector-field consistency
+    :param curv_coef: ``λ3``, weight of curvature preservation
+    :param mpr_sigma: ``σ``, standard deviation of the noise that MPR adds to the observations that the critic sees
+    :param curv_delta: ``δ``, curvature below which Curv vanishes, in units of Q per squared (scaled) action
+    :param kwargs: the host's keyword arguments; without an ``activation_fn`` in ``policy_kwargs`` it is SiLU,
+        since the critic must be twice differentiable
+    :raises ValueError: if a hyperparameter is negative or not finite, if there is no observation that MPR could perturb,
+        or if the action space is not continuous
+    """
+
+    # The host sets them
+    actor: Any
+    critic: Any
+    replay_buffer: Any
+
+    def __init__(
+        self,
+        *args: Any,
+        mpr_coef: float = 0.1,
+        vfc_coef: float = 0.1,
+        curv_coef: float = 0.01,
+        mpr_sigma: float = 0.01,
+        curv_delta: float = 1.0,
+        **kwargs: Any,
+    ):
+        # Before the host's constructor, which calls _setup_model
+        self.mpr_coef = mpr_coef
+        self.vfc_coef = vfc_coef
+        self.curv_coef = curv_coef
+        self.mpr_sigma = mpr_sigma
+        self.curv_delta = curv_delta
+        self._is_new = True
+        try:
+            super().__init__(*args, **kwargs)
+        except AssertionError as error:
+            action_space = getattr(self, "action_space", None)
+            if action_space is None or isinstance(action_space, spaces.Box):
+                raise
+            raise ValueError(
+                f"PAVE steadies the gradient of Q with respect to a continuous action, but the action space is {action_space}."
+                " Use an environment with a Box action space, or an algorithm for discrete actions (DQN, PPO)."
+            ) from error
+        # What is left of the construction must not go into a saved model, and a loaded one keeps its activations
+        del self._is_new
+
+    def _setup_model(self) -> None:
+        # Both the constructor and load() pass here
+        self._check_hyperparameters()
+        if getattr(self, "_is_new", False):
+            self.policy_kwargs = {"activation_fn": nn.SiLU, **self.policy_kwargs}
+        super()._setup_model()
+        self._warn_of_flat_fields()
+
+    @classmethod
+    def load(cls: type[SelfPave], path: str | pathlib.Path | io.BufferedIOBase, *args: Any, **kwargs: Any) -> SelfPave:
+        """
+        Load a PAVE or a plain agent of the host class from a zip file, see ``BaseAlgorithm.load``.
+
+        :param path: path to the file (or a file-like object) to load the agent from
+        :param args: the host's positional arguments
+        :param kwargs: the host's keyword arguments and hyperparameters to change
+        """
+        if kwargs.get("policy_kwargs") is not None:
+            custom_objects = kwargs.get("custom_objects", args[2] if len(args) > 2 else None)
+            kwargs["policy_kwargs"] = _as_stored(kwargs["policy_kwargs"], path, custom_objects)
+        return super().load(path, *args, **kwargs)
+
+    def learn(
+        self: SelfPave,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 4,
+        tb_log_name: str | None = None,
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfPave:
+        """As the host's ``learn()``; ``tb_log_name`` is the class's name unless given."""
+        return super().learn(
+            total_timesteps,
+            callback=callback,
+            log_interval=log_interval,
+            tb_log_name=tb_log_name or type(self).__name__,
+            reset_num_timesteps=reset_num_timesteps,
+            progress_bar=progress_bar,
+        )
+
+    def train(self, gradient_steps: int, batch_size: int = 100) -> None:
+        """
+        Update critics, actor and targets on replayed batches.
+
+        :param gradient_steps: number of updates
+        :param batch_size: transitions of each
+        :raises ValueError: if a PAVE term became infinite or NaN
+        :raises RuntimeError: if the critic has no second-order graph
+        """
+        refuse_compiled(self.critic)
+        self.policy.set_training_mode(True)
+        self._update_learning_rate(self._optimizers())
+        log = UpdateLog()
+        for gradient_step in range(gradient_steps):
+            replay_data, successor = self._sample(batch_size)
+            self._n_updates += 1
+            self._gradient_step(replay_data, successor, gradient_step, log)
+        self._write_log(log)
+
+    def _gradient_step(
+        self, replay_data: ReplayBufferSamples, successor: Successor, gradient_step: int, log: UpdateLog
+    ) -> None:
+        """
+        One update of critics, actor and targets, in the host's order.
+
+        :param replay_data: the batch
+        :param successor: its one-step successors
+        :param gradient_step: index of this update in its ``train()`` call
+        :param log: takes the losses
+        """
+        raise NotImplementedError
+
+    def _sample(self, batch_size: int) -> tuple[ReplayBufferSamples, Successor]:
+        env = self._vec_normalize_env
+        if self.vfc_coef > 0:
+            return sample_with_successor(self.replay_buffer, batch_size, env)
+        replay_data = self.replay_buffer.sample(batch_size, env=env)
+        return replay_data, Successor(replay_data.next_observations, None)
+
+    def _optimizers(self) -> list[th.optim.Optimizer]:
+        optimizers = [self.actor.optimizer, self.critic.optimizer]
+        ent_coef_optimizer = getattr(self, "ent_coef_optimizer", None)
+        return optimizers if ent_coef_optimizer is None else [*optimizers, ent_coef_optimizer]
+
+    def _gradient_field(self, replay_data: ReplayBufferSamples, successor: Successor) -> GradientField | None:
+        """Draw ``ε`` and ``v`` and evaluate the field where the weights ask for it; None if all weights are zero."""
+        if self.mpr_coef == self.vfc_coef == self.curv_coef == 0:
+            return None
+        observations, actions = replay_data.observations, replay_data.actions
+        noisy_observations = direction = None
+        if self.mpr_coef > 0:
+            noisy_observations = perturb(
+                observations, self.observation_space, self.mpr_sigma, getattr(self.critic, "normalize_images", True)
+            )
+        if self.curv_coef > 0:
+            direction = th.empty_like(actions).bernoulli_(0.5).mul_(2).sub_(1)
+        return gradient_field(
+            self.critic,
+            observations,
+            actions,
+            noisy_observations=noisy_observations,
+            next_observations=successor.observations if self.vfc_coef > 0 else None,
+            direction=direction,
+        )
+
+    def _current_q_values(self, replay_data: ReplayBufferSamples, field: GradientField | None) -> Any:
+        """``critic(s, a)``, from the field's forward pass where that is the same."""
+        if field is not None and field.q_values is not None:
+            return field.q_values
+        return self.critic(replay_data.observations, replay_data.actions)
+
+    def _critic_loss(self, td_loss: th.Tensor, field: GradientField | None, successor: Successor, log: UpdateLog) -> th.Tensor:
+        """``L = L_TD + λ1 L_MPR + λ2 L_VFC + λ3 L_Curv``; exactly ``L_TD`` without a field."""
+        if field is None:
+            log.add(critic_loss=td_loss)
+            return td_loss
+        losses = pave_losses(field, self.curv_delta, successor.exists)
+        critic_loss = td_loss
+        for coef, loss in ((self.mpr_coef, losses.mpr), (self.vfc_coef, losses.vfc), (self.curv_coef, losses.curv)):
+            if loss is not None:
+                critic_loss = critic_loss + coef * loss
+        log.add(critic_loss=critic_loss, td_loss=td_loss, **_signals(field, losses))
+        return critic_loss
+
+    def _write_log(self, log: UpdateLog) -> None:
+        values = log.read()
+        _check_finite(values, self._n_updates)
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        for tag, per_update in values.items():
+            self.logger.record(f"train/{tag}", float(per_update.mean()))
+
+    def _init_callback(self, callback: MaybeCallback, *args: Any, **kwargs: Any) -> Any:
+        _refuse_parallel_training(callback)
+        return super()._init_callback(callback, *args, **kwargs)
+
+    def _check_hyperparameters(self) -> None:
+        for name in ("mpr_coef", "vfc_coef", "curv_coef", "mpr_sigma", "curv_delta"):
+            value = getattr(self, name)
+            if isinstance(value, str):
+                raise ValueError(f"{name} must be a number, not the text {value!r} (in YAML, write 1.0e-2 rather than 1e-2).")
+            if not math.isfinite(value) or value < 0:
+                raise ValueError(
+                    f"{name} must be a finite number that is not negative, not {value}. Use 0 to switch a term off."
+                )
+        if self.mpr_coef > 0 and not is_perturbable(self.observation_space):
+            raise ValueError(
+                f"MPR adds noise to the observations, but {self.observation_space} has no continuous entry. Set mpr_coef=0 "
+                "(VFC and Curv work with discrete observations)."
+            )
+
+    def _warn_of_flat_fields(self) -> None:
+        if self.curv_coef == 0 and (self.mpr_coef > 0 or self.vfc_coef > 0):
+            warnings.warn(
+                "curv_coef=0 while MPR or VFC is on: they flatten Q in the action, and without curvature preservation the "
+                "paper measured less smooth policies than without PAVE. Use curv_coef=0.01 or more.",
+                stacklevel=3,
+            )
+        networks = getattr(self.critic, "q_networks", [])
+        flat = {type(m).__name__ for network in networks for m in network.modules() if isinstance(m, _PIECEWISE_LINEAR)}
+        if self.curv_coef > 0 and flat:
+            warnings.warn(
+                f"The critic's activation ({', '.join(sorted(flat))}) is piecewise linear: its second derivative is zero, so "
+                "that curv_coef has no effect. Leave activation_fn out of policy_kwargs (PAVE then uses SiLU), or pass a "
+                "smooth one.",
+                stacklevel=3,
+            )
+
+
+def descend(optimizer: th.optim.Optimizer, loss: th.Tensor) -> None:
+    """
+    One step of the optimizer down the loss; only the optimizer's own parameters get gradients.
+
+    :param optimizer: the optimizer of a network
+    :param loss: a scalar
+    """
+    optimizer.zero_grad()
+    loss.backward(inputs=[p for group in optimizer.param_groups for p in group["params"] if p.requires_grad])
+    optimizer.step()
+
+
+def discounts(replay_data: ReplayBufferSamples, gamma: float) -> th.Tensor | float:
+    """The batch's own discounts where it has some (n-step returns), else ``gamma``."""
+    own = getattr(replay_data, "discounts", None)
+    return gamma if own is None else own
+
+
+def _signals(field: GradientField, losses: PaveLosses) -> dict[str, th.Tensor]:
+    """What the log shows of the field: the raw terms, the RMS of ``∇_a Q`` and the share of concave samples."""
+    signals = {f"{name}_loss": loss for name, loss in losses._asdict().items() if loss is not None}
+    signals["action_grad_rms"] = field.grad.detach().square().mean().sqrt()
+    if field.curvature is not None:
+        signals["concave_share"] = (field.curvature.detach() < 0).float().mean()
+    return signals
+
+
+def _check_finite(values: dict[str, np.ndarray], n_updates: int) -> None:
+    """:raises ValueError: naming the first update at which a PAVE term was not finite"""
+    broken = {tag: int(np.flatnonzero(~np.isfinite(v))[0]) for tag, v in values.items() if not np.isfinite(v).all()}
+    terms = [tag for tag in ("mpr_loss", "vfc_loss", "curv_loss") if tag in broken]
+    if not terms:
+        return
+    term = min(terms, key=lambda tag: broken[tag])
+    update = n_updates - len(values[term]) + broken[term] + 1
+    if broken.get("td_loss", len(values[term])) < broken[term]:
+        cause = "the TD loss was not finite before it: look for NaN or huge values in rewards and observations"
+    else:
+        cause = (
+            "the critic diverges: lower the learning rate or the weight of the term, and look for NaN or huge values in "
+            "observations and rewards (VecNormalize scales both)"
+        )
+    raise ValueError(f"PAVE's {term} is {values[term][broken[term]]} at update {update}; probably {cause}.")
+
+
+def _as_stored(policy_kwargs: dict[str, Any], path: Any, custom_objects: dict[str, Any] | None) -> dict[str, Any]:
+    """
+    The given policy arguments with what constructors add to them, so that load() compares like with like.
+
+    :param policy_kwargs: as the user gave them, to the constructor and now to load()
+    :param path: the zip file
+    :param custom_objects: see ``BaseAlgorithm.load``
+    """
+    position = path.tell() if hasattr(path, "tell") else None
+    data, _, _ = load_from_zip_file(path, device="cpu", custom_objects=custom_objects)
+    if position is not None:
+        path.seek(position)
+    stored = (data or {}).get("policy_kwargs", {})
+    added = {"use_sde": stored.get("use_sde")} if "use_sde" in stored else {}
+    if stored.get("activation_fn") is nn.SiLU:
+        added["activation_fn"] = nn.SiLU
+    return {**added, **policy_kwargs}
+
+
+def _refuse_parallel_training(callback: Any) -> None:
+    """:raises ValueError: if the zoo's ParallelTrainCallback is among the callbacks"""
+    children = (
+        callback if isinstance(callback, list) else getattr(callback, "callbacks", [getattr(callback, "callback", None)])
+    )
+    if type(callback).__name__ == "ParallelTrainCallback":
+        raise ValueError(
+            "RL Zoo's ParallelTrainCallback trains a plain SAC or TQC in its thread, without PAVE. Remove the callback."
+        )
+    for child in children:
+        if child is not None:
+            _refuse_parallel_training(child)

@@ -1,0 +1,67 @@
+"""Replay batches together with the state one step after each observation, which VFC compares with."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.type_aliases import PyTorchObs, ReplayBufferSamples
+from stable_baselines3.common.vec_env import VecNormalize
+
+
+class Successor(NamedTuple):
+    """
+    The stored successors of a replay batch.
+
+    :param observations: ``s_{t+1}``, shape (batch, ...) or a dict of such
+    :param exists: 1 where the buffer really holds ``s_{t+1}``, else 0, shape (batch,); None: everywhere
+    """
+
+    observations: PyTorchObs
+    exists: th.Tensor | None
+
+
+def sample_with_successor(
+    replay_buffer: Any, batch_size: int, env: VecNormalize | None
+) -> tuple[ReplayBufferSamples, Successor]:
+    """
+    ``replay_buffer.sample(batch_size, env)``, the same draw, and its one-step successors.
+
+    :param replay_buffer: any SB3 replay buffer
+    :param batch_size: number of transitions
+    :param env: the VecNormalize that normalises them
+    :raises ValueError: if an n-step buffer cannot be asked for the one-step successors of the same transitions
+    """
+    if getattr(replay_buffer, "n_steps", 1) > 1:
+        return _sample_n_step(replay_buffer, batch_size, env)
+    replay_data = replay_buffer.sample(batch_size, env=env)
+    if getattr(replay_data, "discounts", None) is not None and not hasattr(replay_buffer, "n_steps"):
+        raise ValueError(
+            f"{type(replay_buffer).__name__} returns discounts, as n-step buffers do, but has no attribute n_steps through "
+            "which VFC could ask for the one-step successors. Give it one (see SB3's NStepReplayBuffer), or set vfc_coef=0."
+        )
+    exists = None
+    if getattr(replay_buffer, "optimize_memory_usage", False):
+        # The slot after the last step of an episode holds the first observation of the next one
+        exists = 1 - replay_data.dones.flatten()
+    return replay_data, Successor(replay_data.next_observations, exists)
+
+
+def _sample_n_step(replay_buffer: Any, batch_size: int, env: VecNormalize | None) -> tuple[ReplayBufferSamples, Successor]:
+    """An n-step batch holds ``s_{t+n}``: repeat its draw with ``n_steps = 1``, from the same state of NumPy's generator."""
+    before, n_steps = np.random.get_state(), replay_buffer.n_steps
+    replay_data = replay_buffer.sample(batch_size, env=env)
+    after = np.random.get_state()
+    np.random.set_state(before)
+    replay_buffer.n_steps = 1
+    try:
+        one_step = replay_buffer.sample(batch_size, env=env)
+    finally:
+        replay_buffer.n_steps = n_steps
+        np.random.set_state(after)
+    if not th.equal(one_step.actions, replay_data.actions):
+        raise ValueError(
+            f"VFC needs the state one step after each observation, but {type(replay_buffer).__name__} with n_steps={n_steps} "
+            "does not draw the same transitions again from the same state of np.random. Use SB3's NStepReplayBuffer, "
+            "n_steps=1, or vfc_coef=0."
+        )
+    return replay_data, Successor(one_step.next_observations, None)
