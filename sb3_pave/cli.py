@@ -90,9 +90,10 @@ def _run_zoo_command(parser: argparse.ArgumentParser, command: str, arguments: l
 
         run(module, function, arguments, prog=f"{parser.prog} {command}", view_only=view_only)
     except ModuleNotFoundError as error:
-        if error.name not in ZOO_REQUIREMENTS:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in ZOO_REQUIREMENTS:
             raise
-        parser.exit(1, f'{parser.prog} {command} needs {error.name}, which is not installed: pip install "sb3-pave[zoo]"\n')
+        parser.exit(1, f'{parser.prog} {command} needs {missing}, which is not installed: pip install "sb3-pave[zoo]"\n')
 
 
 def _parser() -> argparse.ArgumentParser:
