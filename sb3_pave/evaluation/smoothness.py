@@ -126,7 +126,7 @@ def control_effort(actions: ArrayLike) -> float:
     return float(np.mean(np.sum(_as_columns(actions) ** 2, axis=1)))
 
 
-def action_spectrum(actions: ArrayLike, control_rate: float = 1.0) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def action_spectrum(actions: ArrayLike, control_rate: float = 1.0) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
     """
     One-sided energy spectrum of the actions without their mean. Its sum is their variance (Parseval).
 
@@ -141,7 +141,7 @@ def action_spectrum(actions: ArrayLike, control_rate: float = 1.0) -> tuple[NDAr
     energy: NDArray[np.float64] = np.abs(np.fft.rfft(actions - actions.mean(axis=0), axis=0) / n_steps) ** 2
     # Each frequency but zero and Nyquist stands for a pair of conjugate ones
     energy[1 : (n_steps + 1) // 2] *= 2.0
-    frequencies: NDArray[np.float64] = np.arange(n_steps // 2 + 1) * (control_rate / n_steps)
+    frequencies: NDArray[np.floating] = np.arange(n_steps // 2 + 1) * (control_rate / n_steps)
     return frequencies, energy
 
 

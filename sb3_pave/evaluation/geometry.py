@@ -1,0 +1,325 @@
+"""Geometry of a critic along the states that its policy visits: exact second derivatives, a batch at a time.
+
+All derivatives are with respect to what the networks were trained on: observations normalised if ``VecNormalize`` is in
+use, actions scaled to [-1, 1].
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch as th
+from numpy.typing import NDArray
+from stable_baselines3.common.base_class import BaseAlgorithm
+from torch import nn
+
+from sb3_pave.evaluation.networks import (
+    NetworkInput,
+    batch_size,
+    check_agreement,
+    chunk,
+    critic_of,
+    critic_values,
+    differentiable_keys,
+    evaluation_mode,
+    preprocess,
+    scaled_policy,
+)
+from sb3_pave.evaluation.rollout import Rollout, stack_observations
+from sb3_pave.evaluation.smoothness import is_saturated, scale_actions
+
+#: Which critic: its index in the ensemble, or the smallest of all at each state
+CriticChoice = int | Literal["min"]
+
+# States whose derivatives are taken together; bounds the memory, not the result
+CHUNK_SIZE = 2048
+_CHUNK_ENTRIES = 2_000_000
+
+
+@dataclass(frozen=True)
+class CriticGeometry:
+    r"""
+    Derivatives of one critic at ``n`` states and actions.
+
+    :param gradient: :math:`\nabla_a Q`, shape ``(n, action_dim)``
+    :param mixed_norm: :math:`\|\nabla^2_{sa} Q\|_2`, the largest singular value, shape ``(n,)``
+    :param eigenvalues: Those of :math:`\nabla^2_{aa} Q`, ascending, shape ``(n, action_dim)``
+    """
+
+    gradient: NDArray[np.float64]
+    mixed_norm: NDArray[np.float64]
+    eigenvalues: NDArray[np.float64]
+
+    @property
+    def trace(self) -> NDArray[np.float64]:
+        r""":return: The trace of :math:`\nabla^2_{aa} Q`, shape ``(n,)``"""
+        return self.eigenvalues.sum(axis=1)
+
+    @property
+    def negative_definite(self) -> NDArray[np.bool_]:
+        r""":return: Whether all eigenvalues of :math:`\nabla^2_{aa} Q` are negative, shape ``(n,)``"""
+        return self.eigenvalues[:, -1] < 0
+
+    @property
+    def mu(self) -> NDArray[np.float64]:
+        r""":return: :math:`\mu = |\lambda_{max}(\nabla^2_{aa} Q)|`, shape ``(n,)``; NaN where the critic is not concave"""
+        return np.where(self.negative_definite, -self.eigenvalues[:, -1], np.nan)
+
+    @property
+    def lipschitz_bound(self) -> NDArray[np.float64]:
+        r""":return: :math:`M / \mu`, shape ``(n,)``; NaN where the critic is not concave"""
+        return self.mixed_norm / self.mu
+
+
+@dataclass(frozen=True)
+class RolloutGeometry:
+    r"""
+    Geometry of a critic along the episodes of a policy, ``n`` states in all.
+
+    :param critic: The critic at the visited states and the actions taken there; None for an agent without ``Q(s, a)``
+    :param actor_jacobian_norm: :math:`\|\nabla_s \pi\|_2`, shape ``(n,)``
+    :param at_bound: Whether a component of the action is at a bound, where an optimum in the interior, and with it the
+        bound :math:`M / \mu`, is not given; shape ``(n,)``
+    :param cosine: Cosine of :math:`\nabla_a Q` at consecutive steps of one episode, shape ``(n - n_episodes,)``
+    """
+
+    critic: CriticGeometry | None
+    actor_jacobian_norm: NDArray[np.float64]
+    at_bound: NDArray[np.bool_]
+    cosine: NDArray[np.float64]
+
+    def summary(self) -> dict[str, float]:
+        r"""
+        :return: ``M_mean``, ``M_sup``; ``trace_mean``; ``lambda_max_mean``; ``mu_mean`` (over concave states);
+            ``negative_definite_rate``; ``bound_median`` of :math:`M / \mu` over the states where it is defined (concave,
+            action not at a bound), ``bound_defined_rate``, and ``actor_jacobian_median_where_bound`` over the same states;
+            ``cosine_mean``, ``flip_rate`` (share of negative cosines); ``actor_jacobian_mean``, ``actor_jacobian_sup``;
+            ``at_bound_rate``. NaN where a number is not defined.
+        """
+        of_actor = {
+            "actor_jacobian_mean": float(self.actor_jacobian_norm.mean()),
+            "actor_jacobian_sup": float(self.actor_jacobian_norm.max()),
+            "at_bound_rate": float(self.at_bound.mean()),
+        }
+        if self.critic is None:
+            return of_actor
+        defined = self.critic.negative_definite & ~self.at_bound
+        return {
+            "M_mean": float(self.critic.mixed_norm.mean()),
+            "M_sup": float(self.critic.mixed_norm.max()),
+            "trace_mean": float(self.critic.trace.mean()),
+            "lambda_max_mean": float(self.critic.eigenvalues[:, -1].mean()),
+            "mu_mean": _over(np.mean, self.critic.mu[self.critic.negative_definite]),
+            "negative_definite_rate": float(self.critic.negative_definite.mean()),
+            "bound_median": _over(np.median, self.critic.lipschitz_bound[defined]),
+            "bound_defined_rate": float(defined.mean()),
+            "actor_jacobian_median_where_bound": _over(np.median, self.actor_jacobian_norm[defined]),
+            "cosine_mean": _over(np.mean, self.cosine),
+            "flip_rate": _over(np.mean, self.cosine < 0),
+            **of_actor,
+        }
+
+
+def rollout_geometry(model: BaseAlgorithm, rollout: Rollout, critic: CriticChoice = 0) -> RolloutGeometry:
+    """
+    Geometry along recorded episodes. An agent without a critic ``Q(s, a)`` (PPO) gets what concerns its actor.
+
+    :param model: The model that made the rollout
+    :param rollout: Its episodes, with observations
+    :param critic: Index of a critic of the ensemble, or ``"min"`` for the smallest at each state
+    :return: The geometry
+    :raises ValueError: If the rollout has no observations, there is no such critic, or the model's networks are not made
+        as Stable-Baselines3 makes them
+    """
+    if any(batch_size(episode.observations) != len(episode.actions) for episode in rollout.episodes):
+        raise ValueError("The geometry needs a rollout with its observations (keep_observations=True)")
+    observations = stack_observations(rollout.episodes)
+    actions = np.concatenate([episode.actions.reshape(len(episode.actions), -1) for episode in rollout.episodes])
+    low, high = rollout.action_space.low.ravel(), rollout.action_space.high.ravel()  # type: ignore[attr-defined]
+    bounded = np.isfinite(low).all() and np.isfinite(high).all()
+    saturated = is_saturated(actions, low, high) if bounded else np.zeros(actions.shape, dtype=bool)
+
+    of_critic = critic_geometry(model, observations, actions, critic) if hasattr(model, "critic") else None
+    lengths = [len(episode.actions) for episode in rollout.episodes]
+    return RolloutGeometry(
+        critic=of_critic,
+        actor_jacobian_norm=actor_jacobian_norm(model, observations),
+        at_bound=np.asarray(saturated.any(axis=1)),
+        cosine=np.empty(0) if of_critic is None else consecutive_cosine(of_critic.gradient, lengths),
+    )
+
+
+def critic_geometry(
+    model: BaseAlgorithm,
+    observations: NDArray | dict[str, NDArray],
+    actions: NDArray,
+    critic: CriticChoice = 0,
+) -> CriticGeometry:
+    """
+    Exact geometry of a critic at given states and actions.
+
+    :param model: DDPG, TD3, SAC, TQC, CrossQ or a subclass of them
+    :param observations: As the policy sees them (normalised if ``VecNormalize`` is in use), shape
+        ``(n, *observation_shape)``, or a dict of such arrays. Derivatives are taken of all entries but categories.
+    :param actions: Actions in the environment's scale, shape ``(n, action_dim)``
+    :param critic: Index of a critic of the ensemble, or ``"min"`` for the smallest at each state
+    :return: The geometry
+    :raises ValueError: If there is no such critic, or the model's critic is not made as Stable-Baselines3 makes them
+    """
+    network = critic_of(model)
+    _check_choice(critic, len(network.q_networks))  # type: ignore[arg-type]
+    space = model.policy.action_space
+    scaled = scale_actions(actions, space.low, space.high)  # type: ignore[attr-defined]
+    keys = differentiable_keys(model.observation_space)
+    gradients, norms, eigenvalues = [], [], []
+    with evaluation_mode(network):
+        size = _chunk_size(observations, scaled.shape[1])
+        for start in range(0, len(scaled), size):
+            part = chunk(observations, start, start + size)
+            inputs = preprocess(model.policy, part)
+            action = th.as_tensor(scaled[start : start + size], dtype=_dtype(network), device=model.policy.device)
+            if start == 0:
+                _check_critic(model, network, part, inputs, action)
+            gradient, mixed, hessian = second_derivatives(network, inputs, action, critic, keys)
+            gradients.append(gradient.cpu().numpy())
+            norms.append(th.linalg.matrix_norm(mixed, ord=2).cpu().numpy())
+            eigenvalues.append(th.linalg.eigvalsh(hessian).cpu().numpy())
+    result = CriticGeometry(*(np.concatenate(parts).astype(np.float64) for parts in (gradients, norms, eigenvalues)))
+    if not result.mixed_norm.any() and not result.eigenvalues.any():
+        warnings.warn(
+            f"The critic of this {type(model).__name__} is linear wherever it was looked at (ReLU?): all its second "
+            "derivatives are 0 and say nothing. Train with a smooth activation, policy_kwargs=dict(activation_fn=nn.SiLU)."
+        )
+    return result
+
+
+def second_derivatives(
+    critic: nn.Module,
+    observations: NetworkInput,
+    actions: th.Tensor,
+    choice: CriticChoice = 0,
+    keys: list[str | None] | None = None,
+) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
+    """
+    Gradient and second derivatives of a critic, each state and action of the batch on its own.
+
+    :param critic: The critic of a model, in evaluation mode
+    :param observations: Preprocessed observations, shape ``(batch, ...)``
+    :param actions: Actions in [-1, 1], shape ``(batch, action_dim)``
+    :param choice: Index of a critic of the ensemble, or ``"min"``
+    :param keys: The entries of a dict observation to differentiate with respect to; all by default
+    :return: ``∇_a Q`` of shape ``(batch, action_dim)``, ``∇²_sa Q`` of shape ``(batch, action_dim, state_dim)`` and
+        ``∇²_aa Q`` of shape ``(batch, action_dim, action_dim)``
+    """
+    observations, states = _as_leaves(observations, keys)
+    actions = actions.detach().requires_grad_()
+    values = critic_values(critic, observations, actions)
+    value = values.min(dim=0).values if choice == "min" else values[choice]
+    (gradient,) = th.autograd.grad(value.sum(), actions, create_graph=True)
+    *mixed, hessian = _batched_jacobian(gradient, [*states, actions])
+    return gradient.detach(), th.cat(mixed, dim=2), (hessian + hessian.transpose(1, 2)) / 2
+
+
+def actor_jacobian_norm(model: BaseAlgorithm, observations: NDArray | dict[str, NDArray]) -> NDArray[np.float64]:
+    r"""
+    :math:`\|\nabla_s \pi\|_2` of the deterministic policy, actions in [-1, 1]: what :math:`M / \mu` bounds, measured.
+
+    :param model: TD3, DDPG, SAC, TQC, CrossQ, PPO, A2C or a subclass of them
+    :param observations: As the policy sees them (normalised if ``VecNormalize`` is in use), shape
+        ``(n, *observation_shape)``, or a dict of such arrays
+    :return: The norms, shape ``(n,)``
+    :raises ValueError: If the actor is not made as Stable-Baselines3 makes them
+    """
+    policy = model.policy
+    keys = differentiable_keys(model.observation_space)
+    norms = []
+    with evaluation_mode(policy):
+        size = _chunk_size(observations, int(np.prod(policy.action_space.shape)))  # type: ignore[arg-type]
+        for start in range(0, batch_size(observations), size):
+            part = chunk(observations, start, start + size)
+            inputs, states = _as_leaves(preprocess(policy, part), keys)
+            action = scaled_policy(policy, inputs)
+            if start == 0 and _dtype(policy) == th.float32:
+                theirs, _ = policy.predict(part, deterministic=True)  # type: ignore[arg-type]
+                space = policy.action_space
+                if space.is_bounded():  # type: ignore[attr-defined]
+                    theirs = scale_actions(theirs.reshape(len(theirs), -1), space.low, space.high)  # type: ignore[attr-defined]
+                    check_agreement(action.detach().cpu().double(), th.as_tensor(theirs), policy)
+            jacobian = th.cat(_batched_jacobian(action, states), dim=2)
+            norms.append(th.linalg.matrix_norm(jacobian, ord=2).cpu().numpy())
+    return np.concatenate(norms).astype(np.float64)
+
+
+def consecutive_cosine(gradient: NDArray[np.float64], lengths: list[int]) -> NDArray[np.float64]:
+    """
+    Cosine of the action gradient at consecutive steps, within each episode.
+
+    :param gradient: ``∇_a Q`` of all episodes, one after the other, shape ``(n, action_dim)``
+    :param lengths: The number of steps of each episode
+    :return: The cosines, shape ``(n - n_episodes,)``; 0 where a gradient vanishes
+    """
+    norms = np.linalg.norm(gradient, axis=1, keepdims=True)
+    directions = np.divide(gradient, norms, out=np.zeros_like(gradient), where=norms > 0)
+    cosine = np.sum(directions[1:] * directions[:-1], axis=1)
+    return np.delete(cosine, np.cumsum(lengths)[:-1] - 1)
+
+
+def _as_leaves(observations: NetworkInput, keys: list[str | None] | None) -> tuple[NetworkInput, list[th.Tensor]]:
+    """The observations as leaves of a graph, and those of them to differentiate with respect to."""
+    if isinstance(observations, dict):
+        wanted = list(observations) if keys is None else keys
+        leaves = {key: value.detach().requires_grad_(key in wanted) for key, value in observations.items()}
+        return leaves, [value for value in leaves.values() if value.requires_grad]
+    leaf = observations.detach().requires_grad_()
+    return leaf, [leaf]
+
+
+def _batched_jacobian(outputs: th.Tensor, inputs: list[th.Tensor]) -> list[th.Tensor]:
+    """
+    Jacobians of ``outputs`` of shape ``(batch, m)`` with respect to each input, of shape ``(batch, m, size of input)``.
+    A row of the output depends on the same row of the inputs only, so one vectorised backward pass gives them all.
+    """
+    batch, m = outputs.shape
+    if not outputs.requires_grad:  # a linear critic: its gradient is a constant
+        return [x.new_zeros(batch, m, x[0].numel()) for x in inputs]
+    directions = th.eye(m, dtype=outputs.dtype, device=outputs.device)[:, None].expand(m, batch, m)
+    jacobians = th.autograd.grad(
+        outputs, inputs, grad_outputs=directions, is_grads_batched=True, allow_unused=True, materialize_grads=True
+    )
+    return [jacobian.reshape(m, batch, -1).transpose(0, 1) for jacobian in jacobians]
+
+
+def _chunk_size(observations: NDArray | dict[str, NDArray], action_dim: int) -> int:
+    arrays = list(observations.values()) if isinstance(observations, dict) else [observations]
+    state_dim = sum(int(np.prod(array.shape[1:])) for array in arrays)
+    return max(1, min(CHUNK_SIZE, _CHUNK_ENTRIES // max(1, state_dim * action_dim)))
+
+
+def _dtype(module: nn.Module) -> th.dtype:
+    return next(module.parameters()).dtype
+
+
+def _check_choice(choice: CriticChoice, n_critics: int) -> None:
+    if choice != "min" and not (isinstance(choice, int) and 0 <= choice < n_critics):
+        raise ValueError(f'There is no critic {choice!r}: choose 0 to {n_critics - 1} or "min"')
+
+
+def _check_critic(
+    model: BaseAlgorithm, critic: nn.Module, part: NDArray | dict[str, NDArray], inputs: NetworkInput, actions: th.Tensor
+) -> None:
+    """Compare with the critic's own forward pass, which works in float32 only."""
+    if _dtype(critic) != th.float32:
+        return
+    with th.no_grad():
+        output = critic(model.policy.obs_to_tensor(part)[0], actions)  # type: ignore[arg-type]
+        # TQC stacks the quantiles of its critics, the others return one column each
+        theirs = output.mean(dim=2).T if isinstance(output, th.Tensor) else th.cat(output, dim=1).T
+        check_agreement(critic_values(critic, inputs, actions), theirs, critic)
+
+
+def _over(function, values: NDArray) -> float:
+    """NaN of nothing, without NumPy's warning."""
+    return float(function(values)) if len(values) else float("nan")

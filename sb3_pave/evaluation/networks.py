@@ -1,0 +1,186 @@
+"""A model's actor and critics as differentiable functions of preprocessed observations.
+
+SB3's own forward passes preprocess (cast to float32, divide images by 255, one-hot encode categories) and, with a shared
+features extractor, cut the gradient with respect to the observation. These functions begin behind that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from numpy.typing import NDArray
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
+from stable_baselines3.common.preprocessing import preprocess_obs
+from torch import nn
+
+#: What a network sees: a float tensor, or a dict of them
+NetworkInput = th.Tensor | dict[str, th.Tensor]
+
+# Float32 round-off of a deep network, in units of the largest value
+_AGREEMENT = 1e-3
+
+
+def preprocess(policy: BasePolicy, observations: NDArray | dict[str, NDArray]) -> NetworkInput:
+    """
+    Observations as the policy's networks see them, on its device and in its precision.
+
+    :param policy: The policy of a model
+    :param observations: As given to ``predict`` (normalised if ``VecNormalize`` is in use), shape
+        ``(batch, *observation_shape)``, or a dict of such arrays
+    :return: Floats; images on [0, 1], categories one-hot
+    """
+    observations, _ = policy.obs_to_tensor(observations)  # type: ignore[arg-type, assignment]
+    inputs = preprocess_obs(observations, policy.observation_space, normalize_images=policy.normalize_images)  # type: ignore[arg-type]
+    dtype = next(policy.parameters()).dtype
+    if isinstance(inputs, dict):
+        return {key: value.to(dtype) for key, value in inputs.items()}
+    return inputs.to(dtype)
+
+
+def differentiable_keys(observation_space: spaces.Space) -> list[str | None]:
+    """
+    The entries of an observation that a derivative with respect to the state is taken of: those that are not categories.
+
+    :param observation_space: The observation space of a model
+    :return: Keys of a ``Dict`` space, ``[None]`` for an observation that is a single array
+    :raises ValueError: If there is no such entry
+    """
+    by_key: dict[Any, spaces.Space] = (
+        dict(observation_space.spaces) if isinstance(observation_space, spaces.Dict) else {None: observation_space}
+    )
+    keys = [key for key, space in by_key.items() if isinstance(space, spaces.Box)]
+    if not keys:
+        raise ValueError(f"No derivative with respect to the state is defined: all of {observation_space} is categorical")
+    return keys
+
+
+def critic_of(model: BaseAlgorithm) -> nn.Module:
+    """
+    The Q-value network of a model.
+
+    :param model: DDPG, TD3, SAC, TQC, CrossQ or a subclass of them
+    :return: Its ensemble of critics
+    :raises ValueError: If the model has no critic of state and action
+    """
+    critic = getattr(model, "critic", None)
+    if not isinstance(getattr(critic, "q_networks", None), list) or not hasattr(critic, "features_extractor"):
+        raise ValueError(
+            f"{type(model).__name__} has no critic Q(s, a) made as Stable-Baselines3 makes them; "
+            "its smoothness and its actor's Jacobian can be measured, its critic's geometry cannot"
+        )
+    assert isinstance(critic, nn.Module)
+    return critic
+
+
+def critic_values(critic: nn.Module, observations: NetworkInput, actions: th.Tensor) -> th.Tensor:
+    """
+    The Q-value of every critic of the ensemble; of a distributional critic (TQC), its mean over the quantiles.
+
+    :param critic: The critic of a model, see :func:`critic_of`
+    :param observations: Preprocessed observations, shape ``(batch, ...)``
+    :param actions: Actions in [-1, 1], shape ``(batch, action_dim)``
+    :return: Values, shape ``(n_critics, batch)``
+    """
+    ensemble: Any = critic
+    inputs = th.cat([ensemble.features_extractor(observations), actions], dim=1)
+    # One output is its own mean
+    return th.stack([q_network(inputs).mean(dim=1) for q_network in ensemble.q_networks])
+
+
+def actor_output(policy: BasePolicy, observations: NetworkInput) -> th.Tensor:
+    """
+    The deterministic output of the policy's actor: in [-1, 1] if ``policy.squash_output``, else in the environment's
+    scale and not yet clipped to the bounds.
+
+    :param policy: The policy of a TD3, DDPG, SAC, TQC, CrossQ, PPO or A2C model, or of a subclass of them
+    :param observations: Preprocessed observations, shape ``(batch, ...)``
+    :return: Actions, shape ``(batch, action_dim)``
+    :raises ValueError: If the policy is of another kind
+    """
+    parts: Any = policy
+    if isinstance(policy, ActorCriticPolicy) and not hasattr(policy, "lstm_actor"):
+        latent = parts.mlp_extractor.forward_actor(parts.pi_features_extractor(observations))
+        output = parts.action_net(latent)
+        return th.tanh(output) if policy.squash_output else output
+    actor: Any = getattr(policy, "actor", None)
+    if hasattr(actor, "features_extractor") and hasattr(actor, "mu"):
+        features = actor.features_extractor(observations)
+        if hasattr(actor, "latent_pi"):  # SAC, TQC, CrossQ: the mean before the tanh
+            return th.tanh(actor.mu(actor.latent_pi(features)))
+        return actor.mu(features)  # TD3, DDPG: the tanh is its last layer
+    raise ValueError(f"The actor of {type(policy).__name__} is not one of TD3, DDPG, SAC, TQC, CrossQ, PPO or A2C")
+
+
+def scaled_policy(policy: BasePolicy, observations: NetworkInput) -> th.Tensor:
+    """
+    The deterministic action in [-1, 1], as the replay buffer holds it.
+
+    :param policy: The policy of a model with a ``Box`` action space
+    :param observations: Preprocessed observations, shape ``(batch, ...)``
+    :return: Actions, shape ``(batch, action_dim)``; unbounded actions are returned as they are
+    """
+    output = actor_output(policy, observations)
+    space = policy.action_space
+    if policy.squash_output or not isinstance(space, spaces.Box) or not space.is_bounded():
+        return output
+    low, high = (th.as_tensor(bound.ravel(), dtype=output.dtype, device=output.device) for bound in (space.low, space.high))
+    return 2.0 * (output.clamp(low, high) - low) / (high - low) - 1.0
+
+
+def check_agreement(ours: th.Tensor, theirs: th.Tensor, network: nn.Module) -> None:
+    """
+    Refuse a network whose own forward pass computes something else than these functions.
+
+    :param ours: Values from :func:`critic_values` or :func:`scaled_policy`
+    :param theirs: The same from the network's own forward pass
+    :param network: The network, named in the error
+    :raises ValueError: If the two differ by more than float32 round-off
+    """
+    difference = float((ours - theirs).abs().max())
+    if not difference <= _AGREEMENT * max(1.0, float(theirs.abs().max())):
+        raise ValueError(
+            f"{type(network).__name__} overrides its forward pass (it differs by {difference:.2g} from that of "
+            "Stable-Baselines3): it can't be measured"
+        )
+
+
+@contextmanager
+def evaluation_mode(module: nn.Module) -> Iterator[None]:
+    """
+    Every submodule in evaluation mode inside (running statistics, no dropout), in its own mode again afterwards.
+
+    :param module: A network
+    """
+    training = [submodule for submodule in module.modules() if submodule.training]
+    module.eval()
+    try:
+        yield
+    finally:
+        for submodule in training:
+            submodule.training = True
+
+
+def batch_size(observations: NDArray | dict[str, NDArray]) -> int:
+    """
+    :param observations: An array of observations, or a dict of them
+    :return: Their number
+    """
+    return len(next(iter(observations.values()))) if isinstance(observations, dict) else len(observations)
+
+
+def chunk(observations: NDArray | dict[str, NDArray], start: int, stop: int) -> NDArray | dict[str, NDArray]:
+    """
+    :param observations: An array of observations, or a dict of them
+    :param start: First index
+    :param stop: Index after the last
+    :return: Those observations
+    """
+    if isinstance(observations, dict):
+        return {key: np.asarray(value[start:stop]) for key, value in observations.items()}
+    return observations[start:stop]
