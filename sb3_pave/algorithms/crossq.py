@@ -1,0 +1,68 @@
+import torch as th
+import torch.nn.functional as F
+from sb3_contrib import CrossQ
+from stable_baselines3.common.type_aliases import ReplayBufferSamples
+
+from sb3_pave.algorithms.max_entropy import EntropyBonus
+from sb3_pave.pave import descend, discounts
+from sb3_pave.successor import Successor
+from sb3_pave.update_log import UpdateLog
+
+
+class PAVE_CrossQ(EntropyBonus, CrossQ):
+    """
+    CrossQ whose critics are trained with PAVE. Takes all arguments of ``sb3_contrib.CrossQ``, and those of ``Pave``.
+
+    Which statistics normalise the field: the running ones, as they stand after the update's joint forward pass.
+    That is the function that CrossQ's actor climbs, so its gradient field is the one to steady. A batch's own
+    statistics would couple its samples (``∇_a Q`` of one would depend on the others), and the perturbed and the next
+    observations would each come with statistics of their own: MPR and VFC would then measure the change of those,
+    beside that of the field. The running statistics move as in CrossQ itself, since evaluation does not update them.
+    """
+
+    # The host sets it
+    policy_delay: int
+
+    def _gradient_step(
+        self, replay_data: ReplayBufferSamples, successor: Successor, gradient_step: int, log: UpdateLog
+    ) -> None:
+        if self.use_sde:
+            # log_std may have changed since the last update
+            self.actor.reset_noise()
+        ent_coef = self._ent_coef(log)
+        current_q_values, target_q_values = self._q_values(replay_data, ent_coef)
+        # Only now: this update's statistics are what the actor's step below sees
+        field = self._gradient_field(replay_data, successor)
+        td_loss: th.Tensor = 0.5 * sum(F.mse_loss(current_q, target_q_values) for current_q in current_q_values)  # type: ignore[assignment]
+        descend(self.critic.optimizer, self._critic_loss(td_loss, field, successor, log))
+
+        if self._n_updates % self.policy_delay == 0:
+            observations = replay_data.observations
+            self.actor.set_bn_training_mode(True)
+            actions_pi, log_prob = self.actor.action_log_prob(observations)
+            self.actor.set_bn_training_mode(False)
+            log_prob = log_prob.reshape(-1, 1)
+            self._update_ent_coef(log_prob, log)
+            policy_value = th.cat(self.critic(observations, actions_pi), dim=1).min(dim=1, keepdim=True)[0]
+            actor_loss = (ent_coef * log_prob - policy_value).mean()
+            log.add(actor_loss=actor_loss)
+            descend(self.actor.optimizer, actor_loss)
+
+    def _q_values(self, replay_data: ReplayBufferSamples, ent_coef: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        """
+        Current values, shape (n_critics, batch, 1), and their bootstrapped target, shape (batch, 1) and without gradient.
+
+        One forward pass for both, in place of target networks: the replayed and the next actions are distributed
+        differently, and must be normalised by statistics of their mixture.
+        """
+        self.actor.set_bn_training_mode(False)
+        with th.no_grad():
+            next_actions, next_log_prob = self.actor.action_log_prob(replay_data.next_observations)
+        observations = th.cat([replay_data.observations, replay_data.next_observations])
+        self.critic.set_bn_training_mode(True)
+        q_values = th.cat(self.critic(observations, th.cat([replay_data.actions, next_actions])), dim=1)
+        self.critic.set_bn_training_mode(False)
+        current_q_values, next_q_values = q_values.split(len(next_actions))
+        next_values = next_q_values.detach().amin(dim=1, keepdim=True) - ent_coef * next_log_prob.reshape(-1, 1)
+        discount = discounts(replay_data, self.gamma)
+        return current_q_values.T[..., None], replay_data.rewards + (1 - replay_data.dones) * discount * next_values
