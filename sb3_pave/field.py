@@ -1,5 +1,6 @@
 """The action-gradient field ``∇_a Q`` of any SB3 critic, at the points that the PAVE terms compare."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -71,10 +72,19 @@ def gradient_field(
 
 
 def has_closed_form(critic: Any) -> bool:
-    """Whether the critic is SB3's own (no forward pass of its own) with networks for which ``is_mlp`` holds."""
-    own_forward = type(critic).forward is ContinuousCritic.forward
+    """
+    Whether the critic is SB3's own, or that of sb3-contrib's TQC or CrossQ (no forward pass of its own), with networks
+    for which ``is_mlp`` holds (CrossQ's: without batch renormalisation).
+    """
+    own_forward = type(critic).forward in (ContinuousCritic.forward, *_forwards_of_contrib())
     own_features = getattr(type(critic), "extract_features", None) is ContinuousCritic.extract_features
     return own_forward and own_features and all(is_mlp(network) for network in critic.q_networks)
+
+
+def _forwards_of_contrib() -> list[Any]:
+    # They compute what SB3's own does. Who has such a critic has imported its module: it need not be installed
+    names = {"sb3_contrib.tqc.policies": "Critic", "sb3_contrib.crossq.policies": "CrossQCritic"}
+    return [getattr(sys.modules[module], name).forward for module, name in names.items() if module in sys.modules]
 
 
 def refuse_compiled(critic: nn.Module) -> None:
