@@ -66,6 +66,9 @@ class Pave(OffPolicyAlgorithm):
         self.mpr_sigma = mpr_sigma
         self.curv_delta = curv_delta
         self._is_new = True
+        if kwargs.get("policy_kwargs") is not None:
+            # Hosts write into it; the user's stays as it is
+            kwargs["policy_kwargs"] = dict(kwargs["policy_kwargs"])
         try:
             super().__init__(*args, **kwargs)
         except AssertionError as error:
@@ -129,6 +132,7 @@ class Pave(OffPolicyAlgorithm):
         :raises ValueError: if a PAVE term became infinite or NaN
         :raises RuntimeError: if the critic has no second-order graph
         """
+        self._check_hyperparameters()
         refuse_compiled(self.critic)
         self.policy.set_training_mode(True)
         self._update_learning_rate(self._optimizers())
@@ -221,9 +225,7 @@ class Pave(OffPolicyAlgorithm):
             if isinstance(value, str):
                 raise ValueError(f"{name} must be a number, not the text {value!r} (in YAML, write 1.0e-2 rather than 1e-2).")
             if not math.isfinite(value) or value < 0:
-                raise ValueError(
-                    f"{name} must be a finite number that is not negative, not {value}. Use 0 to switch a term off."
-                )
+                raise ValueError(f"{name} must be finite and not negative, not {value}. A weight of 0 switches its term off.")
         if self.mpr_coef > 0 and not is_perturbable(self.observation_space):
             raise ValueError(
                 f"MPR adds noise to the observations, but {self.observation_space} has no continuous entry. Set mpr_coef=0 "

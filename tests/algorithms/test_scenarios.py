@@ -1,0 +1,71 @@
+"""All of SB3 works: every feature trained, saved, loaded and trained on, and without weights exactly SB3's own."""
+
+import numpy as np
+import pytest
+import torch as th
+
+from sb3_pave import PAVE_SAC, PAVE_TD3
+from tests.algorithms.scenarios import cases, make
+
+STEPS = 60
+TERMS = ("mpr", "vfc", "curv")
+
+
+def assert_same_parameters(first, second):
+    ours, theirs = first.policy.state_dict(), second.policy.state_dict()
+    assert ours.keys() == theirs.keys()
+    different = [name for name in ours if not th.equal(ours[name], theirs[name])]
+    assert not different
+
+
+def host_of(algorithm):
+    return next(base for base in algorithm.__mro__ if base.__module__.split(".")[0] in ("stable_baselines3", "sb3_contrib"))
+
+
+@pytest.mark.parametrize(("algorithm", "name"), cases(PAVE_TD3, PAVE_SAC))
+def test_zero_weights_equal_the_host_bit_for_bit(algorithm, name):
+    host = make(host_of(algorithm), name).learn(STEPS)
+    ours = make(algorithm, name, mpr_coef=0, vfc_coef=0, curv_coef=0).learn(STEPS)
+    assert ours._n_updates == host._n_updates > 0
+    assert_same_parameters(ours, host)
+    assert ours.logger.name_to_value.keys() == host.logger.name_to_value.keys()
+    if getattr(host, "log_ent_coef", None) is not None:
+        assert th.equal(ours.log_ent_coef, host.log_ent_coef)
+
+
+# SB3's own load() takes the buffer class that it chose for n-step returns for the user's
+@pytest.mark.filterwarnings("ignore:`n_steps=3` is ignored because a custom `replay_buffer_class`:UserWarning")
+@pytest.mark.parametrize(("algorithm", "name"), cases(PAVE_TD3, PAVE_SAC))
+def test_it_trains_saves_loads_and_trains_on(algorithm, name, tmp_path):
+    model = make(algorithm, name).learn(STEPS)
+    logged = model.logger.name_to_value
+    for term in TERMS:
+        if getattr(model, f"{term}_coef") > 0:
+            assert np.isfinite(logged[f"train/{term}_loss"])
+    expected = logged["train/td_loss"] + sum(
+        getattr(model, f"{term}_coef") * logged.get(f"train/{term}_loss", 0.0) for term in TERMS
+    )
+    assert logged["train/critic_loss"] == pytest.approx(expected, rel=1e-4)
+
+    model.save(tmp_path / "model.zip")
+    env = model.get_env()
+    loaded = algorithm.load(tmp_path / "model.zip", env=env)
+    assert_same_parameters(loaded, model)
+    observation = env.reset()
+    np.testing.assert_array_equal(
+        loaded.predict(observation, deterministic=True)[0], model.predict(observation, deterministic=True)[0]
+    )
+    updates = loaded._n_updates
+    loaded.learn(STEPS, reset_num_timesteps=True)
+    assert loaded._n_updates > updates
+    with pytest.raises(AssertionError):
+        assert_same_parameters(loaded, model)
+
+
+@pytest.mark.parametrize(("algorithm", "name"), cases(PAVE_TD3, PAVE_SAC))
+def test_pave_changes_the_parameters_and_the_same_seed_gives_the_same(algorithm, name):
+    first, second = make(algorithm, name).learn(STEPS), make(algorithm, name).learn(STEPS)
+    assert_same_parameters(first, second)
+    plain = make(algorithm, name, mpr_coef=0, vfc_coef=0, curv_coef=0).learn(STEPS)
+    with pytest.raises(AssertionError):
+        assert_same_parameters(first, plain)
