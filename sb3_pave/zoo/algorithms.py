@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
-from sb3_pave import PAVE_SAC, PAVE_TD3
+from sb3_pave import PAVE_DDPG, PAVE_SAC, PAVE_TD3, PAVE_TQC, PAVE_CrossQ
 
 
 class ZooAlgorithm(NamedTuple):
@@ -24,4 +24,8 @@ class ZooAlgorithm(NamedTuple):
 ZOO_ALGORITHMS = (
     ZooAlgorithm("pave_td3", PAVE_TD3, "td3"),
     ZooAlgorithm("pave_sac", PAVE_SAC, "sac"),
+    ZooAlgorithm("pave_ddpg", PAVE_DDPG, "ddpg"),
+    ZooAlgorithm("pave_tqc", PAVE_TQC, "tqc"),
+    # The zoo has no search space for CrossQ: -optimize searches the PAVE weights alone
+    ZooAlgorithm("pave_crossq", PAVE_CrossQ, "crossq"),
 )
