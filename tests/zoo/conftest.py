@@ -48,6 +48,6 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     for algo in ALGORITHMS:
         run_command(
             *("train", "--algo", algo, *SHORT, "-f", folder, "-params", *SMALL, "-P"),
-            *("--eval-freq", "100", "--save-freq", "100", "--save-replay-buffer"),
+            *("--eval-freq", "100", "--eval-episodes", "2", "--save-freq", "100", "--save-replay-buffer"),
         )
     yield folder
