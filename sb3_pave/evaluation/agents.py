@@ -1,0 +1,212 @@
+"""Trained agents on disk: found, loaded and given their environment as RL Zoo's ``enjoy`` does it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import stable_baselines3 as sb3
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.save_util import load_from_zip_file
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
+
+
+class AgentError(Exception):
+    """A run that is missing or does not load; the message names it."""
+
+
+@dataclass(frozen=True)
+class Agent:
+    """
+    A trained model on disk.
+
+    :param algorithm: Name of its algorithm in the zoo, ``sac`` or ``pave_sac`` for example
+    :param run: Name of the run, that of its folder or of the zip file
+    :param model_path: The zip file
+    :param stats_path: The zoo's folder with its hyperparameters and ``VecNormalize`` statistics, if there is one
+    :param vec_normalize_path: ``VecNormalize`` statistics given by hand, in place of the zoo's
+    """
+
+    algorithm: str
+    run: str
+    model_path: Path
+    stats_path: Path | None = None
+    vec_normalize_path: Path | None = None
+
+    def load(self, env: VecEnv, device: str = "auto") -> BaseAlgorithm:
+        """
+        :param env: Its environment, for models that need one to load (hindsight replay)
+        :param device: PyTorch device
+        :return: The model, with a replay buffer of a single transition
+        :raises AgentError: If it does not load
+        """
+        from rl_zoo3.utils import ALGOS
+
+        algorithm = ALGOS.get(self.algorithm) or algorithm_class(self.model_path)
+        kwargs: dict[str, Any] = {}
+        if issubclass(algorithm, OffPolicyAlgorithm):
+            kwargs.update(buffer_size=1, optimize_memory_usage=False)
+            if "HerReplayBuffer" in str(_zip_data(self.model_path).get("replay_buffer_class")):
+                kwargs.update(env=env)
+        # Schedules are pickled functions: not needed here, and they may not unpickle on another Python
+        unused = {"learning_rate": 0.0, "lr_schedule": _zero, "clip_range": _zero}
+        try:
+            return algorithm.load(self.model_path, custom_objects=unused, device=device, **kwargs)
+        except Exception as error:
+            raise AgentError(f"{self.model_path} does not load as {self.algorithm}: {error}") from error
+
+    def make_env(self, env_id: str, seed: int = 0, env_kwargs: dict[str, Any] | None = None) -> VecEnv:
+        """
+        Its environment, with the wrappers and the ``VecNormalize`` statistics that it was trained with.
+
+        :param env_id: The environment
+        :param seed: Seed
+        :param env_kwargs: Arguments of the environment, over those that it was trained with
+        :return: One environment; statistics are not updated and rewards are not normalised
+        :raises AgentError: If the saved statistics are missing or don't fit
+        """
+        import yaml
+        from rl_zoo3.utils import create_test_env, get_saved_hyperparams
+
+        stats_path = None
+        hyperparams: dict[str, Any] = {}
+        if self.stats_path is not None:
+            hyperparams, stats_path = get_saved_hyperparams(str(self.stats_path), norm_reward=False, test_mode=True)
+        kwargs = dict(hyperparams.pop("env_kwargs", None) or {})
+        arguments = None if self.stats_path is None else self.stats_path / "args.yml"
+        if arguments is not None and arguments.is_file():
+            with arguments.open() as file:
+                # The zoo writes an OrderedDict
+                kwargs.update(yaml.load(file, Loader=yaml.UnsafeLoader).get("env_kwargs") or {})
+        kwargs.update(env_kwargs or {})
+        if self.vec_normalize_path is not None:
+            hyperparams["normalize"] = False
+        try:
+            env = create_test_env(
+                env_id,
+                stats_path=stats_path,
+                seed=seed,
+                should_render=False,
+                hyperparams=hyperparams,
+                env_kwargs=kwargs,
+                vec_env_cls=DummyVecEnv,
+            )
+            if self.vec_normalize_path is not None:
+                env = VecNormalize.load(str(self.vec_normalize_path), env)
+                env.training = env.norm_reward = False
+        except Exception as error:
+            raise AgentError(f"The environment {env_id} of {self.model_path} could not be made: {error}") from error
+        return env
+
+
+def find_runs(
+    folder: str | os.PathLike, algorithm: str, env_id: str, exp_ids: Sequence[int] | None = None, load_best: bool = False
+) -> list[Agent]:
+    """
+    The runs of an algorithm in a log folder of the zoo.
+
+    :param folder: The log folder
+    :param algorithm: Name of the algorithm in the zoo
+    :param env_id: The environment
+    :param exp_ids: Numbers of the runs, 0 for the latest one; None for all of them
+    :param load_best: Whether to take the best model of each run in place of the last
+    :return: The runs
+    :raises AgentError: If one is missing
+    """
+    from huggingface_sb3 import EnvironmentName
+    from rl_zoo3.utils import get_latest_run_id, get_model_path
+
+    env_name = EnvironmentName(env_id)
+    if exp_ids is None:
+        latest = get_latest_run_id(os.path.join(folder, algorithm), env_name)
+        exp_ids = [i for i in range(1, latest + 1) if os.path.isdir(os.path.join(folder, algorithm, f"{env_name}_{i}"))]
+        if not exp_ids:
+            raise AgentError(f"No run of {algorithm} on {env_id} in {os.path.join(folder, algorithm)}")
+    agents = []
+    for exp_id in exp_ids:
+        try:
+            _, model_path, log_path = get_model_path(exp_id, str(folder), algorithm, env_name, load_best=load_best)
+        except (AssertionError, ValueError) as error:
+            raise AgentError(f"Run {exp_id} of {algorithm} on {env_id}: {error}") from error
+        agents.append(Agent(algorithm, Path(log_path).name, Path(model_path), stats_path=Path(log_path) / env_name))
+    return agents
+
+
+def from_zip(
+    path: str | os.PathLike, env_id: str, algorithm: str | None = None, vec_normalize_path: str | os.PathLike | None = None
+) -> Agent:
+    """
+    A model given as a zip file. If it lies in a folder of the zoo, the settings there are used.
+
+    :param path: The zip file
+    :param env_id: The environment
+    :param algorithm: Name of its algorithm in the zoo; None reads it from the file
+    :param vec_normalize_path: Saved ``VecNormalize`` statistics
+    :return: The agent
+    :raises AgentError: If a file is missing or is not a model
+    """
+    from huggingface_sb3 import EnvironmentName
+
+    path = Path(path)
+    for needed in (path, vec_normalize_path):
+        if needed is not None and not Path(needed).is_file():
+            raise AgentError(f"{needed} does not exist")
+    stats_path = path.parent / EnvironmentName(env_id)
+    return Agent(
+        algorithm=algorithm or algorithm_name(path),
+        run=path.stem,
+        model_path=path,
+        stats_path=stats_path if stats_path.is_dir() else None,
+        vec_normalize_path=None if vec_normalize_path is None else Path(vec_normalize_path),
+    )
+
+
+def algorithm_class(path: str | os.PathLike) -> type[BaseAlgorithm]:
+    """
+    A class that loads a saved model. A zip file does not name its algorithm; its policy tells the family.
+
+    :param path: The zip file
+    :return: TD3 (also for DDPG), SAC, PPO (also for A2C), TQC or CrossQ
+    :raises AgentError: If the file is not a model of one of these
+    """
+    policy_class = _zip_data(Path(path)).get("policy_class")
+    for algorithm in _families():
+        if isinstance(policy_class, type) and issubclass(policy_class, tuple(algorithm.policy_aliases.values())):
+            return algorithm
+    raise AgentError(f"{path}: a policy of {policy_class} is none of {', '.join(one.__name__ for one in _families())}")
+
+
+def algorithm_name(path: str | os.PathLike) -> str:
+    """
+    :param path: The zip file
+    :return: A name for its algorithm as in the zoo: ``sac``, or ``pave_sac`` if it was trained with PAVE
+    :raises AgentError: If the file is not a model of a known algorithm
+    """
+    name = algorithm_class(path).__name__.lower()
+    return f"pave_{name}" if "mpr_coef" in _zip_data(Path(path)) else name
+
+
+def _families() -> list[type[BaseAlgorithm]]:
+    try:
+        from sb3_contrib import TQC, CrossQ
+    except ImportError:
+        return [sb3.TD3, sb3.SAC, sb3.PPO]
+    return [sb3.TD3, sb3.SAC, sb3.PPO, TQC, CrossQ]
+
+
+def _zip_data(path: Path) -> dict[str, Any]:
+    try:
+        data, _, _ = load_from_zip_file(path, device="cpu", custom_objects={"lr_schedule": _zero, "clip_range": _zero})
+    except Exception as error:
+        raise AgentError(f"{path} is not a model saved by Stable-Baselines3: {error}") from error
+    if data is None:
+        raise AgentError(f"{path} holds no model, only parameters")
+    return data
+
+
+def _zero(_: float) -> float:
+    return 0.0

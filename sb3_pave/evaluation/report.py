@@ -1,0 +1,412 @@
+"""The numbers of several agents: what is saved, how runs are aggregated, and the tables made of them.
+
+A report is plain data (dicts, lists, numbers), saved as JSON; the pictures are drawn from it. See :func:`new_report`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from sb3_pave.evaluation.geometry import RolloutGeometry
+from sb3_pave.evaluation.rollout import Rollout
+from sb3_pave.evaluation.surface import SurfacePlane
+
+FORMAT = 1
+
+#: What a table shows, in its order, and how it is called there
+MEASURES = {
+    "return": "return",
+    "length": "episode length (steps)",
+    "sm": "sm (published)",
+    "sm_scaled": "sm, actions in [-1, 1]",
+    "sm_hz": "sm, actions in [-1, 1], in Hz",
+    "action_change": "mean action change",
+    "continuity_cost": "continuity cost",
+    "second_difference": "mean second difference",
+    "high_frequency_share": "high-frequency share",
+    "saturation_rate": "saturation rate",
+    "control_effort": "control effort",
+}
+GEOMETRY_MEASURES = {
+    "M_mean": "M, mean",
+    "M_sup": "M, sup",
+    "trace_mean": "trace of ∇²_aa Q, mean",
+    "lambda_max_mean": "largest eigenvalue of ∇²_aa Q, mean",
+    "mu_mean": "μ, mean where concave",
+    "negative_definite_rate": "negative-definiteness rate",
+    "bound_median": "M/μ, median where defined",
+    "bound_defined_rate": "share of states where M/μ is defined",
+    "actor_jacobian_median_where_bound": "‖∇_s π‖, median there",
+    "actor_jacobian_mean": "‖∇_s π‖, mean",
+    "actor_jacobian_sup": "‖∇_s π‖, sup",
+    "cosine_mean": "cosine of consecutive ∇_a Q, mean",
+    "flip_rate": "flip rate of ∇_a Q",
+    "at_bound_rate": "share of states with an action at a bound",
+}
+
+# 2000 resamples place a 95 % interval to about its hundredth; the seed makes the same report of the same numbers
+BOOTSTRAP_SAMPLES, BOOTSTRAP_SEED, CONFIDENCE = 2000, 0, 0.95
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """
+    One measure of several runs of one algorithm.
+
+    :param mean: Mean over all episodes of all runs
+    :param std: Standard deviation over all episodes of all runs
+    :param iqm: Interquartile mean of the runs' means
+    :param low: Lower end of its 95 % bootstrap interval; NaN of a single run
+    :param high: Upper end
+    :param n_runs: Number of runs
+    """
+
+    mean: float
+    std: float
+    iqm: float
+    low: float
+    high: float
+    n_runs: int
+
+
+def aggregate(runs: Sequence[Sequence[float]]) -> Aggregate:
+    """
+    Aggregate a measure over runs (seeds): they, not the episodes, are the independent samples, so rliable's interquartile
+    mean and its percentile bootstrap (Agarwal et al. 2021, arXiv 2108.13264) work on the runs' means.
+
+    :param runs: The values of each run, one an episode; values that are not defined (None, NaN) are left out
+    :return: The aggregate, of NaN if no value is defined
+    """
+    defined = [_defined(values) for values in runs]
+    defined = [values for values in defined if len(values)]
+    if not defined:
+        return Aggregate(math.nan, math.nan, math.nan, math.nan, math.nan, 0)
+    episodes = np.concatenate(defined)
+    means = np.array([values.mean() for values in defined])
+    iqm, low, high = _interquartile_mean(means) if len(means) > 1 else (float(means[0]), math.nan, math.nan)
+    return Aggregate(float(episodes.mean()), float(episodes.std()), iqm, low, high, len(defined))
+
+
+def new_report(env_id: str, **settings: Any) -> dict[str, Any]:
+    """
+    A report without runs: ``format``, ``environment``, ``settings`` (how it was measured) and ``runs``, a list that
+    :func:`run_record` makes the entries of.
+
+    :param env_id: The environment
+    :param settings: How it is measured: ``deterministic``, ``seed``, ``control_rate`` ...
+    :return: The report
+    """
+    return {"format": FORMAT, "environment": env_id, "settings": settings, "runs": []}
+
+
+def run_record(
+    algorithm: str,
+    run: str,
+    model_path: str | Path,
+    rollout: Rollout,
+    control_rate: float = 1.0,
+    cutoff: float | None = None,
+    robustness: Mapping[float, Rollout] | None = None,
+    geometry: RolloutGeometry | None = None,
+    plane: SurfacePlane | None = None,
+    heights: NDArray | None = None,
+) -> dict[str, Any]:
+    """
+    What was measured on one run, as it is saved.
+
+    :param algorithm: Name of the algorithm
+    :param run: Name of the run
+    :param model_path: Where the model is
+    :param rollout: Its plain episodes; the actions of the first are kept as a trace
+    :param control_rate: Actions a second in Hz; 1 counts frequency in cycles a step
+    :param cutoff: Frequency above which energy counts as high
+    :param robustness: Its episodes at each noise level
+    :param geometry: Geometry along the plain episodes
+    :param plane: Where the surface was taken
+    :param heights: The surface
+    :return: The entry of a report's ``runs``
+    """
+    first = rollout.episodes[0]
+    record: dict[str, Any] = {
+        "algorithm": algorithm,
+        "run": run,
+        "model": str(model_path),
+        "episodes": rollout.smoothness(control_rate, cutoff),
+        "trace": {
+            "actions": first.actions.reshape(len(first.actions), -1),
+            "low": rollout.action_space.low.ravel(),  # type: ignore[attr-defined]
+            "high": rollout.action_space.high.ravel(),  # type: ignore[attr-defined]
+        },
+    }
+    if robustness is not None:
+        record["robustness"] = [
+            {"noise_level": level, "episodes": noisy.smoothness(control_rate, cutoff)} for level, noisy in robustness.items()
+        ]
+    if geometry is not None:
+        record["geometry"] = geometry.summary()
+    if plane is not None and heights is not None:
+        record["surface"] = {
+            "state_index": plane.state_index,
+            "action_index": plane.action_index,
+            "state_axis": plane.state_axis,
+            "action_axis": plane.action_axis,
+            "observation": plane.observation,
+            "action": plane.action,
+            "heights": heights,
+        }
+    return _plain(record)
+
+
+def algorithms(report: Mapping[str, Any]) -> list[str]:
+    """
+    :param report: A report
+    :return: Its algorithms, in the order in which they were measured
+    """
+    return list(dict.fromkeys(run["algorithm"] for run in report["runs"]))
+
+
+def runs_of(report: Mapping[str, Any], algorithm: str) -> list[dict[str, Any]]:
+    """
+    :param report: A report
+    :param algorithm: One of its algorithms
+    :return: The runs of that algorithm
+    """
+    return [run for run in report["runs"] if run["algorithm"] == algorithm]
+
+
+def summary_table(report: Mapping[str, Any]) -> pd.DataFrame:
+    """
+    The table that is printed: a row for each measure, a column for each algorithm. ``mean ± standard deviation`` over
+    episodes and, of several runs, ``IQM [95 % interval]`` over runs.
+
+    :param report: A report
+    :return: Text
+    """
+    columns = {}
+    for algorithm in algorithms(report):
+        runs = runs_of(report, algorithm)
+        column = {"runs x episodes": f"{len(runs)} x {len(runs[0]['episodes']['return'])}"}
+        column.update(_cells(MEASURES, [run["episodes"] for run in runs], ""))
+        for index, level in enumerate(_noise_levels(runs)):
+            episodes = [run["robustness"][index]["episodes"] for run in runs]
+            shown = {"return": "return", "sm": "sm"}
+            column.update(_cells(shown, episodes, f", noise {level:g}"))
+        if all("geometry" in run for run in runs):
+            of_runs = [{name: [value] for name, value in run["geometry"].items()} for run in runs]
+            column.update(_cells(GEOMETRY_MEASURES, of_runs, "", per_run=True))
+        columns[algorithm] = column
+    return (
+        pd.DataFrame(columns).reindex(list(dict.fromkeys(name for column in columns.values() for name in column))).fillna("")
+    )
+
+
+def caption(report: Mapping[str, Any]) -> str:
+    """
+    How the numbers of a report were measured.
+
+    :param report: A report
+    :return: One sentence or two
+    """
+    settings = report["settings"]
+    actions = "deterministic" if settings["deterministic"] else "stochastic"
+    rate, noise = settings["control_rate"], settings.get("noise_reference")
+    scale = "each agent's own" if noise is None else f"those of {noise}"
+    parts = [
+        f"{report['environment']}: {actions} actions, seed {settings['seed']}, control rate "
+        + ("1 (frequencies in cycles a step)." if rate == 1 else f"{rate:g} Hz."),
+        "Mean ± standard deviation over episodes; below it, of several runs, the interquartile mean over runs and its "
+        "95 % bootstrap interval.",
+    ]
+    if any("robustness" in run for run in report["runs"]):
+        parts.append(f"Noise is in standard deviations of the observations, {scale}.")
+    return " ".join(parts)
+
+
+def markdown(report: Mapping[str, Any]) -> str:
+    """
+    :param report: A report
+    :return: Its table and caption in Markdown
+    """
+    table = summary_table(report)
+    rows = [["measure", *table.columns], ["---"] * (len(table.columns) + 1)]
+    rows += [[name, *(cell.replace("\n", "<br>") for cell in cells)] for name, *cells in table.itertuples(name=None)]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + f"\n\n{caption(report)}\n"
+
+
+def episode_table(report: Mapping[str, Any]) -> pd.DataFrame:
+    """
+    :param report: A report
+    :return: A row for each episode: algorithm, run, noise level, number and all its measures
+    """
+    frames = []
+    for run in report["runs"]:
+        levels = [{"noise_level": None, "episodes": run["episodes"]}, *run.get("robustness", [])]
+        for entry in levels:
+            frame = pd.DataFrame(entry["episodes"], dtype=float)
+            frame.insert(0, "episode", range(len(frame)))
+            frame.insert(0, "noise_level", entry["noise_level"])
+            frame.insert(0, "run", run["run"])
+            frame.insert(0, "algorithm", run["algorithm"])
+            frames.append(frame.astype({"noise_level": float}))
+    return pd.concat(frames, ignore_index=True)
+
+
+def geometry_table(report: Mapping[str, Any]) -> pd.DataFrame:
+    """
+    :param report: A report
+    :return: A row for each run with a geometry: algorithm, run and all of its geometry
+    """
+    return pd.DataFrame(
+        [{"algorithm": run["algorithm"], "run": run["run"], **run["geometry"]} for run in report["runs"] if "geometry" in run]
+    )
+
+
+def saved_files(base: str | Path) -> dict[str, Path]:
+    """
+    :param base: Path without a suffix
+    :return: The files that :func:`save_report` writes, by kind
+    """
+    base = Path(base)
+    names = {"json": ".json", "csv": ".csv", "geometry": "_geometry.csv", "markdown": ".md"}
+    return {kind: base.with_name(base.name + suffix) for kind, suffix in names.items()}
+
+
+def save_report(report: Mapping[str, Any], base: str | Path, overwrite: bool = False) -> list[Path]:
+    """
+    Save as JSON (everything), CSV (a row for each episode, and one for each run's geometry) and Markdown (the table).
+
+    :param report: A report
+    :param base: Path without a suffix
+    :param overwrite: Whether to replace files that exist
+    :return: The files written
+    :raises FileExistsError: If one of them exists
+    """
+    files = saved_files(base)
+    check_free(files.values(), overwrite)
+    files["json"].parent.mkdir(parents=True, exist_ok=True)
+    files["json"].write_text(json.dumps(_plain(report), allow_nan=False) + "\n", encoding="utf-8")
+    episode_table(report).to_csv(files["csv"], index=False)
+    files["markdown"].write_text(markdown(report), encoding="utf-8")
+    geometry = geometry_table(report)
+    if geometry.empty:
+        files["geometry"].unlink(missing_ok=True)  # of an older report of this name
+        del files["geometry"]
+    else:
+        geometry.to_csv(files["geometry"], index=False)
+    return list(files.values())
+
+
+def check_free(files: Iterable[Path], overwrite: bool) -> None:
+    """
+    :param files: Files about to be written
+    :param overwrite: Whether they may exist
+    :raises FileExistsError: If one of them exists
+    """
+    existing = [str(file) for file in files if file.exists()]
+    if existing and not overwrite:
+        raise FileExistsError(f"{existing[0]} exists: choose another --output, or --overwrite it")
+
+
+def load_report(path: str | Path) -> dict[str, Any]:
+    """
+    :param path: A JSON file of :func:`save_report`
+    :return: The report
+    :raises ValueError: If the file is not a report
+    """
+    try:
+        report = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} could not be read: {error}") from error
+    if not isinstance(report, dict) or report.get("format") != FORMAT or not report.get("runs"):
+        raise ValueError(f'{path} is not a report of "sb3-pave evaluate"')
+    return report
+
+
+def _cells(
+    measures: Mapping[str, str], runs: Sequence[Mapping[str, Sequence[float]]], suffix: str, per_run: bool = False
+) -> dict[str, str]:
+    """One column's cells: a label and a text for each measure."""
+    cells = {}
+    for name, label in measures.items():
+        if not all(name in run for run in runs):
+            continue
+        result = aggregate([run[name] for run in runs])
+        if result.n_runs == 0:
+            text = "not defined"
+        elif per_run and result.n_runs == 1:
+            text = _number(result.mean)
+        else:
+            text = f"{_number(result.mean)} ± {_number(result.std)}"
+        if result.n_runs > 1:
+            text += f"\n{_number(result.iqm)} [{_number(result.low)}, {_number(result.high)}]"
+        cells[label + suffix] = text
+    return cells
+
+
+def _number(value: float) -> str:
+    """Three significant digits, and all digits before the point."""
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def _noise_levels(runs: Sequence[Mapping[str, Any]]) -> list[float]:
+    if not all("robustness" in run for run in runs):
+        return []
+    return [entry["noise_level"] for entry in runs[0]["robustness"]]
+
+
+def _defined(values: Sequence[float | None]) -> NDArray[np.float64]:
+    array = np.array(values, dtype=np.float64)
+    return array[np.isfinite(array)]
+
+
+def _interquartile_mean(scores: NDArray[np.float64]) -> tuple[float, float, float]:
+    """rliable's interquartile mean of runs, and the ends of its bootstrap interval."""
+    try:
+        from rliable import library, metrics
+    except ImportError as error:
+        raise ImportError('Aggregating runs needs rliable: pip install "sb3-pave[eval]"') from error
+    with _seeded_numpy(BOOTSTRAP_SEED):
+        points, intervals = library.get_interval_estimates(
+            {"": scores[:, None]},
+            lambda sample: np.array([metrics.aggregate_iqm(sample)]),
+            reps=BOOTSTRAP_SAMPLES,
+            confidence_interval_size=CONFIDENCE,
+        )
+    low, high = intervals[""].ravel()
+    return float(points[""][0]), float(low), float(high)
+
+
+@contextmanager
+def _seeded_numpy(seed: int) -> Iterator[None]:
+    """rliable draws from NumPy's global generator, whatever state it is given."""
+    state = np.random.get_state()
+    np.random.seed(seed)
+    try:
+        yield
+    finally:
+        np.random.set_state(state)
+
+
+def _plain(value: Any) -> Any:
+    """Data that JSON knows: lists for arrays, None for what is not a finite number."""
+    if isinstance(value, Mapping):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,130 @@
+"""The Q-gradient field as a surface: how fast the action gradient turns with the state, over one state and one action."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from numpy.typing import NDArray
+from stable_baselines3.common.base_class import BaseAlgorithm
+
+from sb3_pave.evaluation.geometry import CriticChoice, critic_geometry, second_derivatives
+from sb3_pave.evaluation.networks import critic_of, evaluation_mode, preprocess
+from sb3_pave.evaluation.rollout import Rollout, stack_observations
+from sb3_pave.evaluation.smoothness import scale_actions
+
+# The published picture: 50 x 50 points, the state over ±1 and the action over ±1.5 around the reference point
+GRID_SIZE, STATE_RANGE, ACTION_RANGE = 50, 1.0, 1.5
+
+
+@dataclass(frozen=True)
+class SurfacePlane:
+    """
+    The plane that several critics are compared on.
+
+    :param observation: Reference state as the critic sees it, shape ``(state_dim,)``
+    :param action: Reference action in [-1, 1], shape ``(action_dim,)``
+    :param state_index: The state dimension that varies
+    :param action_index: The action dimension that varies
+    :param state_axis: Its values, shape ``(grid,)``
+    :param action_axis: Its values, shape ``(grid,)``; beyond ±1 no critic was trained
+    """
+
+    observation: NDArray[np.float64]
+    action: NDArray[np.float64]
+    state_index: int
+    action_index: int
+    state_axis: NDArray[np.float64]
+    action_axis: NDArray[np.float64]
+
+
+def surface_plane(
+    model: BaseAlgorithm,
+    rollout: Rollout,
+    critic: CriticChoice = 0,
+    grid_size: int = GRID_SIZE,
+    state_range: float = STATE_RANGE,
+    action_range: float = ACTION_RANGE,
+) -> SurfacePlane:
+    """
+    The plane through a state that a reference agent visits, along the pair of dimensions in which its critic's action
+    gradient turns fastest: the largest ``|∂²Q/∂s_i∂a_j|``, averaged over the visited states.
+
+    The reference point is the visited state nearest to their mean (in standard deviations), with the action taken there.
+
+    :param model: The reference agent
+    :param rollout: Its episodes, with observations
+    :param critic: Index of a critic of the ensemble, or ``"min"``
+    :param grid_size: Points along each axis
+    :param state_range: The state varies by this much to either side, in the unit that the critic sees
+    :param action_range: The action varies by this much to either side, in half action ranges
+    :return: The plane
+    :raises ValueError: If the observations are not vectors, or the model has no critic
+    """
+    _check_vector(model)
+    network = critic_of(model)
+    observations = stack_observations(rollout.episodes)
+    assert isinstance(observations, np.ndarray)
+    space = rollout.action_space
+    actions = scale_actions(
+        np.concatenate([episode.actions.reshape(len(episode.actions), -1) for episode in rollout.episodes]),
+        space.low,  # type: ignore[attr-defined]
+        space.high,  # type: ignore[attr-defined]
+    )
+    dtype = next(network.parameters()).dtype
+    with evaluation_mode(network):
+        _, mixed, _ = second_derivatives(
+            network,
+            preprocess(model.policy, observations),
+            th.as_tensor(actions, dtype=dtype, device=model.policy.device),
+            critic,
+        )
+    strength = mixed.abs().mean(dim=0).cpu().numpy()
+    action_index, state_index = np.unravel_index(int(strength.argmax()), strength.shape)
+
+    spread = observations.std(axis=0)
+    distance = (observations - observations.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
+    centre = int(np.linalg.norm(distance, axis=1).argmin())
+    steps = np.linspace(-1.0, 1.0, grid_size)
+    return SurfacePlane(
+        observation=observations[centre].astype(np.float64),
+        action=actions[centre],
+        state_index=int(state_index),
+        action_index=int(action_index),
+        state_axis=observations[centre, state_index] + state_range * steps,
+        action_axis=actions[centre, action_index] + action_range * steps,
+    )
+
+
+def surface(model: BaseAlgorithm, plane: SurfacePlane, critic: CriticChoice = 0) -> NDArray[np.float64]:
+    r"""
+    :math:`\|\nabla^2_{sa} Q\|_2` of a critic over a plane.
+
+    :param model: The agent
+    :param plane: From :func:`surface_plane`, the same for all agents that are compared
+    :param critic: Index of a critic of the ensemble, or ``"min"``
+    :return: Shape ``(grid, grid)``, state along the first axis and action along the second
+    :raises ValueError: If the observations are not vectors of the plane's size, or the model has no critic
+    """
+    _check_vector(model)
+    if model.observation_space.shape != plane.observation.shape:
+        raise ValueError(
+            f"The plane was laid for observations of shape {plane.observation.shape}; "
+            f"this model has {model.observation_space.shape}"
+        )
+    grid = (len(plane.state_axis), len(plane.action_axis))
+    observations = np.tile(plane.observation, (grid[0] * grid[1], 1))
+    actions = np.tile(plane.action, (grid[0] * grid[1], 1))
+    observations[:, plane.state_index] = np.repeat(plane.state_axis, grid[1])
+    actions[:, plane.action_index] = np.tile(plane.action_axis, grid[0])
+    space = model.action_space
+    unscaled = space.low.ravel() + (actions + 1.0) / 2.0 * (space.high - space.low).ravel()  # type: ignore[attr-defined]
+    return critic_geometry(model, observations, unscaled, critic).mixed_norm.reshape(grid)
+
+
+def _check_vector(model: BaseAlgorithm) -> None:
+    space = model.observation_space
+    if not isinstance(space, spaces.Box) or len(space.shape) != 1:
+        raise ValueError(f"The surface is drawn along one dimension of a vector observation; this model observes {space}")

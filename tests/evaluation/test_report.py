@@ -1,0 +1,137 @@
+"""Aggregation against numbers worked out by hand, and what is written against what is read."""
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from stable_baselines3 import SAC
+from stable_baselines3.common.env_util import make_vec_env
+from torch import nn
+
+from sb3_pave.evaluation import report as rep
+from sb3_pave.evaluation.geometry import rollout_geometry
+from sb3_pave.evaluation.robustness import robustness
+from sb3_pave.evaluation.rollout import rollout
+from sb3_pave.evaluation.surface import surface, surface_plane
+
+pytest.importorskip("rliable")
+
+
+def some_report(**episodes):
+    """A report of one algorithm, its runs given as lists of returns."""
+    report = rep.new_report("Pendulum-v1", deterministic=True, seed=0, control_rate=1.0)
+    for algorithm, runs in episodes.items():
+        for i, returns in enumerate(runs):
+            values = {name: list(returns) for name in rep.MEASURES}
+            report["runs"].append({"algorithm": algorithm, "run": f"run_{i}", "model": "", "episodes": values})
+    return report
+
+
+def test_the_interquartile_mean_is_of_the_middle_half_of_the_runs():
+    """Runs count, not episodes: the fourth run's hundred episodes weigh no more than another's single one."""
+    runs = [[-100.0], [1.0], [2.0], [3.0] * 100, [4.0, 4.0], [5.0], [6.0], [900.0]]
+    result = rep.aggregate(runs)
+    assert result.iqm == pytest.approx((2 + 3 + 4 + 5) / 4)
+    assert result.mean == pytest.approx((-100 + 1 + 2 + 300 + 8 + 5 + 6 + 900) / 108)
+    assert result.std == pytest.approx(np.std(np.concatenate(runs)))
+    assert result.n_runs == 8
+    assert -100 <= result.low < result.iqm < result.high <= 900
+
+
+def test_the_interval_is_a_percentile_bootstrap_over_runs():
+    rng = np.random.default_rng(0)
+    means = rng.normal(size=20)
+    result = rep.aggregate([[mean] for mean in means])
+    resampled = np.sort(rng.choice(means, (20_000, 20)), axis=1)[:, 5:15].mean(axis=1)
+    np.testing.assert_allclose([result.low, result.high], np.quantile(resampled, [0.025, 0.975]), atol=0.06)
+    assert result == rep.aggregate([[mean] for mean in means])
+
+
+def test_aggregating_leaves_numpys_generator_alone():
+    np.random.seed(3)
+    expected = np.random.random()
+    np.random.seed(3)
+    rep.aggregate([[1.0], [2.0]])
+    assert np.random.random() == expected
+
+
+def test_values_that_are_not_defined_are_left_out():
+    result = rep.aggregate([[1.0, None], [None, math.nan], [3.0, 5.0]])
+    assert (result.mean, result.n_runs) == (3.0, 2)
+    assert result.iqm == pytest.approx((1.0 + 4.0) / 2)
+    assert rep.aggregate([[None]]).n_runs == 0 and math.isnan(rep.aggregate([[None]]).mean)
+
+
+def test_a_single_run_has_no_interval():
+    result = rep.aggregate([[1.0, 3.0]])
+    assert (result.mean, result.std, result.iqm) == (2.0, 1.0, 2.0)
+    assert math.isnan(result.low) and math.isnan(result.high)
+
+
+def test_the_table_has_a_column_an_algorithm():
+    table = rep.summary_table(some_report(sac=[[-150.0, -170.0]], pave_sac=[[1.0], [2.0]]))
+    assert list(table.columns) == ["sac", "pave_sac"]
+    assert table.loc["return", "sac"] == "-160 ± 10"
+    assert table.loc["return", "pave_sac"].startswith("1.5 ± 0.5\n1.5 [1, 2]")
+    assert table.loc["runs x episodes"].tolist() == ["1 x 2", "2 x 1"]
+    lines = rep.markdown(some_report(sac=[[1.0]])).splitlines()
+    assert lines[0] == "| measure | sac |" and "deterministic" in lines[-1]
+
+
+@pytest.mark.parametrize(("deterministic", "word"), [(True, "deterministic"), (False, "stochastic")])
+def test_every_report_says_how_the_policy_acted(deterministic, word):
+    report = some_report(sac=[[1.0]])
+    report["settings"]["deterministic"] = deterministic
+    assert word in rep.caption(report)
+
+
+@pytest.fixture(scope="module")
+def measured():
+    """A report with everything in it."""
+    model = SAC("MlpPolicy", "Pendulum-v1", policy_kwargs={"net_arch": [8], "activation_fn": nn.SiLU}, seed=0, device="cpu")
+    env = make_vec_env("Pendulum-v1")
+    plain = rollout(model, env, 2, seed=0)
+    plane = surface_plane(model, plain, grid_size=4)
+    report = rep.new_report("Pendulum-v1", deterministic=True, seed=0, control_rate=20.0, noise_reference=None)
+    noisy = robustness(model, env, [0.0, 0.1], n_eval_episodes=1)
+    geometry = rollout_geometry(model, plain)
+    record = rep.run_record("sac", "run_1", "sac.zip", plain, 20.0, None, noisy, geometry, plane, surface(model, plane))
+    report["runs"].append(record)
+    return report, plain, geometry
+
+
+def test_what_is_saved_is_what_was_measured(measured, tmp_path):
+    report, plain, geometry = measured
+    files = rep.save_report(report, tmp_path / "out" / "pendulum")
+    assert [file.name for file in files] == ["pendulum.json", "pendulum.csv", "pendulum_geometry.csv", "pendulum.md"]
+    loaded = rep.load_report(files[0])
+    assert loaded == report
+    (run,) = loaded["runs"]
+    assert run["episodes"]["sm"] == plain.smoothness(20.0)["sm"].tolist()
+    assert run["trace"]["actions"] == plain.episodes[0].actions.tolist()
+    assert run["geometry"]["M_sup"] == geometry.summary()["M_sup"]
+    assert np.shape(run["surface"]["heights"]) == (4, 4)
+
+    episodes = pd.read_csv(files[1])
+    assert episodes["noise_level"].isna().sum() == 2 and (episodes["noise_level"] == 0.1).sum() == 1
+    np.testing.assert_allclose(episodes["sm"][:2], plain.smoothness(20.0)["sm"])
+    assert pd.read_csv(files[2])["M_sup"][0] == pytest.approx(geometry.summary()["M_sup"])
+    assert "M, sup" in files[3].read_text() and "noise 0.1" in files[3].read_text()
+
+
+def test_nothing_is_overwritten_unasked(measured, tmp_path):
+    rep.save_report(measured[0], tmp_path / "pendulum")
+    with pytest.raises(FileExistsError, match="--overwrite"):
+        rep.save_report(measured[0], tmp_path / "pendulum")
+    rep.save_report(some_report(sac=[[1.0]]), tmp_path / "pendulum", overwrite=True)
+    assert not (tmp_path / "pendulum_geometry.csv").exists()
+
+
+@pytest.mark.parametrize("content", ["not json", "[]", json.dumps({"format": 99, "runs": [1]})])
+def test_another_file_is_not_taken_for_a_report(content, tmp_path):
+    path = tmp_path / "report.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=r"report\.json"):
+        rep.load_report(path)

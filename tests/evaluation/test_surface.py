@@ -1,0 +1,62 @@
+"""The surface of critics whose field is known."""
+
+import numpy as np
+import pytest
+import torch as th
+from gymnasium import spaces
+from stable_baselines3 import SAC, TD3
+from stable_baselines3.common.env_util import make_vec_env
+from torch import nn
+
+from sb3_pave.evaluation.rollout import rollout
+from sb3_pave.evaluation.surface import surface, surface_plane
+
+
+class Cubic(nn.Module):
+    """Q = 3 s_1 a + 0.5 s_2 a² : the mixed derivatives are (0, 3, a)."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(th.tensor([3.0, 0.5]))
+
+    def forward(self, x):
+        return (self.weight[0] * x[:, 1] * x[:, 3] + self.weight[1] * x[:, 2] * x[:, 3] ** 2)[:, None]
+
+
+@pytest.fixture(scope="module")
+def cubic():
+    model = TD3("MlpPolicy", "Pendulum-v1", policy_kwargs={"net_arch": [8]}, seed=0, device="cpu", buffer_size=10)
+    model.critic.q_networks = [Cubic()]
+    return model, rollout(model, make_vec_env("Pendulum-v1"), 2, seed=0)
+
+
+def test_the_plane_lies_along_the_dominant_pair_through_a_visited_state(cubic):
+    model, recorded = cubic
+    plane = surface_plane(model, recorded)
+    assert (plane.state_index, plane.action_index) == (1, 0)
+    visited = np.concatenate([episode.observations for episode in recorded.episodes])
+    row = np.flatnonzero((visited == plane.observation).all(axis=1))[0]
+    taken = np.concatenate([episode.actions for episode in recorded.episodes])[row] / 2
+    np.testing.assert_allclose(plane.action, taken, atol=1e-7)
+    assert plane.state_axis.shape == plane.action_axis.shape == (50,)
+    np.testing.assert_allclose([plane.state_axis[0], plane.state_axis[-1]], plane.observation[1] + np.array([-1, 1]))
+    np.testing.assert_allclose([plane.action_axis[0], plane.action_axis[-1]], plane.action[0] + np.array([-1.5, 1.5]))
+
+
+def test_heights_are_those_of_the_formula(cubic):
+    model, recorded = cubic
+    plane = surface_plane(model, recorded, grid_size=7)
+    # ||(0, 3, a)||, whatever the state
+    expected = np.tile(np.hypot(3.0, plane.action_axis), (7, 1))
+    np.testing.assert_allclose(surface(model, plane), expected, rtol=1e-5)
+
+
+def test_agents_that_observe_something_else_are_refused(cubic):
+    model, recorded = cubic
+    plane = surface_plane(model, recorded)
+    other = SAC("MlpPolicy", "MountainCarContinuous-v0", device="cpu", buffer_size=10, policy_kwargs={"net_arch": [8]})
+    with pytest.raises(ValueError, match=r"shape \(3,\)"):
+        surface(other, plane)
+    other.observation_space = spaces.Discrete(3)
+    with pytest.raises(ValueError, match="vector observation"):
+        surface(other, plane)
