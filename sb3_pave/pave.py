@@ -4,6 +4,7 @@ import io
 import math
 import pathlib
 import warnings
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -157,10 +158,10 @@ class Pave(OffPolicyAlgorithm):
         raise NotImplementedError
 
     def _sample(self, batch_size: int) -> tuple[ReplayBufferSamples, Successor]:
-        env = self._vec_normalize_env
+        draw = partial(self.replay_buffer.sample, batch_size, env=self._vec_normalize_env)
         if self.vfc_coef > 0:
-            return sample_with_successor(self.replay_buffer, batch_size, env)
-        replay_data = self.replay_buffer.sample(batch_size, env=env)
+            return sample_with_successor(self.replay_buffer, draw)
+        replay_data = draw()
         return replay_data, Successor(replay_data.next_observations, None)
 
     def _optimizers(self) -> list[th.optim.Optimizer]:
@@ -200,13 +201,16 @@ class Pave(OffPolicyAlgorithm):
         if field is None:
             log.add(critic_loss=td_loss)
             return td_loss
-        losses = pave_losses(field, self.curv_delta, successor.exists)
-        critic_loss = td_loss
-        for coef, loss in ((self.mpr_coef, losses.mpr), (self.vfc_coef, losses.vfc), (self.curv_coef, losses.curv)):
-            if loss is not None:
-                critic_loss = critic_loss + coef * loss
-        log.add(critic_loss=critic_loss, td_loss=td_loss, **_signals(field, losses))
+        critic_loss = td_loss + self._pave_loss(field, successor, log)
+        log.add(critic_loss=critic_loss, td_loss=td_loss)
         return critic_loss
+
+    def _pave_loss(self, field: GradientField, successor: Successor, log: UpdateLog) -> th.Tensor:
+        """``λ1 L_MPR + λ2 L_VFC + λ3 L_Curv``"""
+        losses = pave_losses(field, self.curv_delta, successor.exists)
+        log.add(**_signals(field, losses))
+        weighted = ((self.mpr_coef, losses.mpr), (self.vfc_coef, losses.vfc), (self.curv_coef, losses.curv))
+        return sum(coef * loss for coef, loss in weighted if loss is not None)  # type: ignore[return-value]
 
     def _write_log(self, log: UpdateLog) -> None:
         values = log.read()

@@ -1,11 +1,11 @@
 """Replay batches together with the state one step after each observation, which VFC compares with."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch as th
 from stable_baselines3.common.type_aliases import PyTorchObs, ReplayBufferSamples
-from stable_baselines3.common.vec_env import VecNormalize
 
 
 class Successor(NamedTuple):
@@ -21,19 +21,18 @@ class Successor(NamedTuple):
 
 
 def sample_with_successor(
-    replay_buffer: Any, batch_size: int, env: VecNormalize | None
+    replay_buffer: Any, draw: Callable[[], ReplayBufferSamples]
 ) -> tuple[ReplayBufferSamples, Successor]:
     """
-    ``replay_buffer.sample(batch_size, env)``, the same draw, and its one-step successors.
+    A batch and its one-step successors.
 
     :param replay_buffer: any SB3 replay buffer
-    :param batch_size: number of transitions
-    :param env: the VecNormalize that normalises them
+    :param draw: draws the batch, by the buffer's ``sample``
     :raises ValueError: if an n-step buffer cannot be asked for the one-step successors of the same transitions
     """
     if getattr(replay_buffer, "n_steps", 1) > 1:
-        return _sample_n_step(replay_buffer, batch_size, env)
-    replay_data = replay_buffer.sample(batch_size, env=env)
+        return _sample_n_step(replay_buffer, draw)
+    replay_data = draw()
     if getattr(replay_data, "discounts", None) is not None and not hasattr(replay_buffer, "n_steps"):
         raise ValueError(
             f"{type(replay_buffer).__name__} returns discounts, as n-step buffers do, but has no attribute n_steps through "
@@ -46,15 +45,15 @@ def sample_with_successor(
     return replay_data, Successor(replay_data.next_observations, exists)
 
 
-def _sample_n_step(replay_buffer: Any, batch_size: int, env: VecNormalize | None) -> tuple[ReplayBufferSamples, Successor]:
+def _sample_n_step(replay_buffer: Any, draw: Callable[[], ReplayBufferSamples]) -> tuple[ReplayBufferSamples, Successor]:
     """An n-step batch holds ``s_{t+n}``: repeat its draw with ``n_steps = 1``, from the same state of NumPy's generator."""
     before, n_steps = np.random.get_state(), replay_buffer.n_steps
-    replay_data = replay_buffer.sample(batch_size, env=env)
+    replay_data = draw()
     after = np.random.get_state()
     np.random.set_state(before)
     replay_buffer.n_steps = 1
     try:
-        one_step = replay_buffer.sample(batch_size, env=env)
+        one_step = draw()
     finally:
         replay_buffer.n_steps = n_steps
         np.random.set_state(after)

@@ -1,5 +1,7 @@
 """What the terms compare: perturbed observations and one-step successors."""
 
+from functools import partial
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -94,7 +96,7 @@ def is_one_step(observations, successors):
 @pytest.mark.parametrize("n_envs", [1, 3])
 def test_the_successor_is_the_stored_next_observation_also_across_a_termination(n_envs):
     model = collect(terminates=True, n_envs=n_envs)
-    replay_data, successor = sample_with_successor(model.replay_buffer, 200, None)
+    replay_data, successor = sample_with_successor(model.replay_buffer, partial(model.replay_buffer.sample, 200))
     assert successor.exists is None and replay_data.dones.any()
     assert is_one_step(replay_data.observations, successor.observations).all()
 
@@ -107,7 +109,7 @@ def test_with_n_step_returns_the_successor_is_still_one_step_away(n_envs):
     expected = model.replay_buffer.sample(200)
     after = np.random.random()
     np.random.seed(5)
-    replay_data, successor = sample_with_successor(model.replay_buffer, 200, None)
+    replay_data, successor = sample_with_successor(model.replay_buffer, partial(model.replay_buffer.sample, 200))
     assert np.random.random() == after and model.replay_buffer.n_steps == 3
     for ours, own in zip(replay_data, expected, strict=True):
         assert th.equal(ours, own)
@@ -136,7 +138,7 @@ def test_in_a_memory_optimized_buffer_the_next_episodes_first_observation_is_lef
     model = collect(
         terminates=terminates, optimize_memory_usage=True, replay_buffer_kwargs={"handle_timeout_termination": False}
     )
-    replay_data, successor = sample_with_successor(model.replay_buffer, 300, None)
+    replay_data, successor = sample_with_successor(model.replay_buffer, partial(model.replay_buffer.sample, 300))
     assert 0 < successor.exists.sum() < 300
     follows = is_one_step(replay_data.observations, successor.observations)
     assert not follows.all()  # SB3's batch does hold first observations of other episodes
