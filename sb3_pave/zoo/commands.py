@@ -26,7 +26,9 @@ def run(module: str, function: str | None, argv: Sequence[str], prog: str, view_
     :param view_only: whether the command loads agents only to look at them
     """
     register(view_only=view_only)
-    ffmpeg = _ffmpeg() if module == "rl_zoo3.record_training" else nullcontext()
+    if module == "rl_zoo3.push_to_hub":
+        _make_hub_metadata_public()
+    ffmpeg = _ffmpeg() if module in ("rl_zoo3.record_training", "rl_zoo3.push_to_hub") else nullcontext()
     with _arguments(prog, argv), _children_know_pave(), ffmpeg:
         if function is None:
             runpy.run_module(module, run_name="__main__")
@@ -73,7 +75,7 @@ def _through_pave(command: Any) -> Any:
 
 @contextmanager
 def _ffmpeg() -> Iterator[None]:
-    """``record_training`` types ``ffmpeg`` into a shell: where the system has none, take the one that moviepy uses."""
+    """Some commands type ``ffmpeg`` into a shell: where the system has none, take the one that moviepy uses."""
     if shutil.which("ffmpeg"):
         yield
         return
@@ -91,3 +93,14 @@ def _ffmpeg() -> Iterator[None]:
             yield
         finally:
             os.environ["PATH"] = before
+
+
+def _make_hub_metadata_public() -> None:
+    """``push_to_hub`` imports a function that version 3.2 of ``huggingface_sb3`` has made private, with another result."""
+    hub = importlib.import_module("huggingface_sb3.push_to_hub")
+    if not hasattr(hub, "generate_metadata"):
+
+        def generate_metadata(*args: Any) -> dict[str, Any]:
+            return hub._generate_metadata(*args).to_dict()
+
+        hub.generate_metadata = generate_metadata  # type: ignore[attr-defined]

@@ -95,10 +95,6 @@ def test_a_missing_module_of_the_user_is_not_taken_for_ours(sb3_pave_command):
 
 @pytest.mark.parametrize("command", cli.ZOO_COMMANDS)
 def test_help_of_each_zoo_command_is_the_zoos(command, sb3_pave_command, capsys):
-    if command == "push_to_hub":
-        hub = pytest.importorskip("huggingface_sb3.push_to_hub")
-        if not hasattr(hub, "generate_metadata"):
-            pytest.skip("this zoo's push_to_hub can't be imported beside this huggingface_sb3")
     argv_before = sys.argv
     with pytest.raises(SystemExit) as exit_info:
         sb3_pave_command(command, "--help")

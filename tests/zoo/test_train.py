@@ -248,6 +248,31 @@ def test_record_video(logs, sb3_pave_command, tmp_path):
     assert [path.name for path in tmp_path.glob("*.mp4")] == ["final-model-pave_td3-Pendulum-v1-step-0-to-step-5.mp4"]
 
 
+class Hub:
+    """The Hugging Face Hub, as far as push_to_hub uses it, without a network."""
+
+    def create_repo(self, repo_id, **kwargs):
+        return f"https://hub/{repo_id}"
+
+    def snapshot_download(self, repo_id, local_dir):
+        local_dir.mkdir(parents=True)
+
+    def upload_folder(self, repo_id, folder_path, commit_message):
+        shutil.copytree(folder_path, "uploaded")
+
+
+def test_push_to_hub_uploads_agent_card_and_video(logs, sb3_pave_command, tmp_path, monkeypatch):
+    pytest.importorskip("moviepy")
+    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
+    where = ("--algo", "pave_sac", "--env", "Pendulum-v1", "-f", logs, "-n", "5")
+    sb3_pave_command("push_to_hub", *where, "-orga", "me")
+    uploaded = {path.name for path in (tmp_path / "uploaded").iterdir()}
+    assert uploaded >= {"pave_sac-Pendulum-v1.zip", "README.md", "replay.mp4", "config.yml", "results.json"}
+    assert "# **PAVE_SAC** Agent playing **Pendulum-v1**" in (tmp_path / "uploaded" / "README.md").read_text()
+    model = PAVE_SAC.load(tmp_path / "uploaded" / "pave_sac-Pendulum-v1.zip")
+    assert model.vfc_coef == 0.005
+
+
 @pytest.fixture
 def single_agent(logs, tmp_path):
     """A log folder with a run that holds the final agent alone."""
