@@ -34,7 +34,7 @@ MEASURES = {
     "continuity_cost": "continuity cost",
     "second_difference": "mean second difference",
     "high_frequency_share": "high-frequency share",
-    "saturation_rate": "saturation rate",
+    "saturation": "saturation rate",
     "control_effort": "control effort",
 }
 GEOMETRY_MEASURES = {

@@ -193,7 +193,7 @@ def smoothness(
         by default ``control_rate / 4``
     :return: ``sm`` (published definition), ``sm_scaled`` (actions in [-1, 1]), ``sm_hz`` (actions in [-1, 1], frequency in
         the unit of ``control_rate``), ``action_change``, ``continuity_cost``, ``second_difference``,
-        ``high_frequency_share``, ``saturation_rate``, ``control_effort``. Without finite bounds, those that need them
+        ``high_frequency_share``, ``saturation``, ``control_effort``. Without finite bounds, those that need them
         are NaN.
     :raises ValueError: If the actions are empty, not finite or of another shape, or the rate or cutoff is out of range
     """
@@ -208,7 +208,7 @@ def smoothness(
         "continuity_cost": continuity_cost(actions, low, high) if bounded else np.nan,
         "second_difference": second_difference(actions),
         "high_frequency_share": high_frequency_share(actions, cutoff, control_rate),
-        "saturation_rate": saturation_rate(actions, low, high) if bounded else np.nan,
+        "saturation": saturation_rate(actions, low, high) if bounded else np.nan,
         "control_effort": control_effort(actions),
     }
 

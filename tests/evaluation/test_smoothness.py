@@ -52,7 +52,7 @@ def test_a_constant_is_perfectly_smooth():
     measures = sm.smoothness(actions, -1, 1)
     for name in ("sm", "sm_scaled", "sm_hz"):
         assert measures[name] == pytest.approx(0.0, abs=1e-14)
-    for name in ("action_change", "continuity_cost", "second_difference", "high_frequency_share", "saturation_rate"):
+    for name in ("action_change", "continuity_cost", "second_difference", "high_frequency_share", "saturation"):
         assert measures[name] == 0.0
     assert measures["control_effort"] == pytest.approx(2 * 0.1**2)
 
@@ -113,7 +113,7 @@ def test_scaled_measures_do_not_depend_on_the_units():
     actions = np.random.default_rng(4).uniform(-1, 1, (60, 2))
     plain = sm.smoothness(actions, -1, 1, control_rate=20.0)
     large = sm.smoothness(100 * actions + 7, -93, 107, control_rate=20.0)
-    for name in ("sm_scaled", "sm_hz", "continuity_cost", "high_frequency_share", "saturation_rate"):
+    for name in ("sm_scaled", "sm_hz", "continuity_cost", "high_frequency_share", "saturation"):
         assert large[name] == pytest.approx(plain[name], rel=1e-9)
     assert large["sm"] == pytest.approx(100 * plain["sm"])
     assert plain["sm_hz"] == pytest.approx(20 * plain["sm_scaled"])
@@ -122,7 +122,7 @@ def test_scaled_measures_do_not_depend_on_the_units():
 def test_without_bounds_the_measures_that_need_them_are_nan():
     measures = sm.smoothness([0.0, 1.0, 0.5], -np.inf, np.inf)
     assert measures["action_change"] == 0.75
-    assert np.isnan([measures[name] for name in ("sm_scaled", "sm_hz", "continuity_cost", "saturation_rate")]).all()
+    assert np.isnan([measures[name] for name in ("sm_scaled", "sm_hz", "continuity_cost", "saturation")]).all()
 
 
 @pytest.mark.parametrize(

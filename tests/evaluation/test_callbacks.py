@@ -1,0 +1,220 @@
+"""The callback beside SB3's own: the same training, the same files, more in them."""
+
+import numpy as np
+import pytest
+from gymnasium import spaces
+from stable_baselines3 import DQN, PPO, SAC
+from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, EvalCallback
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.logger import KVWriter, Logger
+from stable_baselines3.common.vec_env import VecNormalize
+from torch import nn
+
+from sb3_pave.callbacks import SmoothnessEvalCallback
+from sb3_pave.evaluation.geometry import rollout_geometry
+from sb3_pave.evaluation.rollout import rollout
+
+
+class Dumps(KVWriter):
+    """Keeps what is dumped, with its timestep."""
+
+    def __init__(self):
+        self.rows = {}
+
+    def write(self, key_values, key_excluded, step=0):
+        self.rows.setdefault(step, {}).update(key_values)
+
+    def close(self):
+        pass
+
+
+def small(env="Pendulum-v1", **kwargs):
+    policy_kwargs = {"net_arch": [8], "activation_fn": nn.SiLU}
+    return SAC("MlpPolicy", env, policy_kwargs=policy_kwargs, seed=0, device="cpu", learning_starts=20, **kwargs)
+
+
+def seeded(n_envs=1, env_id="Pendulum-v1"):
+    return make_vec_env(env_id, n_envs=n_envs, seed=5)
+
+
+def learn(callback, model=None, steps=100):
+    model, dumps = model or small(), Dumps()
+    model.set_logger(Logger(None, [dumps]))
+    model.learn(steps, callback=callback)
+    return model, dumps.rows
+
+
+def test_training_best_model_and_sb3s_numbers_are_those_of_evalcallback(tmp_path):
+    theirs = EvalCallback(seeded(), eval_freq=50, n_eval_episodes=2, log_path=str(tmp_path / "sb3"), verbose=0)
+    ours = SmoothnessEvalCallback(
+        seeded(), eval_freq=50, n_eval_episodes=2, log_path=str(tmp_path / "ours"), verbose=0, geometry_interval=1
+    )
+    (first, _), (second, _) = learn(theirs), learn(ours)
+    for name, parameter in first.policy.state_dict().items():
+        np.testing.assert_array_equal(parameter, second.policy.state_dict()[name])
+    plain, more = np.load(tmp_path / "sb3/evaluations.npz"), np.load(tmp_path / "ours/evaluations.npz")
+    assert set(plain) < set(more)
+    for key in plain:
+        np.testing.assert_array_equal(plain[key], more[key])
+    assert ours.best_mean_reward == theirs.best_mean_reward
+
+
+@pytest.mark.parametrize("n_envs", [1, 2])
+def test_logs_and_saves_what_the_library_measures_on_the_same_episodes(tmp_path, n_envs):
+    files = {"log_path": str(tmp_path), "best_model_save_path": str(tmp_path)}
+    callback = SmoothnessEvalCallback(
+        seeded(n_envs), eval_freq=100, n_eval_episodes=3, geometry_interval=1, control_rate=20.0, verbose=0, **files
+    )
+    _, rows = learn(callback)
+    model = SAC.load(tmp_path / "best_model", device="cpu")  # as it was evaluated, before the last update
+    recorded = rollout(model, seeded(n_envs), 3)
+    saved = np.load(tmp_path / "evaluations.npz")
+    measures = recorded.smoothness(20.0)
+    for name in ("sm", "sm_hz", "action_change", "saturation"):
+        np.testing.assert_allclose(saved[name], [measures[name]], rtol=1e-6)
+        assert rows[100][f"eval/{name}"] == pytest.approx(measures[name].mean())
+    np.testing.assert_allclose(saved["results"], [measures["return"]])
+    geometry = rollout_geometry(model, recorded).summary()
+    for name, value in geometry.items():
+        np.testing.assert_allclose(saved[f"geometry_{name}"], [value], rtol=1e-5)
+        np.testing.assert_allclose(rows[100][f"geometry/{name}"], value, rtol=1e-5)
+    # In one dump with SB3's own
+    assert "eval/mean_reward" in rows[100]
+
+
+def test_the_geometry_has_an_interval_and_timesteps_of_its_own(tmp_path):
+    callback = SmoothnessEvalCallback(
+        seeded(), eval_freq=20, n_eval_episodes=1, log_path=str(tmp_path), verbose=0, geometry_interval=2
+    )
+    learn(callback)
+    saved = np.load(tmp_path / "evaluations.npz")
+    assert saved["timesteps"].tolist() == [20, 40, 60, 80, 100]
+    assert saved["sm"].shape == (5, 1)
+    assert saved["geometry_timesteps"].tolist() == [20, 60, 100]
+    assert saved["geometry_M_sup"].shape == (3,)
+
+
+class Script(SmoothnessEvalCallback):
+    """Evaluations with given returns and scores."""
+
+    def play(self, script):
+        kept = []
+        self.model = type("Model", (), {"save": kept.append, "get_vec_normalize_env": lambda: None})
+        for mean_reward, score in script:
+            self.last_mean_reward = mean_reward
+            self.best_mean_reward = max(self.best_mean_reward, mean_reward)
+            self.evaluations_smoothness = {"sm": [np.array([score])]}
+            before = len(kept)
+            self._keep_smoothest()
+            yield len(kept) > before
+
+
+@pytest.mark.parametrize(
+    ("script", "kept"),
+    [
+        # smoother and close enough; smoother but too far off; as close, not smoother
+        ([(100, 1.0), (91, 0.5), (89, 0.1), (100, 0.6)], [True, True, False, False]),
+        # a new best puts the one that was kept out of reach
+        ([(50, 0.1), (100, 1.0), (95, 2.0)], [True, True, False]),
+        # negative returns: a tenth below -150 is -165
+        ([(-150, 1.0), (-164, 0.5), (-166, 0.1)], [True, True, False]),
+    ],
+)
+def test_the_smoothest_model_is_as_good_as_asked_for(tmp_path, script, kept):
+    callback = Script(seeded(), best_model_save_path=str(tmp_path), verbose=0)
+    assert list(callback.play(script)) == kept
+
+
+def test_the_smoothest_model_is_saved_with_its_normalisation(tmp_path):
+    env = VecNormalize(seeded())
+    evaluation = VecNormalize(seeded(), training=False, norm_reward=False)
+    callback = SmoothnessEvalCallback(
+        evaluation, eval_freq=50, n_eval_episodes=1, best_model_save_path=str(tmp_path), verbose=0, smoothest_share=0.01
+    )
+    learn(callback, small(env), steps=50)
+    np.testing.assert_array_equal(evaluation.obs_rms.mean, env.obs_rms.mean)
+    restored = VecNormalize.load(str(tmp_path / "smoothest_model_vecnormalize.pkl"), seeded())
+    restored.training = False
+    np.testing.assert_array_equal(restored.obs_rms.mean, env.obs_rms.mean)
+    smoothest = SAC.load(tmp_path / "smoothest_model", device="cpu")
+    assert evaluate_policy(smoothest, restored, 1)[0] == callback.smoothest_mean_reward
+
+
+def test_it_takes_the_place_of_the_evalcallback_beside_it(tmp_path, capsys):
+    """As in the zoo, which makes its own EvalCallback and instantiates those of the YAML without an environment."""
+
+    class Count(BaseCallback):
+        def _on_step(self):
+            return True
+
+    on_best = Count()
+    beside = EvalCallback(
+        seeded(),
+        eval_freq=50,
+        n_eval_episodes=2,
+        log_path=str(tmp_path),
+        best_model_save_path=str(tmp_path),
+        callback_on_new_best=on_best,
+    )
+    ours = SmoothnessEvalCallback(n_eval_episodes=1)
+    learn([ours, CheckpointCallback(1000, str(tmp_path)), beside])
+    saved = np.load(tmp_path / "evaluations.npz")
+    assert saved["results"].shape == saved["sm"].shape == (2, 1)  # one episode, as given; every 50 steps, as found
+    assert beside.evaluations_results == []
+    assert on_best.n_calls >= 1 and on_best.parent is ours
+    assert (tmp_path / "best_model.zip").is_file() and (tmp_path / "smoothest_model.zip").is_file()
+    assert "takes the place" in capsys.readouterr().out
+
+
+def test_a_subclass_beside_it_goes_on_and_keeps_its_files(tmp_path):
+    class Trial(EvalCallback):
+        pass
+
+    beside = Trial(seeded(), eval_freq=50, n_eval_episodes=1, log_path=str(tmp_path), verbose=0)
+    ours = SmoothnessEvalCallback(verbose=0)
+    _, rows = learn([ours, beside])
+    assert "sm" not in np.load(tmp_path / "evaluations.npz")
+    assert len(beside.evaluations_results) == 2 and ours.log_path is None
+    assert "eval/sm" in rows[50]
+
+
+def test_the_zoo_makes_it_from_yaml(tmp_path):
+    zoo = pytest.importorskip("rl_zoo3.utils")
+    yaml = {"callback": [{"sb3_pave.callbacks.SmoothnessEvalCallback": {"geometry_interval": 2}}]}
+    (callback,) = zoo.get_callback_list(yaml)
+    assert isinstance(callback, SmoothnessEvalCallback) and callback.geometry_interval == 2
+
+
+def test_ppo_is_measured_too():
+    model = PPO("MlpPolicy", "Pendulum-v1", n_steps=50, batch_size=50, seed=0, device="cpu")
+    callback = SmoothnessEvalCallback(seeded(), eval_freq=50, n_eval_episodes=1, verbose=0, geometry_interval=1)
+    _, rows = learn(callback, model)
+    assert "geometry/actor_jacobian_mean" in rows[50] and "geometry/M_sup" not in rows[50]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"smoothest_share": 0.0}, "smoothest_share"),
+        ({"geometry_interval": -1}, "geometry_interval"),
+        ({"smoothest_by": "speed"}, "smoothest_by must be one of sm"),
+        ({"control_rate": -5.0}, "control_rate"),
+        ({"cutoff": 2.0}, "cutoff"),
+    ],
+)
+def test_bad_arguments_are_refused_at_construction(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        SmoothnessEvalCallback(seeded(), **arguments)
+
+
+def test_nothing_to_evaluate_on_is_an_error():
+    with pytest.raises(ValueError, match="--eval-freq"):
+        learn(SmoothnessEvalCallback())
+
+
+def test_discrete_actions_are_refused():
+    model = DQN("MlpPolicy", "CartPole-v1", device="cpu", policy_kwargs={"net_arch": [8]})
+    assert isinstance(model.action_space, spaces.Discrete)
+    with pytest.raises(ValueError, match="continuous"):
+        model.learn(10, callback=SmoothnessEvalCallback(seeded(env_id="CartPole-v1")))
