@@ -9,3 +9,5 @@ class PAVE_DDPG(PAVE_TD3, DDPG):
 
     DDPG is a configuration of TD3 (one critic, no policy delay, no target noise), and so is this of ``PAVE_TD3``.
     """
+
+    _added_policy_kwargs = ("n_critics",)
