@@ -90,18 +90,21 @@ def provide_defaults() -> None:
             hyperparams, saved_hyperparams = zoo_reads(self)
         finally:
             self.env_name = env_name
-        _make_env_kwargs_known(self, hyperparams)
+        _make_env_kwargs_known(self, hyperparams, saved_hyperparams)
         return hyperparams, saved_hyperparams
 
     read_hyperparameters.provides_pave_defaults = True  # type: ignore[attr-defined]
     ExperimentManager.read_hyperparameters = read_hyperparameters  # type: ignore[assignment, method-assign]
 
 
-def _make_env_kwargs_known(manager: ExperimentManager, hyperparams: dict[str, Any]) -> None:
+def _make_env_kwargs_known(manager: ExperimentManager, *hyperparams: dict[str, Any]) -> None:
     """
     Treat ``env_kwargs`` of a file as if they had been typed after ``--env-kwargs``: the zoo passes those of a file to
     the training environment alone, not to the evaluation environment, to ``record_video`` or to ``push_to_hub``.
     """
-    if hyperparams.get("env_kwargs") and not manager.env_kwargs:
-        manager.env_kwargs = manager.args.env_kwargs = hyperparams["env_kwargs"]
-        manager.eval_env_kwargs = manager.eval_env_kwargs or manager.env_kwargs
+    for params in hyperparams:
+        if "env_kwargs" in params:
+            # What was typed goes first
+            manager.env_kwargs = params["env_kwargs"] = manager.env_kwargs or params["env_kwargs"]
+            manager.eval_env_kwargs = manager.eval_env_kwargs or manager.env_kwargs
+            manager.args.env_kwargs = manager.env_kwargs

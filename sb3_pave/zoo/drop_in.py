@@ -1,5 +1,6 @@
 """
-Train with PAVE through the unmodified zoo command: importing this module lets its ``td3`` and ``sac`` train with PAVE.
+Train with PAVE through the unmodified zoo command: importing this module lets its ``td3``, ``sac``, ``ddpg``, ``tqc`` and
+``crossq`` train with PAVE.
 
 ::
 

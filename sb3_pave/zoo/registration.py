@@ -13,7 +13,7 @@ from sb3_pave.zoo.viewing import for_viewing
 
 def register(view_only: bool = False) -> None:
     """
-    Make RL Zoo know ``pave_td3``, ``pave_sac``: its own functions then take them like any other algorithm.
+    Make RL Zoo know the PAVE algorithms (``pave_td3``, ``pave_sac`` ...): its own functions then take them like any other.
 
     Call it before the zoo builds its parser::
 
@@ -36,7 +36,7 @@ def register(view_only: bool = False) -> None:
 
 
 def replace_hosts() -> None:
-    """Let the zoo's own names, ``td3`` and ``sac``, train with PAVE. Calling it again changes nothing."""
+    """Let the zoo's own names (``td3``, ``sac`` ...) train with PAVE. Calling it again changes nothing."""
     for algorithm in ZOO_ALGORITHMS:
         _put(algorithm.host, algorithm.pave_class, algorithm.host)
     _adapt_the_zoo()

@@ -10,6 +10,7 @@ from torch import nn
 
 import sb3_pave
 from sb3_pave.zoo import register
+from sb3_pave.zoo.algorithms import ZOO_ALGORITHMS
 from sb3_pave.zoo.defaults import find_entry, hyperparams_folder
 
 OURS = hyperparams_folder(sb3_pave.__file__)
@@ -99,8 +100,17 @@ def test_default_is_the_zoos_with_the_default_weights(algo):
     assert entries.keys() == PUBLISHED_WEIGHTS[algo].keys() | {"default", "LunarLander-v3"}
     default = entries["default"]
     assert weights(default) == (0.1, 0.1, 0.01)
-    zoos = load(ZOOS / f"{HOSTS[algo]}.yml")["default"]
+    zoos = load(ZOOS / f"{HOSTS[algo]}.yml").get("default")
+    if zoos is None:
+        pytest.skip("zoo 2.5 has no defaults")
     assert {key: value for key, value in default.items() if key not in ("mpr_coef", "vfc_coef", "curv_coef")} == zoos
+
+
+@pytest.mark.parametrize("algorithm", ZOO_ALGORITHMS, ids=lambda algorithm: algorithm.name)
+def test_each_algorithm_of_the_table_has_its_file(algorithm):
+    default = load(OURS / f"{algorithm.name}.yml")["default"]
+    assert weights(default) == (0.1, 0.1, 0.01)
+    assert find_entry(algorithm.name, algorithm.host, "BipedalWalker-v3").file.name == f"{algorithm.host}.yml"
 
 
 @pytest.mark.parametrize(
@@ -197,5 +207,5 @@ def test_environment_arguments_of_a_file_reach_evaluation_and_viewing(tmp_path):
 
     typed = {"continuous": True, "gravity": -5.0}
     experiment = manager("pave_sac", "LunarLander-v3", tmp_path, env_kwargs=typed)
-    hyperparams, _ = experiment.read_hyperparameters()
-    assert hyperparams["env_kwargs"] == experiment.eval_env_kwargs == typed
+    hyperparams, saved_hyperparams = experiment.read_hyperparameters()
+    assert hyperparams["env_kwargs"] == saved_hyperparams["env_kwargs"] == experiment.eval_env_kwargs == typed

@@ -8,28 +8,29 @@ from stable_baselines3 import SAC, TD3
 
 from sb3_pave import PAVE_SAC, PAVE_TD3
 from sb3_pave.zoo import register
-from sb3_pave.zoo.algorithms import ZOO_ALGORITHMS
 from sb3_pave.zoo.registration import replace_hosts
 
 CLASSES = {"pave_td3": PAVE_TD3, "pave_sac": PAVE_SAC}
+SAMPLERS = hyperparams_opt.HYPERPARAMS_SAMPLER
+CONVERTERS = getattr(hyperparams_opt, "HYPERPARAMS_CONVERTER", {})  # zoo 2.5 has none
 
 
 @pytest.fixture(autouse=True)
-def zoo_as_before(monkeypatch):
+def zoo_as_before():
     """Puts the zoo's dictionaries back after each test."""
-    for algorithm in ZOO_ALGORITHMS:
-        for name in (algorithm.name, algorithm.host):
-            for dictionary in (ALGOS, hyperparams_opt.HYPERPARAMS_SAMPLER, hyperparams_opt.HYPERPARAMS_CONVERTER):
-                if name in dictionary:
-                    monkeypatch.setitem(dictionary, name, dictionary[name])
+    before = [(dictionary, dict(dictionary)) for dictionary in (ALGOS, SAMPLERS, CONVERTERS)]
+    yield
+    for dictionary, entries in before:
+        dictionary.clear()
+        dictionary.update(entries)
 
 
 def snapshot():
     """Everything in the zoo that registering changes."""
     return (
         dict(ALGOS),
-        dict(hyperparams_opt.HYPERPARAMS_SAMPLER),
-        dict(hyperparams_opt.HYPERPARAMS_CONVERTER),
+        dict(SAMPLERS),
+        dict(CONVERTERS),
         ExperimentManager.read_hyperparameters,
         ParallelTrainCallback.process,
     )
@@ -39,8 +40,8 @@ def test_register_adds_the_algorithms_and_leaves_the_zoos_own():
     register()
     assert {name: ALGOS[name] for name in CLASSES} == CLASSES
     assert (ALGOS["td3"], ALGOS["sac"]) == (TD3, SAC)
-    assert CLASSES.keys() <= hyperparams_opt.HYPERPARAMS_SAMPLER.keys()
-    assert CLASSES.keys() <= hyperparams_opt.HYPERPARAMS_CONVERTER.keys()
+    assert CLASSES.keys() <= SAMPLERS.keys()
+    assert not CONVERTERS or CLASSES.keys() <= CONVERTERS.keys()
 
 
 def test_registering_again_changes_nothing():
@@ -91,7 +92,7 @@ def test_view_only_load_of_a_memory_efficient_buffer(tmp_path):
 
 def test_replacing_the_hosts_is_idempotent_and_leaves_our_names_alone():
     register()
-    names = {name: (ALGOS[name], hyperparams_opt.HYPERPARAMS_SAMPLER[name]) for name in CLASSES}
+    names = {name: (ALGOS[name], SAMPLERS[name]) for name in CLASSES}
     replace_hosts()
     once = snapshot()
     replace_hosts()
@@ -99,4 +100,4 @@ def test_replacing_the_hosts_is_idempotent_and_leaves_our_names_alone():
     assert snapshot() == once
     assert (ALGOS["td3"], ALGOS["sac"]) == (PAVE_TD3, PAVE_SAC)
     # A sampler of a sampler would be another object
-    assert {name: (ALGOS[name], hyperparams_opt.HYPERPARAMS_SAMPLER[name]) for name in CLASSES} == names
+    assert {name: (ALGOS[name], SAMPLERS[name]) for name in CLASSES} == names
