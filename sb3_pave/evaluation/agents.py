@@ -37,27 +37,15 @@ class Agent:
     stats_path: Path | None = None
     vec_normalize_path: Path | None = None
 
-    def load(self, env: VecEnv, device: str = "auto") -> BaseAlgorithm:
+    def load(self, device: str = "auto") -> BaseAlgorithm:
         """
-        :param env: Its environment, for models that need one to load (hindsight replay)
         :param device: PyTorch device
-        :return: The model, with a replay buffer of a single transition
+        :return: The model, see :func:`load_model`
         :raises AgentError: If it does not load
         """
         from rl_zoo3.utils import ALGOS
 
-        algorithm = ALGOS.get(self.algorithm) or algorithm_class(self.model_path)
-        kwargs: dict[str, Any] = {}
-        if issubclass(algorithm, OffPolicyAlgorithm):
-            kwargs.update(buffer_size=1, optimize_memory_usage=False)
-            if "HerReplayBuffer" in str(_zip_data(self.model_path).get("replay_buffer_class")):
-                kwargs.update(env=env)
-        # Schedules are pickled functions: not needed here, and they may not unpickle on another Python
-        unused = {"learning_rate": 0.0, "lr_schedule": _zero, "clip_range": _zero}
-        try:
-            return algorithm.load(self.model_path, custom_objects=unused, device=device, **kwargs)
-        except Exception as error:
-            raise AgentError(f"{self.model_path} does not load as {self.algorithm}: {error}") from error
+        return load_model(self.model_path, ALGOS.get(self.algorithm), device)
 
     def make_env(self, env_id: str, seed: int = 0, env_kwargs: dict[str, Any] | None = None) -> VecEnv:
         """
@@ -163,6 +151,29 @@ def from_zip(
         stats_path=stats_path if stats_path.is_dir() else None,
         vec_normalize_path=None if vec_normalize_path is None else Path(vec_normalize_path),
     )
+
+
+def load_model(path: str | os.PathLike, algorithm: type[BaseAlgorithm] | None = None, device: str = "auto") -> BaseAlgorithm:
+    """
+    Load a saved model to look at it, not to train it: its replay buffer holds a single transition.
+
+    :param path: The zip file
+    :param algorithm: Its class; None takes :func:`algorithm_class`
+    :param device: PyTorch device
+    :return: The model
+    :raises AgentError: If it does not load
+    """
+    algorithm = algorithm or algorithm_class(path)
+    kwargs: dict[str, Any] = {}
+    if issubclass(algorithm, OffPolicyAlgorithm):
+        # A buffer of another class may need an environment (hindsight replay)
+        kwargs.update(buffer_size=1, optimize_memory_usage=False, replay_buffer_class=None, replay_buffer_kwargs={})
+    # Schedules are pickled functions: not needed here, and they may not unpickle on another Python
+    unused = {"learning_rate": 0.0, "lr_schedule": _zero, "clip_range": _zero}
+    try:
+        return algorithm.load(Path(path), custom_objects=unused, device=device, **kwargs)
+    except Exception as error:
+        raise AgentError(f"{path} does not load as {algorithm.__name__}: {error}") from error
 
 
 def algorithm_class(path: str | os.PathLike) -> type[BaseAlgorithm]:

@@ -175,7 +175,7 @@ class _Measurement:
         """:return: The agent's entry in the report; ``advance`` is the progress bar's callback of ``evaluate_policy``"""
         env = agent.make_env(self.args.env, self.args.seed)
         try:
-            model = agent.load(env, self.args.device)
+            model = agent.load(self.args.device)
             if self.settings["control_rate"] is None:
                 self.settings["control_rate"] = control_rate(env)
             return self._record(agent, model, env, advance)

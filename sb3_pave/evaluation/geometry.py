@@ -289,7 +289,7 @@ def _batched_jacobian(outputs: th.Tensor, inputs: list[th.Tensor]) -> list[th.Te
     jacobians = th.autograd.grad(
         outputs, inputs, grad_outputs=directions, is_grads_batched=True, allow_unused=True, materialize_grads=True
     )
-    return [jacobian.reshape(m, batch, -1).transpose(0, 1) for jacobian in jacobians]
+    return [jacobian.detach().reshape(m, batch, -1).transpose(0, 1) for jacobian in jacobians]
 
 
 def _chunk_size(observations: NDArray | dict[str, NDArray], action_dim: int) -> int:

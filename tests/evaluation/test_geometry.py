@@ -36,7 +36,7 @@ class BoxEnv(gym.Env):
 
     def step(self, action):
         self.steps += 1
-        return self.observation_space.sample(), 0.0, False, self.steps == 10, {}
+        return self.observation_space.sample(), -float(np.square(action).sum()), False, self.steps == 10, {}
 
 
 class Quadratic(nn.Module):
@@ -131,7 +131,8 @@ def test_an_unknown_critic_is_refused(quadratic, choice):
 
 @pytest.mark.parametrize("algorithm", [SAC, TD3])
 def test_a_trained_mlp_against_the_hessian_of_pytorch_in_float64(algorithm):
-    model = algorithm("MlpPolicy", "Reacher-v5", policy_kwargs=silu(), learning_starts=20, seed=0, device="cpu", batch_size=32)
+    env = BoxEnv(spaces.Box(-1, 1, (7,), np.float32), spaces.Box(-1, 1, (3,), np.float32))
+    model = algorithm("MlpPolicy", env, policy_kwargs=silu(), learning_starts=20, seed=0, device="cpu", batch_size=32)
     model.learn(120)
     observations = model.replay_buffer.observations[:25, 0].astype(np.float32)
     actions = model.replay_buffer.actions[:25, 0]
