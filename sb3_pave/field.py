@@ -12,6 +12,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 
 from sb3_pave.mlp_field import is_mlp, mlp_field
+from sb3_pave.rows import select
 
 # These compute the same in training and evaluation mode, so that one forward pass serves the TD term and the field
 _MODE_FREE_EXTRACTORS = (FlattenExtractor, CombinedExtractor, NatureCNN)
@@ -19,13 +20,15 @@ _MODE_FREE_EXTRACTORS = (FlattenExtractor, CombinedExtractor, NatureCNN)
 
 class GradientField(NamedTuple):
     """
-    The field of an ensemble of critics at a batch of replayed transitions.
+    The field of an ensemble of critics at a batch of replayed transitions, or at some of its rows.
 
     :param grad: ``∇_a Q(s, a)``, shape (n_critics, batch, action_dim)
     :param grad_noisy: ``∇_a Q(s + ε, a)``, same shape, or None if no noisy observations were given
     :param grad_next: ``∇_a Q(s', a)``, same shape, or None if no next observations were given
     :param curvature: ``vᵀ ∇²_aa Q(s, a) v``, shape (n_critics, batch), or None if no direction was given
-    :param q_values: what ``critic(s, a)`` returns, where the field's own forward pass yields exactly that; else None
+    :param q_values: what ``critic(s, a)`` returns for the whole batch, where the field's own forward pass yields that;
+        else None
+    :param rows: indices of the transitions that the field is evaluated at; None: the whole batch
     """
 
     grad: th.Tensor
@@ -33,6 +36,7 @@ class GradientField(NamedTuple):
     grad_next: th.Tensor | None
     curvature: th.Tensor | None
     q_values: tuple[th.Tensor, ...] | None
+    rows: th.Tensor | None = None
 
 
 def gradient_field(
@@ -43,6 +47,7 @@ def gradient_field(
     noisy_observations: PyTorchObs | None = None,
     next_observations: PyTorchObs | None = None,
     direction: th.Tensor | None = None,
+    rows: th.Tensor | None = None,
 ) -> GradientField:
     """
     Evaluate the field at ``(s, a)``, and at ``(s + ε, a)`` and ``(s', a)`` where asked for, with its graph.
@@ -58,17 +63,17 @@ def gradient_field(
     :param noisy_observations: ``s + ε``, see ``perturb``
     :param next_observations: ``s'``, one step after ``s``
     :param direction: ``v`` of the projected curvature, shape (batch, action_dim)
+    :param rows: indices of the transitions to evaluate the field at, which the noisy and the next observations and the
+        directions are then given for, in this order; None: the whole batch
     :raises RuntimeError: if the critic has no second-order graph (passed through ``torch.compile``, detached, ...)
     """
     refuse_compiled(critic)
-    points = {"grad": observations, "grad_noisy": noisy_observations, "grad_next": next_observations}
-    given = {name: point for name, point in points.items() if point is not None}
+    displaced = {"grad_noisy": noisy_observations, "grad_next": next_observations}
+    given = {name: point for name, point in displaced.items() if point is not None}
     evaluate = _closed_form if has_closed_form(critic) else _autograd
-    grads, curvature, q_values = evaluate(critic, list(given.values()), actions, direction)
+    (grad, *grads), curvature, q_values = evaluate(critic, observations, actions, list(given.values()), direction, rows)
     by_point = dict(zip(given, grads, strict=True))
-    return GradientField(
-        by_point["grad"], by_point.get("grad_noisy"), by_point.get("grad_next"), curvature=curvature, q_values=q_values
-    )
+    return GradientField(grad, by_point.get("grad_noisy"), by_point.get("grad_next"), curvature, q_values, rows)
 
 
 def has_closed_form(critic: Any) -> bool:
@@ -100,26 +105,58 @@ def refuse_compiled(critic: nn.Module) -> None:
 _Fields = tuple[list[th.Tensor], th.Tensor | None, tuple[th.Tensor, ...] | None]
 
 
-def _closed_form(critic: Any, points: list[PyTorchObs], actions: th.Tensor, direction: th.Tensor | None) -> _Fields:
+def _closed_form(
+    critic: Any,
+    observations: PyTorchObs,
+    actions: th.Tensor,
+    displaced: list[PyTorchObs],
+    direction: th.Tensor | None,
+    rows: th.Tensor | None,
+) -> _Fields:
+    field_actions = actions
+    if rows is not None:
+        # The replayed states that have a field come last, before their displaced ones
+        order = _order_with_last(rows, len(actions))
+        observations, actions, field_actions = select(observations, order), actions[order], actions[rows]
+    n_rows = len(field_actions)
     mode_free = type(critic.features_extractor) in _MODE_FREE_EXTRACTORS
     with th.set_grad_enabled(not critic.share_features_extractor), _evaluating(critic, unless=mode_free):
-        features = critic.extract_features(_stack(points), critic.features_extractor)
-    stacked_actions = actions.repeat(len(points), 1)
-    fields = [mlp_field(network, features, stacked_actions, direction) for network in critic.q_networks]
+        features = critic.extract_features(_stack([observations, *displaced]), critic.features_extractor)
+    stacked_actions = th.cat([actions, field_actions.repeat(len(displaced), 1)])
+    n_rest = len(actions) - n_rows
+    fields = [mlp_field(network, features, stacked_actions, direction, n_rest) for network in critic.q_networks]
 
-    batch = len(actions)
-    grads = list(th.stack([grad for _, grad, _ in fields]).split(batch, dim=1))
+    grads = list(th.stack([grad for _, grad, _ in fields]).split(n_rows, dim=1))
     curvature = None if direction is None else th.stack([curv for _, _, curv in fields if curv is not None])
-    return grads, curvature, tuple(q[:batch] for q, _, _ in fields) if mode_free else None
+    if not mode_free:
+        return grads, curvature, None
+    q_values = tuple(q[: len(actions)] for q, _, _ in fields)
+    return grads, curvature, q_values if rows is None else select(q_values, th.argsort(order))
 
 
-def _autograd(critic: Any, points: list[PyTorchObs], actions: th.Tensor, direction: th.Tensor | None) -> _Fields:
+def _order_with_last(rows: th.Tensor, batch: int) -> th.Tensor:
+    """A permutation of the batch that ends with the given rows (found by sorting: no wait for the device)."""
+    rank = rows.new_zeros(batch)
+    rank[rows] = th.arange(1, len(rows) + 1, device=rows.device)
+    return th.argsort(rank)
+
+
+def _autograd(
+    critic: Any,
+    observations: PyTorchObs,
+    actions: th.Tensor,
+    displaced: list[PyTorchObs],
+    direction: th.Tensor | None,
+    rows: th.Tensor | None,
+) -> _Fields:
+    if rows is not None:
+        observations, actions = select(observations, rows), actions[rows]
     with _evaluating(critic):
         leaf = actions.detach().requires_grad_()
-        grads = [_action_gradient(critic, points[0], leaf)]
-        if len(points) > 1:
-            displaced = actions.detach().repeat(len(points) - 1, 1).requires_grad_()
-            grads += _action_gradient(critic, _stack(points[1:]), displaced).split(len(actions), dim=1)
+        grads = [_action_gradient(critic, observations, leaf)]
+        if displaced:
+            repeated = actions.detach().repeat(len(displaced), 1).requires_grad_()
+            grads += _action_gradient(critic, _stack(displaced), repeated).split(len(actions), dim=1)
         return grads, None if direction is None else _projected_curvature(grads[0], leaf, direction), None
 
 

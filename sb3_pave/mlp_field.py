@@ -142,7 +142,7 @@ def _has_hooks(module: nn.Module) -> bool:
 
 
 def mlp_field(
-    network: nn.Sequential, features: th.Tensor, actions: th.Tensor, direction: th.Tensor | None
+    network: nn.Sequential, features: th.Tensor, actions: th.Tensor, direction: th.Tensor | None, n_rest: int = 0
 ) -> tuple[th.Tensor, th.Tensor, th.Tensor | None]:
     """
     Output, action gradient and projected curvature of a Linear-φ-…-Linear network ``Q([features, actions])``.
@@ -155,8 +155,10 @@ def mlp_field(
     :param network: a network for which ``is_mlp`` holds
     :param features: shape (rows, features_dim)
     :param actions: shape (rows, action_dim)
-    :param direction: ``v``, shape (n, action_dim), of the first ``n <= rows`` rows; None: no curvature
-    :return: ``Q`` of shape (rows, outputs), ``∇_a Q`` of shape (rows, action_dim) and ``vᵀ ∇²_aa Q v`` of shape (n,) or None
+    :param direction: ``v``, shape (n, action_dim), of the first ``n`` rows of the field; None: no curvature
+    :param n_rest: leading rows of which only ``Q`` is asked for: the field's rows come after them
+    :return: ``Q`` of shape (rows, outputs), ``∇_a Q`` of shape (rows - n_rest, action_dim) and ``vᵀ ∇²_aa Q v`` of shape
+        (n,) or None
     """
     modules: list[Any] = list(network)
     linears, activations = modules[::2], modules[1::2]
@@ -165,8 +167,9 @@ def mlp_field(
     hidden = th.cat([features, actions], dim=1)
     layers: list[Derivatives] = []
     for linear, activation in zip(linears[:-1], activations, strict=True):
-        layers.append(ACTIVATIONS[type(activation)](activation, linear(hidden), n_second))
-        hidden = layers[-1].value
+        z = linear(hidden)
+        layers.append(ACTIVATIONS[type(activation)](activation, z[n_rest:], n_second))
+        hidden = th.cat([activation(z[:n_rest]), layers[-1].value]) if n_rest else layers[-1].value
     output = linears[-1](hidden)
 
     # From here on the network is a function of the action alone
@@ -178,7 +181,7 @@ def mlp_field(
     for weight, layer in zip(reversed(weights[:-1]), reversed(layers), strict=True):
         slopes.append(slope)
         slope = (slope * layer.first) @ weight
-    gradient = slope.expand(len(actions), -1)
+    gradient = slope.expand(len(actions) - n_rest, -1)
     if direction is None:
         return output, gradient, None
 

@@ -1,11 +1,12 @@
 """What every PAVE algorithm shares: hyperparameters and their checks, random draws, the weighted sum, the log."""
 
+import inspect
 import io
 import math
 import pathlib
 import warnings
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch as th
@@ -18,6 +19,7 @@ from torch import nn
 from sb3_pave.field import GradientField, gradient_field, refuse_compiled
 from sb3_pave.losses import PaveLosses, pave_losses
 from sb3_pave.perturbation import is_perturbable, perturb
+from sb3_pave.rows import select
 from sb3_pave.successor import Successor, sample_with_successor
 from sb3_pave.update_log import UpdateLog
 
@@ -39,11 +41,16 @@ class Pave(OffPolicyAlgorithm):
     :param curv_coef: ``λ3``, weight of curvature preservation
     :param mpr_sigma: ``σ``, standard deviation of the noise that MPR adds to the observations that the critic sees
     :param curv_delta: ``δ``, curvature below which Curv vanishes, in units of Q per squared (scaled) action
+    :param pave_batch_size: the three terms are means over this many transitions of each batch, drawn at random: the loss
+        stays unbiased, at a lower price and a higher variance; None: over the whole batch
     :param kwargs: the host's keyword arguments; without an ``activation_fn`` in ``policy_kwargs`` it is SiLU,
         since the critic must be twice differentiable
     :raises ValueError: if a hyperparameter is negative or not finite, if there is no observation that MPR could perturb,
         or if the action space is not continuous
     """
+
+    # What the host's constructor adds to the user's policy_kwargs
+    _added_policy_kwargs: ClassVar[tuple[str, ...]] = ("use_sde",)
 
     # The host sets them
     actor: Any
@@ -58,6 +65,7 @@ class Pave(OffPolicyAlgorithm):
         curv_coef: float = 0.01,
         mpr_sigma: float = 0.01,
         curv_delta: float = 1.0,
+        pave_batch_size: int | None = None,
         **kwargs: Any,
     ):
         # Before the host's constructor, which calls _setup_model
@@ -66,6 +74,7 @@ class Pave(OffPolicyAlgorithm):
         self.curv_coef = curv_coef
         self.mpr_sigma = mpr_sigma
         self.curv_delta = curv_delta
+        self.pave_batch_size = pave_batch_size
         self._is_new = True
         if kwargs.get("policy_kwargs") is not None:
             # Hosts write into it; the user's stays as it is
@@ -87,7 +96,7 @@ class Pave(OffPolicyAlgorithm):
         # Both the constructor and load() pass here
         self._check_hyperparameters()
         if getattr(self, "_is_new", False):
-            self.policy_kwargs = {"activation_fn": nn.SiLU, **self.policy_kwargs}
+            self.policy_kwargs = {**_default_activation(self.policy_class), **self.policy_kwargs}
         super()._setup_model()
         self._warn_of_flat_fields()
 
@@ -102,8 +111,27 @@ class Pave(OffPolicyAlgorithm):
         """
         if kwargs.get("policy_kwargs") is not None:
             custom_objects = kwargs.get("custom_objects", args[2] if len(args) > 2 else None)
-            kwargs["policy_kwargs"] = _as_stored(kwargs["policy_kwargs"], path, custom_objects)
+            kwargs["policy_kwargs"] = cls._as_stored(kwargs["policy_kwargs"], path, custom_objects)
         return super().load(path, *args, **kwargs)
+
+    @classmethod
+    def _as_stored(cls, policy_kwargs: dict[str, Any], path: Any, custom_objects: dict[str, Any] | None) -> dict[str, Any]:
+        """
+        The given policy arguments with what constructors add to them, so that load() compares like with like.
+
+        :param policy_kwargs: as the user gave them, to the constructor and now to load()
+        :param path: the zip file
+        :param custom_objects: see ``BaseAlgorithm.load``
+        """
+        position = path.tell() if hasattr(path, "tell") else None
+        data, _, _ = load_from_zip_file(path, device="cpu", custom_objects=custom_objects)
+        if position is not None:
+            path.seek(position)
+        stored = (data or {}).get("policy_kwargs", {})
+        added = {key: stored[key] for key in cls._added_policy_kwargs if key in stored}
+        if stored.get("activation_fn") is nn.SiLU:
+            added["activation_fn"] = nn.SiLU
+        return {**added, **policy_kwargs}
 
     def learn(
         self: SelfPave,
@@ -142,6 +170,7 @@ class Pave(OffPolicyAlgorithm):
             replay_data, successor = self._sample(batch_size)
             self._n_updates += 1
             self._gradient_step(replay_data, successor, gradient_step, log)
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         self._write_log(log)
 
     def _gradient_step(
@@ -174,20 +203,26 @@ class Pave(OffPolicyAlgorithm):
         if self.mpr_coef == self.vfc_coef == self.curv_coef == 0:
             return None
         observations, actions = replay_data.observations, replay_data.actions
+        next_observations = successor.observations
+        rows = None
+        if self.pave_batch_size is not None and self.pave_batch_size < len(actions):
+            # At random, since not every buffer draws in random order: HER does not
+            rows = th.randperm(len(actions), device=actions.device)[: self.pave_batch_size]
+            observations, actions, next_observations = (select(x, rows) for x in (observations, actions, next_observations))
         noisy_observations = direction = None
         if self.mpr_coef > 0:
-            noisy_observations = perturb(
-                observations, self.observation_space, self.mpr_sigma, getattr(self.critic, "normalize_images", True)
-            )
+            normalize_images = getattr(self.critic, "normalize_images", True)
+            noisy_observations = perturb(observations, self.observation_space, self.mpr_sigma, normalize_images)
         if self.curv_coef > 0:
             direction = th.empty_like(actions).bernoulli_(0.5).mul_(2).sub_(1)
         return gradient_field(
             self.critic,
-            observations,
-            actions,
+            replay_data.observations,
+            replay_data.actions,
             noisy_observations=noisy_observations,
-            next_observations=successor.observations if self.vfc_coef > 0 else None,
+            next_observations=next_observations if self.vfc_coef > 0 else None,
             direction=direction,
+            rows=rows,
         )
 
     def _current_q_values(self, replay_data: ReplayBufferSamples, field: GradientField | None) -> Any:
@@ -207,7 +242,8 @@ class Pave(OffPolicyAlgorithm):
 
     def _pave_loss(self, field: GradientField, successor: Successor, log: UpdateLog) -> th.Tensor:
         """``λ1 L_MPR + λ2 L_VFC + λ3 L_Curv``"""
-        losses = pave_losses(field, self.curv_delta, successor.exists)
+        exists = successor.exists if field.rows is None else select(successor.exists, field.rows)
+        losses = pave_losses(field, self.curv_delta, exists)
         log.add(**_signals(field, losses))
         weighted = ((self.mpr_coef, losses.mpr), (self.vfc_coef, losses.vfc), (self.curv_coef, losses.curv))
         return sum(coef * loss for coef, loss in weighted if loss is not None)  # type: ignore[return-value]
@@ -215,7 +251,6 @@ class Pave(OffPolicyAlgorithm):
     def _write_log(self, log: UpdateLog) -> None:
         values = log.read()
         _check_finite(values, self._n_updates)
-        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         for tag, per_update in values.items():
             self.logger.record(f"train/{tag}", float(per_update.mean()))
 
@@ -230,6 +265,9 @@ class Pave(OffPolicyAlgorithm):
                 raise ValueError(f"{name} must be a number, not the text {value!r} (in YAML, write 1.0e-2 rather than 1e-2).")
             if not math.isfinite(value) or value < 0:
                 raise ValueError(f"{name} must be finite and not negative, not {value}. A weight of 0 switches its term off.")
+        rows = self.pave_batch_size
+        if rows is not None and (isinstance(rows, bool) or not isinstance(rows, (int, np.integer)) or rows < 1):
+            raise ValueError(f"pave_batch_size must be a positive number of transitions, or None for all, not {rows!r}.")
         if self.mpr_coef > 0 and not is_perturbable(self.observation_space):
             raise ValueError(
                 f"MPR adds noise to the observations, but {self.observation_space} has no continuous entry. Set mpr_coef=0 "
@@ -243,7 +281,7 @@ class Pave(OffPolicyAlgorithm):
                 "paper measured less smooth policies than without PAVE. Use curv_coef=0.01 or more.",
                 stacklevel=3,
             )
-        networks = getattr(self.critic, "q_networks", [])
+        networks = getattr(getattr(self, "critic", None), "q_networks", [])
         flat = {type(m).__name__ for network in networks for m in network.modules() if isinstance(m, _PIECEWISE_LINEAR)}
         if self.curv_coef > 0 and flat:
             warnings.warn(
@@ -272,6 +310,15 @@ def discounts(replay_data: ReplayBufferSamples, gamma: float) -> th.Tensor | flo
     return gamma if own is None else own
 
 
+def _default_activation(policy_class: type) -> dict[str, Any]:
+    """SiLU, where SB3 would use ReLU; a user's policy may have another default, or none to choose."""
+    parameters = inspect.signature(policy_class).parameters
+    if "activation_fn" in parameters:
+        return {"activation_fn": nn.SiLU} if parameters["activation_fn"].default is nn.ReLU else {}
+    passes_on = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
+    return {"activation_fn": nn.SiLU} if passes_on else {}
+
+
 def _signals(field: GradientField, losses: PaveLosses) -> dict[str, th.Tensor]:
     """What the log shows of the field: the raw terms, the RMS of ``∇_a Q`` and the share of concave samples."""
     signals = {f"{name}_loss": loss for name, loss in losses._asdict().items() if loss is not None}
@@ -297,25 +344,6 @@ def _check_finite(values: dict[str, np.ndarray], n_updates: int) -> None:
             "observations and rewards (VecNormalize scales both)"
         )
     raise ValueError(f"PAVE's {term} is {values[term][broken[term]]} at update {update}; probably {cause}.")
-
-
-def _as_stored(policy_kwargs: dict[str, Any], path: Any, custom_objects: dict[str, Any] | None) -> dict[str, Any]:
-    """
-    The given policy arguments with what constructors add to them, so that load() compares like with like.
-
-    :param policy_kwargs: as the user gave them, to the constructor and now to load()
-    :param path: the zip file
-    :param custom_objects: see ``BaseAlgorithm.load``
-    """
-    position = path.tell() if hasattr(path, "tell") else None
-    data, _, _ = load_from_zip_file(path, device="cpu", custom_objects=custom_objects)
-    if position is not None:
-        path.seek(position)
-    stored = (data or {}).get("policy_kwargs", {})
-    added = {"use_sde": stored.get("use_sde")} if "use_sde" in stored else {}
-    if stored.get("activation_fn") is nn.SiLU:
-        added["activation_fn"] = nn.SiLU
-    return {**added, **policy_kwargs}
 
 
 def _refuse_parallel_training(callback: Any) -> None:
