@@ -198,7 +198,7 @@ def make_model(workload: Workload, variant: Variant) -> OffPolicyAlgorithm:
     policy_kwargs = {"activation_fn": nn.SiLU, **kwargs.pop("policy_kwargs")}
     if workload.net_arch is not None:
         policy_kwargs["net_arch"] = list(workload.net_arch)
-    model = (pave_class if variant.pave else host_class(pave_class))(
+    model: Any = (pave_class if variant.pave else host_class(pave_class))(
         "MlpPolicy",
         _make_env(workload),
         batch_size=workload.batch_size,
@@ -216,7 +216,8 @@ def make_model(workload: Workload, variant: Variant) -> OffPolicyAlgorithm:
 
 def host_class(pave_class: type[OffPolicyAlgorithm]) -> type[OffPolicyAlgorithm]:
     """The SB3 class that a PAVE class extends."""
-    return next(base for base in pave_class.__mro__ if not issubclass(base, Pave))
+    hosts = (base for base in pave_class.__mro__ if issubclass(base, OffPolicyAlgorithm) and not issubclass(base, Pave))
+    return next(hosts)
 
 
 def _pave_class(algo: str) -> type[OffPolicyAlgorithm]:

@@ -202,13 +202,14 @@ class Pave(OffPolicyAlgorithm):
         """Draw ``ε`` and ``v`` and evaluate the field where the weights ask for it; None if all weights are zero."""
         if self.mpr_coef == self.vfc_coef == self.curv_coef == 0:
             return None
-        observations, actions = replay_data.observations, replay_data.actions
-        next_observations = successor.observations
+        points = (replay_data.observations, replay_data.actions, successor.observations)
         rows = None
-        if self.pave_batch_size is not None and self.pave_batch_size < len(actions):
+        batch_size = len(replay_data.actions)
+        if self.pave_batch_size is not None and self.pave_batch_size < batch_size:
             # At random, since not every buffer draws in random order: HER does not
-            rows = th.randperm(len(actions), device=actions.device)[: self.pave_batch_size]
-            observations, actions, next_observations = (select(x, rows) for x in (observations, actions, next_observations))
+            rows = th.randperm(batch_size, device=self.device)[: self.pave_batch_size]
+            points = select(points, rows)
+        observations, actions, next_observations = points
         noisy_observations = direction = None
         if self.mpr_coef > 0:
             normalize_images = getattr(self.critic, "normalize_images", True)
