@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import stable_baselines3 as sb3
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
@@ -89,6 +90,25 @@ class Agent:
         except Exception as error:
             raise AgentError(f"The environment {env_id} of {self.model_path} could not be made: {error}") from error
         return env
+
+    def training_curves(self) -> dict[str, list[float]]:
+        """
+        What was measured while it was trained, from the ``evaluations.npz`` beside it.
+
+        :return: ``timesteps``, ``return`` and, if :class:`sb3_pave.callbacks.SmoothnessEvalCallback` wrote them, ``sm`` and
+            the other smoothness measures, means over the episodes of each evaluation; ``geometry_timesteps``,
+            ``geometry_M_mean`` and the others. Empty if there is no such file.
+        :raises AgentError: If the file can't be read
+        """
+        path = self.model_path.parent / "evaluations.npz"
+        if not path.is_file():
+            return {}
+        try:
+            with np.load(path) as saved:
+                arrays = {"return" if key == "results" else key: saved[key] for key in saved if key != "successes"}
+        except (OSError, ValueError) as error:
+            raise AgentError(f"{path} could not be read: {error}") from error
+        return {key: (value.mean(axis=1) if value.ndim == 2 else value).tolist() for key, value in arrays.items()}
 
 
 def find_runs(

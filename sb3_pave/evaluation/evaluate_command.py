@@ -204,6 +204,7 @@ class _Measurement:
             geometry=geometry,
             plane=self.plane,
             heights=heights,
+            training=agent.training_curves(),
         )
 
     def _robustness(self, model: BaseAlgorithm, env: VecEnv, advance: Callable[..., None]) -> dict[float, Rollout]:

@@ -120,6 +120,7 @@ def run_record(
     geometry: RolloutGeometry | None = None,
     plane: SurfacePlane | None = None,
     heights: NDArray | None = None,
+    training: Mapping[str, list[float]] | None = None,
 ) -> dict[str, Any]:
     """
     What was measured on one run, as it is saved.
@@ -134,6 +135,7 @@ def run_record(
     :param geometry: Geometry along the plain episodes
     :param plane: Where the surface was taken
     :param heights: The surface
+    :param training: What was measured while it was trained, see ``Agent.training_curves``
     :return: The entry of a report's ``runs``
     """
     first = rollout.episodes[0]
@@ -164,6 +166,8 @@ def run_record(
             "action": plane.action,
             "heights": heights,
         }
+    if training:
+        record["training"] = dict(training)
     return _plain(record)
 
 

@@ -1,0 +1,52 @@
+"""``sb3-pave plot``: the pictures of a report."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+KINDS = ("traces", "spectra", "scatter", "robustness", "surfaces", "training")
+
+
+def main(argv: list[str]) -> None:
+    """
+    Entry point of the command.
+
+    :param argv: Its arguments
+    """
+    parser = argparse.ArgumentParser(
+        prog="sb3-pave plot",
+        description="Draw what sb3-pave evaluate has saved.",
+        epilog="example: sb3-pave plot evaluation-Pendulum-v1.json --kind traces surfaces -o images",
+    )
+    parser.add_argument("report", metavar="report.json", help="a report of sb3-pave evaluate")
+    parser.add_argument("--kind", nargs="+", choices=KINDS, help="what to draw (default: all that the report has numbers for)")
+    parser.add_argument("-o", "--output", metavar="FOLDER", help="folder for the pictures (default: that of the report)")
+    parser.add_argument("--format", default="png", choices=("png", "svg", "pdf"), help="file format (default: png)")
+    parser.add_argument("--overwrite", action="store_true", help="replace pictures of the same name")
+    args = parser.parse_args(argv)
+    try:
+        from sb3_pave.evaluation.plots import draw
+        from sb3_pave.evaluation.report import check_free, load_report
+    except ModuleNotFoundError as error:
+        parser.exit(1, f'{parser.prog} needs {error.name}, which is not installed: pip install "sb3-pave[eval]"\n')
+
+    source = Path(args.report)
+    folder = source.parent if args.output is None else Path(args.output)
+    files = {kind: folder / f"{source.stem}_{kind}.{args.format}" for kind in args.kind or KINDS}
+    try:
+        report = load_report(source)
+        check_free(files.values(), args.overwrite)
+        folder.mkdir(parents=True, exist_ok=True)
+        for kind, file in files.items():
+            try:
+                figure = draw(kind, report)
+            except ValueError as error:
+                if args.kind:
+                    raise
+                print(f"No {kind}: {error}")
+                continue
+            figure.savefig(file)
+            print(f"Saved {file}")
+    except (ValueError, FileExistsError) as error:
+        parser.exit(1, f"{parser.prog}: {error}\n")

@@ -1,0 +1,316 @@
+"""Pictures of a report. The only module that imports matplotlib; every number comes from the report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import PercentFormatter
+from numpy.typing import NDArray
+
+from sb3_pave.evaluation.report import aggregate, algorithms, runs_of
+from sb3_pave.evaluation.smoothness import action_spectrum
+
+# Okabe and Ito's palette, told apart by all; the marks and dashes help in print
+_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
+
+# As wide as a README shows them, at two pixels for each of its own
+WIDTH, DPI = 8.4, 200
+_STYLE: Any = {
+    "font.size": 11,
+    "axes.titlesize": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+    "lines.linewidth": 1.6,
+    "legend.frameon": False,
+    "figure.dpi": DPI,
+    "savefig.dpi": DPI,
+}
+_MAX_TRACED = 3
+
+
+def draw(kind: str, report: Mapping[str, Any]) -> Figure:
+    """
+    Draw one of :data:`PICTURES`.
+
+    :param kind: Its name
+    :param report: The report
+    :return: The picture
+    :raises ValueError: If the report does not have the numbers for it
+    """
+    return PICTURES[kind](report)
+
+
+def action_traces(report: Mapping[str, Any]) -> Figure:
+    """
+    The actions of one episode, the algorithms side by side: the first episode of each one's first run.
+
+    :param report: A report
+    :return: The picture; of more than three action dimensions, the first three
+    """
+    names, rate = algorithms(report), report["settings"]["control_rate"]
+    traces = [np.array(runs_of(report, name)[0]["trace"]["actions"]) for name in names]
+    n_rows = min(_MAX_TRACED, traces[0].shape[1])
+    with _figure(report, height=1.2 + 1.5 * n_rows) as (figure, styles):
+        axes = figure.subplots(n_rows, len(names), sharex=True, sharey="row", squeeze=False)
+        for column, (name, actions) in enumerate(zip(names, traces, strict=True)):
+            bounds = runs_of(report, name)[0]["trace"]
+            for row in range(n_rows):
+                ax = axes[row, column]
+                style = {**styles[name], "linestyle": "-", "linewidth": 1.1}
+                ax.plot(np.arange(len(actions)) / rate, actions[:, row], **style)
+                for bound in (bounds["low"][row], bounds["high"][row]):
+                    if bound is not None:
+                        ax.axhline(bound, color="0.5", linestyle=":", linewidth=1.0)
+        for row in range(n_rows):
+            axes[row, 0].set_ylabel("action" if traces[0].shape[1] == 1 else f"action {row}")
+        for ax in axes[-1]:
+            ax.set_xlabel(_time_label(rate))
+        _legend(figure, styles, Line2D([], [], color="0.5", linestyle=":", label="bounds"))
+    return figure
+
+
+def spectra(report: Mapping[str, Any]) -> Figure:
+    """
+    Energy spectra of the actions of one episode of each run, in half action ranges squared; mean over the action
+    dimensions and the runs.
+
+    :param report: A report
+    :return: The picture
+    """
+    rate = report["settings"]["control_rate"]
+    with _figure(report, height=3.4) as (figure, styles):
+        ax = figure.subplots()
+        for name in algorithms(report):
+            for run in runs_of(report, name):
+                frequencies, energy = action_spectrum(_scaled_trace(run), rate)
+                ax.plot(frequencies[1:], energy.mean(axis=1)[1:], alpha=0.3, **{**styles[name], "linewidth": 0.7})
+            smooth = _mean_spectrum([_scaled_trace(run) for run in runs_of(report, name)], rate)
+            ax.plot(*smooth, **styles[name])
+        ax.set_yscale("log")
+        ax.set_xlabel("frequency (Hz)" if rate != 1 else "frequency (cycles a step)")
+        ax.set_ylabel("energy of the action\n(half range²)")
+        _legend(figure, styles)
+    return figure
+
+
+def return_and_smoothness(report: Mapping[str, Any]) -> Figure:
+    """
+    Return against ``sm``: each run faintly, and the interquartile mean over runs with its 95 % intervals.
+
+    :param report: A report
+    :return: The picture
+    """
+    with _figure(report, height=3.6) as (figure, styles):
+        ax = figure.subplots()
+        for name in algorithms(report):
+            runs = [run["episodes"] for run in runs_of(report, name)]
+            marker = {"color": styles[name]["color"], "marker": _MARKERS[list(styles).index(name) % len(_MARKERS)]}
+            for run in runs:
+                ax.plot(np.mean(run["sm"]), np.mean(run["return"]), markersize=5, alpha=0.35, **marker)
+            sm, total = aggregate([run["sm"] for run in runs]), aggregate([run["return"] for run in runs])
+            errors: Any = {}
+            if sm.n_runs > 1:
+                errors = {
+                    "xerr": [[sm.iqm - sm.low], [sm.high - sm.iqm]],
+                    "yerr": [[total.iqm - total.low], [total.high - total.iqm]],
+                }
+            ax.errorbar(sm.iqm, total.iqm, markersize=9, capsize=3, linestyle="none", **errors, **marker)
+            styles[name].update(marker=marker["marker"], linestyle="none")
+        ax.set_xlabel("smoothness score sm (lower is smoother)")
+        ax.set_ylabel("return")
+        ax.margins(0.15)
+        _legend(figure, styles)
+    return figure
+
+
+def robustness_curves(report: Mapping[str, Any]) -> Figure:
+    """
+    Return and ``sm`` against the noise level: interquartile mean over runs, shaded its 95 % interval.
+
+    :param report: A report with ``robustness``
+    :return: The picture
+    :raises ValueError: If the report has no robustness
+    """
+    _require(report, "robustness", "--robustness")
+    with _figure(report, height=3.4) as (figure, styles):
+        panels = figure.subplots(1, 2)
+        for name in algorithms(report):
+            runs = runs_of(report, name)
+            levels = [entry["noise_level"] for entry in runs[0]["robustness"]]
+            for ax, measure in zip(panels, ("return", "sm"), strict=True):
+                results = [aggregate([run["robustness"][i]["episodes"][measure] for run in runs]) for i in range(len(levels))]
+                ax.plot(levels, [result.iqm for result in results], marker="o", markersize=4, **styles[name])
+                _band(ax, levels, [result.low for result in results], [result.high for result in results], styles[name])
+        for ax, label in zip(panels, ("return", "smoothness score sm"), strict=True):
+            ax.set_ylabel(label)
+            ax.set_xlabel("sensor noise (standard deviations)")
+        _legend(figure, styles)
+    return figure
+
+
+def surfaces(report: Mapping[str, Any]) -> Figure:
+    r"""
+    The Q-gradient field of each algorithm's first run, on the same axes and one height scale, clipped at the 99th
+    percentile of the roughest of them.
+
+    :param report: A report with ``surface``
+    :return: The picture
+    :raises ValueError: If the report has no surfaces
+    """
+    _require(report, "surface", "--surface")
+    names = algorithms(report)
+    of_first = {name: runs_of(report, name)[0]["surface"] for name in names}
+    top = max(float(np.percentile(one["heights"], 99)) for one in of_first.values())
+    top = top or 1.0  # a linear critic is flat at 0
+    scale = Normalize(0.0, top)
+    with _figure(report, height=3.9) as (figure, _):
+        axes = figure.subplots(1, len(names), subplot_kw={"projection": "3d"}, squeeze=False)[0]
+        for ax, name in zip(axes, names, strict=True):
+            one = of_first[name]
+            action, state = np.meshgrid(one["action_axis"], one["state_axis"])
+            heights = np.minimum(one["heights"], top)
+            ax.plot_surface(state, action, heights, cmap="cividis", norm=scale, rcount=50, ccount=50, linewidth=0)
+            ax.set_zlim(0.0, top)
+            ax.set_title(label(name))
+            ax.set_xlabel(f"observation {one['state_index']}\n(as the critic sees it)")
+            ax.set_ylabel(f"action {one['action_index']}\n(half ranges)")
+            ax.tick_params(labelsize=8, pad=0)
+            ax.view_init(elev=28, azim=-55)
+        figure.colorbar(
+            ScalarMappable(scale, "cividis"),
+            ax=list(axes),
+            shrink=0.6,
+            pad=0.1,
+            label=r"$\|\nabla^2_{sa} Q\|_2$",
+        )
+    return figure
+
+
+def training_curves(report: Mapping[str, Any]) -> Figure:
+    """
+    What was measured while the agents were trained: return, ``sm`` and, if it is there, the critic's geometry. A line for
+    each run, a thick one for their mean.
+
+    :param report: A report whose runs had an ``evaluations.npz`` of ``SmoothnessEvalCallback``
+    :return: The picture
+    :raises ValueError: If a run has none
+    """
+    _require(report, "training", "SmoothnessEvalCallback in training")
+    wanted = {
+        "return": ("return", "timesteps"),
+        "sm": ("smoothness score sm", "timesteps"),
+        "geometry_M_mean": (r"mean $\|\nabla^2_{sa} Q\|_2$", "geometry_timesteps"),
+        "geometry_negative_definite_rate": ("states with a concave critic", "geometry_timesteps"),
+    }
+    shown = {key: value for key, value in wanted.items() if any(_curve(run, key) for run in report["runs"])}
+    n_rows = (len(shown) + 1) // 2
+    with _figure(report, height=0.8 + 2.1 * n_rows) as (figure, styles):
+        axes = figure.subplots(n_rows, min(2, len(shown)), sharex=True, squeeze=False).ravel()
+        for ax, (key, (text, time)) in zip(axes, shown.items(), strict=False):
+            for name in algorithms(report):
+                curves = [(run["training"][time], _curve(run, key)) for run in runs_of(report, name) if _curve(run, key)]
+                for steps, values in curves:
+                    ax.plot(steps, values, alpha=0.35, **{**styles[name], "linewidth": 0.8})
+                if curves and all(steps == curves[0][0] for steps, _ in curves):
+                    ax.plot(curves[0][0], np.mean([values for _, values in curves], axis=0), **styles[name])
+            ax.set_ylabel(text)
+            ax.set_xlabel("timesteps")
+            if key.endswith("rate"):
+                ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+        for ax in axes[len(shown) :]:
+            ax.remove()
+        _legend(figure, styles)
+    return figure
+
+
+#: Every picture, by the name the command knows it by
+PICTURES: dict[str, Callable[[Mapping[str, Any]], Figure]] = {
+    "traces": action_traces,
+    "spectra": spectra,
+    "scatter": return_and_smoothness,
+    "robustness": robustness_curves,
+    "surfaces": surfaces,
+    "training": training_curves,
+}
+
+
+def label(algorithm: str) -> str:
+    """
+    :param algorithm: Name of an algorithm in the zoo
+    :return: Its name in a picture: ``PAVE SAC`` for ``pave_sac``
+    """
+    return algorithm.upper().replace("_", " ")
+
+
+@contextmanager
+def _figure(report: Mapping[str, Any], height: float) -> Iterator[tuple[Figure, dict[str, Any]]]:
+    """A figure with its title, and the line style of each algorithm."""
+    styles: Any = {
+        name: {"color": _COLORS[i % len(_COLORS)], "linestyle": _DASHES[i % len(_DASHES)]}
+        for i, name in enumerate(algorithms(report))
+    }
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        actions = "deterministic" if report["settings"]["deterministic"] else "stochastic"
+        figure.suptitle(f"{report['environment']}, {actions} actions", fontsize=11)
+        yield figure, styles
+
+
+def _legend(figure: Figure, styles: Mapping[str, Mapping[str, Any]], *more: Line2D) -> None:
+    handles = [Line2D([], [], label=label(name), **style) for name, style in styles.items()]
+    figure.legend(handles=[*handles, *more], loc="outside lower center", ncols=4)
+
+
+def _band(ax: Axes, x: Sequence[float], low: Sequence[float], high: Sequence[float], style: Mapping[str, Any]) -> None:
+    if np.isfinite(low).all():
+        ax.fill_between(x, low, high, color=style["color"], alpha=0.18, linewidth=0)
+
+
+def _scaled_trace(run: Mapping[str, Any]) -> NDArray:
+    trace = run["trace"]
+    if None in [*trace["low"], *trace["high"]]:
+        return np.array(trace["actions"])
+    low, high = np.array(trace["low"]), np.array(trace["high"])
+    return 2.0 * (np.array(trace["actions"]) - low) / (high - low) - 1.0
+
+
+def _mean_spectrum(traces: Sequence[NDArray], rate: float, n_bins: int = 40) -> tuple[NDArray, NDArray]:
+    """Episodes differ in length, and so in their frequencies: mean energy in bins of frequency, as a density of lines."""
+    edges = np.linspace(0.0, rate / 2.0, n_bins + 1)
+    frequencies, energies = [], []
+    for trace in traces:
+        frequency, energy = action_spectrum(trace, rate)
+        frequencies.append(frequency[1:])
+        energies.append(energy.mean(axis=1)[1:])
+    bins = np.clip(np.digitize(np.concatenate(frequencies), edges) - 1, 0, n_bins - 1)
+    counts = np.bincount(bins, minlength=n_bins)
+    sums = np.bincount(bins, weights=np.concatenate(energies), minlength=n_bins)
+    filled = counts > 0
+    return ((edges[:-1] + edges[1:]) / 2)[filled], sums[filled] / counts[filled]
+
+
+def _curve(run: Mapping[str, Any], key: str) -> list[float]:
+    return run["training"].get(key, [])
+
+
+def _require(report: Mapping[str, Any], key: str, option: str) -> None:
+    missing = [f"{run['algorithm']} {run['run']}" for run in report["runs"] if key not in run]
+    if missing:
+        raise ValueError(f"The report has no {key} of {', '.join(missing)}: measure it with {option}")
+
+
+def _time_label(rate: float) -> str:
+    return "time (s)" if rate != 1 else "step"

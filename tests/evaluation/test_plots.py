@@ -1,0 +1,130 @@
+"""Pictures: the numbers in them are those of the report, the axes are labelled, there is one legend."""
+
+import json
+
+import numpy as np
+import pytest
+
+pytest.importorskip("matplotlib")
+pytest.importorskip("rliable")
+
+from sb3_pave.evaluation import plots
+from sb3_pave.evaluation.plot_command import KINDS, main
+from sb3_pave.evaluation.report import MEASURES
+
+
+def entry(algorithm, number, rng, n_steps):
+    def episodes():
+        return {name: rng.normal(number, 1.0, 3).tolist() for name in MEASURES}
+
+    return {
+        "algorithm": algorithm,
+        "run": f"run_{number}",
+        "model": "",
+        "episodes": episodes(),
+        "trace": {"actions": rng.uniform(-2, 2, (n_steps, 1)).tolist(), "low": [-2.0], "high": [2.0]},
+        "robustness": [{"noise_level": level, "episodes": episodes()} for level in (0.0, 0.1)],
+        "geometry": {"M_sup": 1.0},
+        "surface": {
+            "state_index": 1,
+            "action_index": 0,
+            "state_axis": [-1.0, 0.0, 1.0],
+            "action_axis": [-1.5, 0.0, 1.5],
+            "heights": rng.uniform(0, 10 if algorithm == "sac" else 1, (3, 3)).tolist(),
+        },
+        "training": {
+            "timesteps": [100, 200],
+            "return": [1.0, float(number)],
+            "sm": [0.5, 0.1],
+            "geometry_timesteps": [100],
+            "geometry_M_mean": [3.0],
+        },
+    }
+
+
+@pytest.fixture
+def report():
+    rng = np.random.default_rng(0)
+    runs = [entry(algorithm, number, rng, 40 + number) for algorithm in ("sac", "pave_sac") for number in (1, 2)]
+    settings = {"deterministic": True, "seed": 0, "control_rate": 20.0}
+    return {"format": 1, "environment": "Pendulum-v1", "settings": settings, "runs": runs}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_axis_is_labelled_and_there_is_one_legend(report, kind):
+    figure = plots.draw(kind, report)
+    flat = [ax for ax in figure.axes if ax.name != "3d" and ax.get_label() != "<colorbar>"]
+    panels = [ax for ax in flat if ax.get_subplotspec().is_last_row()]
+    assert all(ax.get_xlabel() for ax in panels)
+    assert all(ax.get_ylabel() for ax in flat if ax.get_subplotspec().is_first_col())
+    legends = [*figure.legends, *(ax.get_legend() for ax in figure.axes if ax.get_legend())]
+    if kind == "surfaces":
+        assert [ax.get_title() for ax in figure.axes[:2]] == ["SAC", "PAVE SAC"] and not legends
+        assert all(ax.get_xlabel() and ax.get_ylabel() for ax in figure.axes[:2])
+    else:
+        (legend,) = legends
+        assert [text.get_text() for text in legend.get_texts()][:2] == ["SAC", "PAVE SAC"]
+    assert "deterministic" in figure.get_suptitle()
+
+
+def test_traces_show_the_episode_in_seconds(report):
+    axes = plots.draw("traces", report).axes
+    line = axes[1].get_lines()[0]
+    np.testing.assert_allclose(line.get_ydata(), np.ravel(report["runs"][2]["trace"]["actions"]))
+    np.testing.assert_allclose(line.get_xdata()[:3], [0.0, 0.05, 0.1])
+    assert axes[0].get_xlabel() == "time (s)"
+    assert axes[0].get_ylim() == axes[1].get_ylim()
+
+
+def test_steps_are_not_called_seconds_where_the_rate_is_unknown(report):
+    report["settings"]["control_rate"] = 1.0
+    assert plots.draw("traces", report).axes[0].get_xlabel() == "step"
+    assert plots.draw("spectra", report).axes[0].get_xlabel() == "frequency (cycles a step)"
+
+
+def test_the_spectrum_of_a_sine_peaks_at_its_frequency(report):
+    for run in report["runs"]:
+        run["trace"]["actions"] = 2.0 * np.sin(2 * np.pi * 5.0 * np.arange(400) / 20.0)[:, None]
+    lines = plots.draw("spectra", report).axes[0].get_lines()
+    thin = lines[0]
+    assert thin.get_xdata()[np.argmax(thin.get_ydata())] == 5.0
+    assert np.max(thin.get_ydata()) == pytest.approx(0.5)  # a sine over the full range has the energy 1/2
+
+
+def test_surfaces_share_their_axes_and_their_height(report):
+    first, second = plots.draw("surfaces", report).axes[:2]
+    assert first.get_zlim() == second.get_zlim()
+    heights = [run["surface"]["heights"] for run in (report["runs"][0], report["runs"][2])]
+    assert first.get_zlim()[1] == pytest.approx(max(np.percentile(height, 99) for height in heights))
+
+
+def test_training_shows_each_run_and_their_mean(report):
+    axes = plots.draw("training", report).axes
+    assert [ax.get_ylabel() for ax in axes][:2] == ["return", "smoothness score sm"] and len(axes) == 3
+    lines = axes[0].get_lines()
+    np.testing.assert_array_equal(lines[2].get_ydata(), [1.0, 1.5])
+
+
+@pytest.mark.parametrize(("kind", "key"), [("robustness", "robustness"), ("surfaces", "surface"), ("training", "training")])
+def test_a_picture_without_numbers_names_the_run(report, kind, key):
+    del report["runs"][1][key]
+    with pytest.raises(ValueError, match="of sac run_2"):
+        plots.draw(kind, report)
+
+
+def test_the_command_draws_what_it_can_and_overwrites_nothing(report, tmp_path, capsys):
+    del report["runs"][0]["surface"]
+    (tmp_path / "pendulum.json").write_text(json.dumps(report))
+    command = [str(tmp_path / "pendulum.json"), "-o", str(tmp_path / "images")]
+    main(command)
+    drawn = {file.name for file in (tmp_path / "images").iterdir()}
+    assert drawn == {f"pendulum_{kind}.png" for kind in KINDS if kind != "surfaces"}
+    assert "No surfaces" in capsys.readouterr().out
+    for more, message in (([], "exists"), (["--kind", "surfaces"], "--surface")):
+        with pytest.raises(SystemExit) as stop:
+            main([*command, *more])
+        assert stop.value.code == 1 and message in capsys.readouterr().err
+
+
+def test_the_names_in_the_help_are_those_of_the_pictures():
+    assert tuple(plots.PICTURES) == KINDS
