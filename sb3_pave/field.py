@@ -123,14 +123,14 @@ def _closed_form(
     with th.set_grad_enabled(not critic.share_features_extractor), _evaluating(critic, unless=mode_free):
         features = critic.extract_features(_stack([observations, *displaced]), critic.features_extractor)
     stacked_actions = th.cat([actions, field_actions.repeat(len(displaced), 1)])
-    n_rest = len(actions) - n_rows
-    fields = [mlp_field(network, features, stacked_actions, direction, n_rest) for network in critic.q_networks]
+    at = dict(n_values=len(actions), field_from=len(actions) - n_rows)
+    fields = [mlp_field(network, features, stacked_actions, direction, **at) for network in critic.q_networks]
 
     grads = list(th.stack([grad for _, grad, _ in fields]).split(n_rows, dim=1))
     curvature = None if direction is None else th.stack([curv for _, _, curv in fields if curv is not None])
     if not mode_free:
         return grads, curvature, None
-    q_values = tuple(q[: len(actions)] for q, _, _ in fields)
+    q_values = tuple(q for q, _, _ in fields)
     return grads, curvature, q_values if rows is None else select(q_values, th.argsort(order))
 
 
