@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
+from sb3_contrib import TQC, CrossQ
+from sb3_contrib.crossq.policies import CrossQPolicy
+from sb3_contrib.tqc.policies import TQCPolicy
 from stable_baselines3 import DDPG, SAC, TD3, HerReplayBuffer
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.env_util import make_vec_env
@@ -20,8 +23,14 @@ from stable_baselines3.sac.policies import SACPolicy
 from stable_baselines3.td3.policies import TD3Policy
 from torch import nn
 
+from sb3_pave import PAVE_DDPG, PAVE_SAC, PAVE_TD3, PAVE_TQC, PAVE_CrossQ
 from tests.algorithms.environments import RandomObservationEnv
 
+ALGORITHMS = (PAVE_TD3, PAVE_SAC, PAVE_DDPG, PAVE_TQC, PAVE_CrossQ)
+ALL = (TD3, SAC, DDPG, TQC, CrossQ)
+# CrossQ has no policies for images and Dict observations
+EVERY_POLICY = (TD3, SAC, DDPG, TQC)
+ENTROPY = (SAC, TQC, CrossQ)
 HAS_N_STEPS = "n_steps" in inspect.signature(TD3.__init__).parameters
 
 
@@ -65,6 +74,14 @@ class MySACPolicy(SACPolicy):
     """A user's own policy."""
 
 
+class MyTQCPolicy(TQCPolicy):
+    """A user's own policy."""
+
+
+class MyCrossQPolicy(CrossQPolicy):
+    """A user's own policy."""
+
+
 class Scenario(NamedTuple):
     """
     :param env: makes the environment
@@ -74,7 +91,7 @@ class Scenario(NamedTuple):
 
     env: Callable[[], Any]
     kwargs: dict[str, Any]
-    hosts: tuple[type[BaseAlgorithm], ...] = (TD3, SAC, DDPG)
+    hosts: tuple[type[BaseAlgorithm], ...] = ALL
 
 
 def _pendulum() -> gym.Env:
@@ -110,13 +127,17 @@ def _linear_schedule(progress_remaining: float) -> float:
 SCENARIOS: dict[str, Scenario] = {
     "mlp": Scenario(_pendulum, _policy()),
     "autograd_path": Scenario(_pendulum, _policy(activation_fn=nn.Softsign)),
-    "cnn": Scenario(_images, {"policy": "CnnPolicy", "policy_kwargs": {"net_arch": [16]}}),
+    "cnn": Scenario(_images, {"policy": "CnnPolicy", "policy_kwargs": {"net_arch": [16]}}, EVERY_POLICY),
     "cnn_shared": Scenario(
         _images,
         {
             "policy": "CnnPolicy",
             "policy_kwargs": {"net_arch": [16], "share_features_extractor": True, "features_extractor_class": SmallCnn},
         },
+        EVERY_POLICY,
+    ),
+    "images_through_an_extractor": Scenario(
+        _images, {**_policy(features_extractor_class=SmallCnn), "policy": "MlpPolicy"}, (CrossQ,)
     ),
     "multi_input": Scenario(
         lambda: SimpleMultiObsEnv(discrete_actions=False),
@@ -124,8 +145,9 @@ SCENARIOS: dict[str, Scenario] = {
             "policy": "MultiInputPolicy",
             "policy_kwargs": {"net_arch": [16], "features_extractor_kwargs": {"cnn_output_dim": 8}},
         },
+        EVERY_POLICY,
     ),
-    "mixed_dict": Scenario(_mixed_dict, {"policy": "MultiInputPolicy", "policy_kwargs": {"net_arch": [16]}}),
+    "mixed_dict": Scenario(_mixed_dict, {"policy": "MultiInputPolicy", "policy_kwargs": {"net_arch": [16]}}, EVERY_POLICY),
     "her": Scenario(
         lambda: BitFlippingEnv(n_bits=3, continuous=True, max_steps=5),
         {
@@ -135,6 +157,7 @@ SCENARIOS: dict[str, Scenario] = {
             "replay_buffer_kwargs": {"n_sampled_goal": 2},
             "mpr_coef": 0.0,  # every entry of the observation is binary
         },
+        EVERY_POLICY,
     ),
     "n_steps": Scenario(_pendulum, {**_policy(), "n_steps": 3}),
     "memory_optimized": Scenario(
@@ -154,8 +177,8 @@ SCENARIOS: dict[str, Scenario] = {
     "dropout": Scenario(_pendulum, _policy(features_extractor_class=DroppingExtractor)),
     "linear_critic": Scenario(_pendulum, _policy(net_arch={"pi": [8], "qf": []})),
     "separate_arch": Scenario(_pendulum, _policy(net_arch={"pi": [8], "qf": [16, 8, 8]})),
-    "one_critic": Scenario(_pendulum, _policy(n_critics=1), (TD3, SAC)),
-    "three_critics": Scenario(_pendulum, _policy(n_critics=3), (TD3, SAC)),
+    "one_critic": Scenario(_pendulum, _policy(n_critics=1), (TD3, SAC, TQC, CrossQ)),
+    "three_critics": Scenario(_pendulum, _policy(n_critics=3)),
     "adamw": Scenario(
         _pendulum, _policy(optimizer_class=th.optim.AdamW, optimizer_kwargs={"weight_decay": 1e-3, "betas": (0.8, 0.99)})
     ),
@@ -164,21 +187,31 @@ SCENARIOS: dict[str, Scenario] = {
     "schedule": Scenario(_pendulum, {**_policy(), "learning_rate": _linear_schedule}),
     "float64": Scenario(lambda: RandomObservationEnv(spaces.Box(-1, 1, (3,), np.float64)), _policy()),
     "large_batch": Scenario(_pendulum, {**_policy(), "batch_size": 200}),
-    "policy_delay": Scenario(_pendulum, {**_policy(), "policy_delay": 3}, (TD3,)),
-    "fixed_entropy": Scenario(_pendulum, {**_policy(), "ent_coef": 0.2}, (SAC,)),
-    "entropy_start": Scenario(_pendulum, {**_policy(), "ent_coef": "auto_0.1", "target_entropy": -0.5}, (SAC,)),
-    "gsde": Scenario(_pendulum, {**_policy(), "use_sde": True, "sde_sample_freq": 4, "use_sde_at_warmup": True}, (SAC,)),
-    "target_interval": Scenario(_pendulum, {**_policy(), "target_update_interval": 3}, (SAC,)),
+    "policy_delay": Scenario(_pendulum, {**_policy(), "policy_delay": 4}, (TD3, CrossQ)),
+    "fixed_entropy": Scenario(_pendulum, {**_policy(), "ent_coef": 0.2}, ENTROPY),
+    "entropy_start": Scenario(_pendulum, {**_policy(), "ent_coef": "auto_0.1", "target_entropy": -0.5}, ENTROPY),
+    "gsde": Scenario(_pendulum, {**_policy(), "use_sde": True, "sde_sample_freq": 4, "use_sde_at_warmup": True}, ENTROPY),
+    "target_interval": Scenario(_pendulum, {**_policy(), "target_update_interval": 3}, (SAC, TQC)),
     "own_td3_policy": Scenario(_pendulum, {**_policy(), "policy": MyTD3Policy}, (TD3, DDPG)),
     "own_sac_policy": Scenario(_pendulum, {**_policy(), "policy": MySACPolicy}, (SAC,)),
+    "own_tqc_policy": Scenario(_pendulum, {**_policy(), "policy": MyTQCPolicy}, (TQC,)),
+    "own_crossq_policy": Scenario(_pendulum, {**_policy(), "policy": MyCrossQPolicy}, (CrossQ,)),
+    "few_quantiles": Scenario(_pendulum, {**_policy(n_quantiles=5), "top_quantiles_to_drop_per_net": 1}, (TQC,)),
+    "after_renorm_warmup": Scenario(_pendulum, _policy(renorm_warmup_steps=5), (CrossQ,)),
+    "without_batch_norm": Scenario(_pendulum, _policy(batch_norm=False), (CrossQ,)),
 }
 
 PAVE_ONLY = ("mpr_coef", "vfc_coef", "curv_coef", "mpr_sigma", "curv_delta")
 
 
+def host_of(algorithm: type[BaseAlgorithm]) -> type[BaseAlgorithm]:
+    """The algorithm of SB3 or sb3-contrib that a PAVE class extends."""
+    return next(base for base in algorithm.__mro__ if base.__module__.split(".")[0] in ("stable_baselines3", "sb3_contrib"))
+
+
 def cases(*algorithms: type[BaseAlgorithm]) -> list[Any]:
     """Every (algorithm, scenario name) in which the algorithm's host has the feature, as pytest parameters."""
-    pairs = [(a, name) for a in algorithms for name, s in SCENARIOS.items() if issubclass(a, s.hosts)]
+    pairs = [(a, name) for a in algorithms for name, s in SCENARIOS.items() if host_of(a) in s.hosts]
     without_n_steps = pytest.mark.skipif(not HAS_N_STEPS, reason="this SB3 has no n-step returns")
     return [
         pytest.param(a, name, id=f"{a.__name__}-{name}", marks=[without_n_steps] if name == "n_steps" else [])
