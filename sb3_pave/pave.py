@@ -301,8 +301,13 @@ def descend(optimizer: th.optim.Optimizer, loss: th.Tensor) -> None:
     :param loss: a scalar
     """
     optimizer.zero_grad()
-    loss.backward(inputs=[p for group in optimizer.param_groups for p in group["params"] if p.requires_grad])
+    loss.backward(inputs=parameters_of(optimizer))
     optimizer.step()
+
+
+def parameters_of(optimizer: th.optim.Optimizer) -> list[th.Tensor]:
+    """What the optimizer moves."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"] if parameter.requires_grad]
 
 
 def discounts(replay_data: ReplayBufferSamples, gamma: float) -> th.Tensor | float:

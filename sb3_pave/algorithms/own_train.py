@@ -8,7 +8,7 @@ from gymnasium import spaces
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 
 from sb3_pave.field import refuse_compiled
-from sb3_pave.pave import Pave
+from sb3_pave.pave import Pave, parameters_of
 from sb3_pave.successor import Successor, sample_with_successor
 from sb3_pave.update_log import UpdateLog
 
@@ -18,7 +18,7 @@ class PaveOwnTrain(Pave):
     PAVE for a host with a ``train()`` of its own, which stands next in the bases; the host's ``train()`` runs as it is.
 
     Whenever it steps ``self.critic.optimizer``, the gradient of ``λ1 L_MPR + λ2 L_VFC + λ3 L_Curv`` at the batch that
-    ``self.replay_buffer.sample`` returned last is added to that of the critic's parameters: the step is the one that the
+    ``self.replay_buffer.sample`` returned last is added to that of the parameters it steps: the step is the one that the
     critic loss with the three terms in it would take. What the host does to gradients before the step (clipping them, say)
     does not include PAVE's. The log has the raw terms; ``train/critic_loss`` is the host's own, without them.
     """
@@ -81,9 +81,7 @@ class PaveOwnTrain(Pave):
                 "has added its own. Call backward() before step(), or set PAVE's weights to 0."
             )
         replay_data, successor = last_batch.get()
-        in_critic = {id(parameter) for parameter in self.critic.parameters()}
-        stepped = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        parameters = [parameter for parameter in stepped if parameter.requires_grad and id(parameter) in in_critic]
+        parameters = parameters_of(optimizer)
         with th.enable_grad():
             field = self._gradient_field(replay_data, successor)
             assert field is not None

@@ -111,7 +111,7 @@ def test_an_algorithm_of_ones_own():
     assert np.isfinite(model.logger.name_to_value["train/mpr_loss"])
 
 
-def test_only_the_critics_parameters_get_the_terms_gradient():
+def test_what_the_terms_do_not_depend_on_gets_no_gradient():
     class SharedOptimizer(SAC):
         """The critic's optimizer moves a parameter outside the critic."""
 
