@@ -15,7 +15,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_pave.evaluation.geometry import CriticChoice, rollout_geometry
 from sb3_pave.evaluation.rollout import EpisodeRecorder, Rollout
-from sb3_pave.evaluation.smoothness import smoothness
+from sb3_pave.evaluation.smoothness import smoothness_measures
 
 # What EvalCallback takes that can be taken over from another one
 _SETTINGS = ("eval_freq", "n_eval_episodes", "deterministic", "render", "warn")
@@ -27,7 +27,7 @@ class SmoothnessEvalCallback(EvalCallback):
     SB3's ``EvalCallback``, on the same episodes also measuring smoothness and, at an interval, the critic's geometry.
 
     - Logs ``eval/sm``, ``eval/action_change``, ``eval/saturation`` and the other measures of
-      :func:`sb3_pave.evaluation.smoothness.smoothness`, means over the episodes; ``geometry/M_mean``,
+      :func:`sb3_pave.evaluation.smoothness.smoothness_measures`, means over the episodes; ``geometry/M_mean``,
       ``geometry/negative_definite_rate`` and the others of
       :meth:`sb3_pave.evaluation.geometry.RolloutGeometry.summary`.
     - Writes them into ``evaluations.npz`` beside SB3's keys: ``sm`` etc. of shape ``(n_evaluations, n_eval_episodes)``;
@@ -199,7 +199,7 @@ class _NoEnvironment(gym.Env):
 
 def _measure_names(control_rate: float, cutoff: float | None) -> list[str]:
     """Names of the smoothness measures; checks the rate and the cutoff."""
-    return list(smoothness([0.0], -1.0, 1.0, control_rate, cutoff))
+    return list(smoothness_measures([0.0], -1.0, 1.0, control_rate, cutoff))
 
 
 def _flatten(callback: BaseCallback | None) -> Iterator[BaseCallback]:

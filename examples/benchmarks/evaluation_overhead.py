@@ -19,7 +19,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from sb3_pave.evaluation.rollout import rollout
+from sb3_pave.evaluation.rollout import record_rollout
 
 
 def main() -> None:
@@ -42,7 +42,7 @@ def main() -> None:
         evaluate_policy(model, env, n_eval_episodes=args.episodes)
 
     def measured() -> None:
-        recorded = rollout(model, env, n_eval_episodes=args.episodes, seed=0)
+        recorded = record_rollout(model, env, n_eval_episodes=args.episodes, seed=0)
         lengths.append(recorded.smoothness()["length"].sum())
 
     timings: dict[Callable[[], None], list[float]] = {plain: [], measured: []}

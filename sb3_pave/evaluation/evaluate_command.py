@@ -14,9 +14,9 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_pave.evaluation.agents import Agent, AgentError, find_runs, from_zip
 from sb3_pave.evaluation.geometry import CriticChoice, rollout_geometry
-from sb3_pave.evaluation.robustness import NOISE_LEVELS, Scale, observation_scale, robustness
-from sb3_pave.evaluation.rollout import Rollout, rollout
-from sb3_pave.evaluation.surface import SurfacePlane, surface, surface_plane
+from sb3_pave.evaluation.robustness import NOISE_LEVELS, Scale, evaluate_robustness, observation_scale
+from sb3_pave.evaluation.rollout import Rollout, record_rollout
+from sb3_pave.evaluation.surface import SurfacePlane, field_surface, surface_plane
 
 EXAMPLES = """examples:
   sb3-pave evaluate --env Pendulum-v1 --algo sac pave_sac -f logs
@@ -186,13 +186,13 @@ class _Measurement:
         from sb3_pave.evaluation.report import run_record
 
         args, deterministic = self.args, not self.args.stochastic
-        plain = rollout(model, env, args.n_eval_episodes, deterministic, args.seed, callback=advance)
+        plain = record_rollout(model, env, args.n_eval_episodes, deterministic, args.seed, callback=advance)
         noisy = self._robustness(model, env, advance) if args.robustness else None
         geometry = rollout_geometry(model, plain, self.critic) if args.geometry else None
         heights = None
         if args.surface:
             self.plane = self.plane or surface_plane(model, plain, self.critic)
-            heights = surface(model, self.plane, self.critic)
+            heights = field_surface(model, self.plane, self.critic)
         return run_record(
             agent.algorithm,
             agent.run,
@@ -211,7 +211,7 @@ class _Measurement:
         how = (self.args.robustness_episodes, not self.args.stochastic, self.args.seed, advance)
         if self.scale is None or self.args.reference is None:
             self.scale = observation_scale(model, env, *how)
-        return robustness(model, env, self.noise_levels, self.scale, *how)
+        return evaluate_robustness(model, env, self.noise_levels, self.scale, *how)
 
 
 def control_rate(env: VecEnv) -> float:

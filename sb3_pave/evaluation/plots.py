@@ -13,7 +13,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
 from sb3_pave.evaluation.report import aggregate, algorithms, runs_of
@@ -39,6 +39,7 @@ _STYLE: Any = {
     "savefig.dpi": DPI,
 }
 _MAX_TRACED = 3
+_BOUND: Any = {"color": "black", "linestyle": "-", "linewidth": 1.2}
 
 
 def draw(kind: str, report: Mapping[str, Any]) -> Figure:
@@ -65,17 +66,18 @@ def action_traces(report: Mapping[str, Any]) -> Figure:
     n_rows = min(_MAX_TRACED, traces[0].shape[1])
     with _figure(report, height=1.2 + 1.5 * n_rows) as (figure, styles):
         axes = figure.subplots(n_rows, len(names), sharex=True, sharey="row", squeeze=False)
+        for style in styles.values():  # each has a panel of its own: no need for dashes
+            style.update(linestyle="-", linewidth=1.1)
         for column, (name, actions) in enumerate(zip(names, traces, strict=True)):
             bounds = runs_of(report, name)[0]["trace"]
             for row in range(n_rows):
                 ax = axes[row, column]
-                style = {**styles[name], "linestyle": "-", "linewidth": 1.1}
-                ax.plot(np.arange(len(actions)) / rate, actions[:, row], **style)
+                ax.plot(np.arange(len(actions)) / rate, actions[:, row], **styles[name])
                 for bound in (bounds["low"][row], bounds["high"][row]):
                     if bound is not None:
                         ax.axhline(bound, color="0.5", linestyle=":", linewidth=1.0)
         for row in range(n_rows):
-            axes[row, 0].set_ylabel("action" if traces[0].shape[1] == 1 else f"action {row}")
+            axes[row, 0].set_ylabel("action\n(environment's unit)" if n_rows == 1 else f"action {row}")
         for ax in axes[-1]:
             ax.set_xlabel(_time_label(rate))
         _legend(figure, styles, Line2D([], [], color="0.5", linestyle=":", label="bounds"))
@@ -176,26 +178,30 @@ def surfaces(report: Mapping[str, Any]) -> Figure:
     top = max(float(np.percentile(one["heights"], 99)) for one in of_first.values())
     top = top or 1.0  # a linear critic is flat at 0
     scale = Normalize(0.0, top)
-    with _figure(report, height=3.9) as (figure, _):
+    # The constrained layout does not see the labels of three-dimensional axes
+    with _figure(report, height=4.2, layout=None) as (figure, _):
+        figure.subplots_adjust(left=0.0, right=0.86, bottom=0.12, top=0.85, wspace=0.08)
         axes = figure.subplots(1, len(names), subplot_kw={"projection": "3d"}, squeeze=False)[0]
         for ax, name in zip(axes, names, strict=True):
             one = of_first[name]
-            action, state = np.meshgrid(one["action_axis"], one["state_axis"])
+            state, action = np.array(one["state_axis"]), np.array(one["action_axis"])
             heights = np.minimum(one["heights"], top)
-            ax.plot_surface(state, action, heights, cmap="cividis", norm=scale, rcount=50, ccount=50, linewidth=0)
-            ax.set_zlim(0.0, top)
-            ax.set_title(label(name))
-            ax.set_xlabel(f"observation {one['state_index']}\n(as the critic sees it)")
-            ax.set_ylabel(f"action {one['action_index']}\n(half ranges)")
-            ax.tick_params(labelsize=8, pad=0)
+            mesh = np.meshgrid(state, action, indexing="ij")
+            ax.plot_surface(*mesh, heights, cmap="cividis", norm=scale, rcount=50, ccount=50, linewidth=0, alpha=0.9)
+            for bound in (-1.0, 1.0):
+                if action.min() <= bound <= action.max():
+                    column = int(np.abs(action - bound).argmin())
+                    ax.plot(state, np.full_like(state, action[column]), heights[:, column], zorder=10, **_BOUND)
+            ax.set(zlim=(0.0, top), title=label(name))
+            ax.set_xlabel(f"observation {one['state_index']}", labelpad=2)
+            ax.set_ylabel(f"action {one['action_index']} (half ranges)", labelpad=2)
+            for axis in (ax.xaxis, ax.yaxis, ax.zaxis):
+                axis.set_major_locator(MaxNLocator(4))
+            ax.tick_params(labelsize=9, pad=0)
             ax.view_init(elev=28, azim=-55)
-        figure.colorbar(
-            ScalarMappable(scale, "cividis"),
-            ax=list(axes),
-            shrink=0.6,
-            pad=0.1,
-            label=r"$\|\nabla^2_{sa} Q\|_2$",
-        )
+        bar = figure.add_axes((0.915, 0.25, 0.015, 0.5))
+        figure.colorbar(ScalarMappable(scale, "cividis"), cax=bar, label=r"$\|\nabla^2_{sa} Q\|_2$")
+        figure.legend(handles=[Line2D([], [], label="bounds of the action", **_BOUND)], loc="lower center")
     return figure
 
 
@@ -213,7 +219,7 @@ def training_curves(report: Mapping[str, Any]) -> Figure:
         "return": ("return", "timesteps"),
         "sm": ("smoothness score sm", "timesteps"),
         "geometry_M_mean": (r"mean $\|\nabla^2_{sa} Q\|_2$", "geometry_timesteps"),
-        "geometry_negative_definite_rate": ("states with a concave critic", "geometry_timesteps"),
+        "geometry_negative_definite_rate": ("concave states", "geometry_timesteps"),
     }
     shown = {key: value for key, value in wanted.items() if any(_curve(run, key) for run in report["runs"])}
     n_rows = (len(shown) + 1) // 2
@@ -229,7 +235,7 @@ def training_curves(report: Mapping[str, Any]) -> Figure:
             ax.set_ylabel(text)
             ax.set_xlabel("timesteps")
             if key.endswith("rate"):
-                ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+                ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         for ax in axes[len(shown) :]:
             ax.remove()
         _legend(figure, styles)
@@ -256,14 +262,14 @@ def label(algorithm: str) -> str:
 
 
 @contextmanager
-def _figure(report: Mapping[str, Any], height: float) -> Iterator[tuple[Figure, dict[str, Any]]]:
+def _figure(report: Mapping[str, Any], height: float, layout: Any = "constrained") -> Iterator[tuple[Figure, dict[str, Any]]]:
     """A figure with its title, and the line style of each algorithm."""
     styles: Any = {
         name: {"color": _COLORS[i % len(_COLORS)], "linestyle": _DASHES[i % len(_DASHES)]}
         for i, name in enumerate(algorithms(report))
     }
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        figure = Figure(figsize=(WIDTH, height), layout=layout)
         actions = "deterministic" if report["settings"]["deterministic"] else "stochastic"
         figure.suptitle(f"{report['environment']}, {actions} actions", fontsize=11)
         yield figure, styles

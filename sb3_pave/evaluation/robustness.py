@@ -14,7 +14,7 @@ from stable_baselines3.common.type_aliases import PolicyPredictor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
-from sb3_pave.evaluation.rollout import Rollout, rollout
+from sb3_pave.evaluation.rollout import Rollout, record_rollout
 
 #: Noise levels of the published protocol
 NOISE_LEVELS = (0.01, 0.05, 0.1)
@@ -22,7 +22,7 @@ NOISE_LEVELS = (0.01, 0.05, 0.1)
 Scale = NDArray[np.float64] | dict[str, NDArray[np.float64]]
 
 
-def robustness(
+def evaluate_robustness(
     model: PolicyPredictor,
     env: gym.Env | VecEnv,
     noise_levels: Sequence[float] = NOISE_LEVELS,
@@ -38,7 +38,7 @@ def robustness(
     dimension, clipped to the observation space (protocol of Lee et al. 2026, arXiv 2601.22970).
 
     The noise enters where a sensor's does: in the environment's own units, before ``VecNormalize`` or frame stacking.
-    Every level starts from the same seed, and level 0 is the plain :func:`~sb3_pave.evaluation.rollout.rollout`.
+    Every level starts from the same seed, and level 0 is the plain :func:`~sb3_pave.evaluation.rollout.record_rollout`.
 
     :param model: Anything with a ``predict`` method
     :param env: The environment or vector environment
@@ -63,7 +63,7 @@ def robustness(
     for level in noise_levels:
         with _sensors(env) as (noisy_env, sensors):
             sensors.make_noisy(level, scale, seed)
-            results[level] = rollout(
+            results[level] = record_rollout(
                 model,
                 noisy_env,
                 n_eval_episodes=n_eval_episodes,
@@ -99,7 +99,7 @@ def observation_scale(
     """
     with _sensors(_as_vec_env(env)) as (watched_env, sensors):
         sensors.watch()
-        rollout(
+        record_rollout(
             model,
             watched_env,
             n_eval_episodes=n_eval_episodes,

@@ -16,7 +16,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.type_aliases import PolicyPredictor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
-from sb3_pave.evaluation.smoothness import smoothness
+from sb3_pave.evaluation.smoothness import smoothness_measures
 
 Observations = NDArray | dict[str, NDArray]
 
@@ -63,14 +63,14 @@ class Rollout:
 
         :param control_rate: Actions a second in Hz; 1 counts frequency in cycles a step
         :param cutoff: Frequency above which energy counts as high; by default ``control_rate / 4``
-        :return: ``return``, ``length`` and the keys of :func:`sb3_pave.evaluation.smoothness.smoothness`,
+        :return: ``return``, ``length`` and the keys of :func:`sb3_pave.evaluation.smoothness.smoothness_measures`,
             each of shape ``(n_episodes,)``
         """
         rows = [episode_measures(episode, self.action_space, control_rate, cutoff) for episode in self.episodes]
         return {name: np.array([row[name] for row in rows]) for name in rows[0]}
 
 
-def rollout(
+def record_rollout(
     model: PolicyPredictor,
     env: gym.Env | VecEnv,
     n_eval_episodes: int = 10,
@@ -174,7 +174,7 @@ def episode_measures(
     :param action_space: The action space of the environment
     :param control_rate: Actions a second in Hz; 1 counts frequency in cycles a step
     :param cutoff: Frequency above which energy counts as high; by default ``control_rate / 4``
-    :return: ``return``, ``length`` and the keys of :func:`sb3_pave.evaluation.smoothness.smoothness`
+    :return: ``return``, ``length`` and the keys of :func:`sb3_pave.evaluation.smoothness.smoothness_measures`
     :raises ValueError: If the action space is not a ``Box``
     """
     box = _check_continuous(action_space)
@@ -182,7 +182,7 @@ def episode_measures(
     return {
         "return": episode.total_reward,
         "length": episode.length,
-        **smoothness(actions, box.low.ravel(), box.high.ravel(), control_rate, cutoff),
+        **smoothness_measures(actions, box.low.ravel(), box.high.ravel(), control_rate, cutoff),
     }
 
 

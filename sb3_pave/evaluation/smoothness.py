@@ -175,7 +175,7 @@ def scale_actions(actions: ArrayLike, low: ArrayLike, high: ArrayLike) -> NDArra
     return 2.0 * (_as_columns(actions) - low) / (high - low) - 1.0
 
 
-def smoothness(
+def smoothness_measures(
     actions: ArrayLike,
     low: ArrayLike,
     high: ArrayLike,

@@ -13,7 +13,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from sb3_pave.evaluation.geometry import CriticChoice, critic_geometry, second_derivatives
 from sb3_pave.evaluation.networks import critic_of, evaluation_mode, preprocess
 from sb3_pave.evaluation.rollout import Rollout, stack_observations
-from sb3_pave.evaluation.smoothness import scale_actions
+from sb3_pave.evaluation.smoothness import is_saturated, scale_actions
 
 # The published picture: 50 x 50 points, the state over ±1 and the action over ±1.5 around the reference point
 GRID_SIZE, STATE_RANGE, ACTION_RANGE = 50, 1.0, 1.5
@@ -52,7 +52,8 @@ def surface_plane(
     The plane through a state that a reference agent visits, along the pair of dimensions in which its critic's action
     gradient turns fastest: the largest ``|∂²Q/∂s_i∂a_j|``, averaged over the visited states.
 
-    The reference point is the visited state nearest to their mean (in standard deviations), with the action taken there.
+    The reference point is the visited pair of state and action nearest to the mean of all, in standard deviations; those
+    with an action at a bound, where the best action need not be a maximum of the critic, come after all others.
 
     :param model: The reference agent
     :param rollout: Its episodes, with observations
@@ -84,9 +85,11 @@ def surface_plane(
     strength = mixed.abs().mean(dim=0).cpu().numpy()
     action_index, state_index = np.unravel_index(int(strength.argmax()), strength.shape)
 
-    spread = observations.std(axis=0)
-    distance = (observations - observations.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
-    centre = int(np.linalg.norm(distance, axis=1).argmin())
+    points = np.concatenate([observations, actions], axis=1)
+    spread = points.std(axis=0)
+    distance = np.linalg.norm((points - points.mean(axis=0)) / np.where(spread > 0, spread, 1.0), axis=1)
+    at_bound = is_saturated(actions, -1.0, 1.0).any(axis=1)
+    centre = int(np.where(at_bound & ~at_bound.all(), np.inf, distance).argmin())
     steps = np.linspace(-1.0, 1.0, grid_size)
     return SurfacePlane(
         observation=observations[centre].astype(np.float64),
@@ -98,7 +101,7 @@ def surface_plane(
     )
 
 
-def surface(model: BaseAlgorithm, plane: SurfacePlane, critic: CriticChoice = 0) -> NDArray[np.float64]:
+def field_surface(model: BaseAlgorithm, plane: SurfacePlane, critic: CriticChoice = 0) -> NDArray[np.float64]:
     r"""
     :math:`\|\nabla^2_{sa} Q\|_2` of a critic over a plane.
 

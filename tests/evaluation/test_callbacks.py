@@ -13,7 +13,7 @@ from torch import nn
 
 from sb3_pave.callbacks import SmoothnessEvalCallback
 from sb3_pave.evaluation.geometry import rollout_geometry
-from sb3_pave.evaluation.rollout import rollout
+from sb3_pave.evaluation.rollout import record_rollout
 
 
 class Dumps(KVWriter):
@@ -68,7 +68,7 @@ def test_logs_and_saves_what_the_library_measures_on_the_same_episodes(tmp_path,
     )
     _, rows = learn(callback)
     model = SAC.load(tmp_path / "best_model", device="cpu")  # as it was evaluated, before the last update
-    recorded = rollout(model, seeded(n_envs), 3)
+    recorded = record_rollout(model, seeded(n_envs), 3)
     saved = np.load(tmp_path / "evaluations.npz")
     measures = recorded.smoothness(20.0)
     for name in ("sm", "sm_hz", "action_change", "saturation"):

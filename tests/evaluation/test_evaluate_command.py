@@ -17,7 +17,7 @@ pytest.importorskip("rliable")
 
 from sb3_pave.evaluation.agents import AgentError, algorithm_name, find_runs, from_zip
 from sb3_pave.evaluation.evaluate_command import main
-from sb3_pave.evaluation.rollout import rollout
+from sb3_pave.evaluation.rollout import record_rollout
 
 FAST = ["--env", "Pendulum-v1", "-n", "1", "--device", "cpu", "--no-progress"]
 
@@ -53,7 +53,7 @@ def test_all_runs_are_measured_on_the_episodes_of_the_library(logs, tmp_path, ca
         ("sac", "Pendulum-v1_3"),
         ("td3", "Pendulum-v1_1"),
     ]
-    direct = rollout(small(SAC, seed=1), Monitor(gym.make("Pendulum-v1")), 1, seed=4)
+    direct = record_rollout(small(SAC, seed=1), Monitor(gym.make("Pendulum-v1")), 1, seed=4)
     assert report["runs"][1]["episodes"]["return"] == [direct.episodes[0].total_reward]
     assert report["settings"]["control_rate"] == pytest.approx(20.0)  # Pendulum's step is 0.05 s
     printed = capsys.readouterr().out
@@ -93,7 +93,7 @@ def test_saved_normalisation_is_used(tmp_path, by_hand):
     main([str(path / "Pendulum-v1.zip"), *FAST, *options, "-o", str(tmp_path / "out")])
     (run,) = json.loads((tmp_path / "out.json").read_text())["runs"]
     env.training = False
-    direct = rollout(model, env, 1, seed=0)
+    direct = record_rollout(model, env, 1, seed=0)
     np.testing.assert_allclose(run["trace"]["actions"], direct.episodes[0].actions, atol=1e-6)
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from sb3_pave.evaluation.geometry import actor_jacobian_norm, consecutive_cosine, critic_geometry, rollout_geometry
 from sb3_pave.evaluation.networks import critic_values, preprocess
-from sb3_pave.evaluation.rollout import rollout
+from sb3_pave.evaluation.rollout import record_rollout
 
 
 def silu(**more):
@@ -165,7 +165,7 @@ def test_a_trained_mlp_against_the_hessian_of_pytorch_in_float64(algorithm):
 def test_pendulum_is_measured_on_the_scale_of_training():
     """Its bounds are ±2, its critic was trained on ±1. Finite differences of the critic itself, at half the torque."""
     model = SAC("MlpPolicy", "Pendulum-v1", policy_kwargs=silu(), seed=0, device="cpu")
-    recorded = rollout(model, make_vec_env("Pendulum-v1"), 1, seed=0)
+    recorded = record_rollout(model, make_vec_env("Pendulum-v1"), 1, seed=0)
     (episode,) = recorded.episodes
     geometry = rollout_geometry(model, recorded)
     model.policy.double()
@@ -200,7 +200,7 @@ def test_a_vecnormalize_agent_is_measured_at_normalised_observations():
     env = VecNormalize(make_vec_env("Pendulum-v1"), training=False)
     env.obs_rms.mean, env.obs_rms.var = np.array([0.5, -0.5, 2.0]), np.array([4.0, 9.0, 16.0])
     model = TD3("MlpPolicy", env, policy_kwargs=silu(), seed=0, device="cpu")
-    geometry = rollout_geometry(model, rollout(model, env, 1, seed=0)).critic
+    geometry = rollout_geometry(model, record_rollout(model, env, 1, seed=0)).critic
     # The first state, from an environment without wrappers
     raw, _ = gym.make("Pendulum-v1").reset(seed=0)
     normalised = (raw - env.obs_rms.mean) / np.sqrt(env.obs_rms.var + env.epsilon)
@@ -281,7 +281,7 @@ def test_images_are_differentiated_through_a_shared_extractor_on_the_unit_scale(
 
 def test_ppo_has_an_actor_only():
     model = PPO("MlpPolicy", "Pendulum-v1", n_steps=8, batch_size=8, seed=0, device="cpu")
-    geometry = rollout_geometry(model, rollout(model, make_vec_env("Pendulum-v1"), 1, seed=0))
+    geometry = rollout_geometry(model, record_rollout(model, make_vec_env("Pendulum-v1"), 1, seed=0))
     assert geometry.critic is None
     assert set(geometry.summary()) == {"actor_jacobian_mean", "actor_jacobian_sup", "at_bound_rate"}
     # Scaled by hand: the network's output is a torque within ±2
@@ -319,7 +319,7 @@ def test_the_summary_counts_what_it_says(quadratic):
     """A policy at its bounds half of the time: the bound is not defined there."""
     model, H, B = quadratic
     env = make_vec_env(lambda: BoxEnv(spaces.Box(-1, 1, (5,), np.float32), spaces.Box(-1, 1, (3,), np.float32)))
-    recorded = rollout(model, env, 2, seed=0)
+    recorded = record_rollout(model, env, 2, seed=0)
     recorded.episodes[0].actions[:, 1] = 1.0
     summary = rollout_geometry(model, recorded).summary()
     assert summary["at_bound_rate"] == summary["bound_defined_rate"] == 0.5
@@ -333,4 +333,4 @@ def test_a_rollout_without_observations_is_refused(quadratic):
     model, _, _ = quadratic
     env = make_vec_env(lambda: BoxEnv(spaces.Box(-1, 1, (5,), np.float32), spaces.Box(-1, 1, (3,), np.float32)))
     with pytest.raises(ValueError, match="keep_observations"):
-        rollout_geometry(model, rollout(model, env, 1, keep_observations=False))
+        rollout_geometry(model, record_rollout(model, env, 1, keep_observations=False))

@@ -12,9 +12,9 @@ from torch import nn
 
 from sb3_pave.evaluation import report as rep
 from sb3_pave.evaluation.geometry import rollout_geometry
-from sb3_pave.evaluation.robustness import robustness
-from sb3_pave.evaluation.rollout import rollout
-from sb3_pave.evaluation.surface import surface, surface_plane
+from sb3_pave.evaluation.robustness import evaluate_robustness
+from sb3_pave.evaluation.rollout import record_rollout
+from sb3_pave.evaluation.surface import field_surface, surface_plane
 
 pytest.importorskip("rliable")
 
@@ -92,12 +92,12 @@ def measured():
     """A report with everything in it."""
     model = SAC("MlpPolicy", "Pendulum-v1", policy_kwargs={"net_arch": [8], "activation_fn": nn.SiLU}, seed=0, device="cpu")
     env = make_vec_env("Pendulum-v1")
-    plain = rollout(model, env, 2, seed=0)
+    plain = record_rollout(model, env, 2, seed=0)
     plane = surface_plane(model, plain, grid_size=4)
     report = rep.new_report("Pendulum-v1", deterministic=True, seed=0, control_rate=20.0, noise_reference=None)
-    noisy = robustness(model, env, [0.0, 0.1], n_eval_episodes=1)
+    noisy = evaluate_robustness(model, env, [0.0, 0.1], n_eval_episodes=1)
     geometry = rollout_geometry(model, plain)
-    record = rep.run_record("sac", "run_1", "sac.zip", plain, 20.0, None, noisy, geometry, plane, surface(model, plane))
+    record = rep.run_record("sac", "run_1", "sac.zip", plain, 20.0, None, noisy, geometry, plane, field_surface(model, plane))
     report["runs"].append(record)
     return report, plain, geometry
 

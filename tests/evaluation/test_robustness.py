@@ -9,8 +9,8 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecFrameStack, VecNormalize
 
-from sb3_pave.evaluation.robustness import observation_scale, robustness
-from sb3_pave.evaluation.rollout import rollout
+from sb3_pave.evaluation.robustness import evaluate_robustness, observation_scale
+from sb3_pave.evaluation.rollout import record_rollout
 
 
 class FixedEnv(gym.Env):
@@ -46,8 +46,8 @@ def sac():
 @pytest.mark.parametrize("wrap", [lambda env: env, lambda env: VecNormalize(env, training=False)])
 def test_without_noise_it_is_the_plain_evaluation_bit_for_bit(sac, wrap):
     env = wrap(make_vec_env("Pendulum-v1", n_envs=2))
-    noisy = robustness(sac, env, noise_levels=[0.0, 0.1], n_eval_episodes=2, seed=7)
-    plain = rollout(sac, env, n_eval_episodes=2, seed=7)
+    noisy = evaluate_robustness(sac, env, noise_levels=[0.0, 0.1], n_eval_episodes=2, seed=7)
+    plain = record_rollout(sac, env, n_eval_episodes=2, seed=7)
     for with_zero, without in zip(noisy[0.0].episodes, plain.episodes, strict=True):
         np.testing.assert_array_equal(with_zero.actions, without.actions)
         assert with_zero.total_reward == without.total_reward
@@ -56,7 +56,7 @@ def test_without_noise_it_is_the_plain_evaluation_bit_for_bit(sac, wrap):
 
 def test_noise_is_uniform_of_the_given_size_in_each_dimension():
     env = Monitor(FixedEnv())
-    recorded = robustness(Echo(), env, [0.1], scale=np.array([1.0, 5.0]), n_eval_episodes=20)[0.1]
+    recorded = evaluate_robustness(Echo(), env, [0.1], scale=np.array([1.0, 5.0]), n_eval_episodes=20)[0.1]
     seen = np.concatenate([episode.actions for episode in recorded.episodes])
     assert (np.abs(seen) <= [0.1, 0.5]).all()
     # A uniform variable on (-a, a) has standard deviation a / sqrt(3); 2000 samples
@@ -66,7 +66,7 @@ def test_noise_is_uniform_of_the_given_size_in_each_dimension():
 
 def test_noise_does_not_leave_the_observation_space():
     env = Monitor(FixedEnv(observation=np.array([0.95, 0.0])))
-    recorded = robustness(Echo(), env, [1.0], scale=np.array([1.0, 0.0]), n_eval_episodes=2)[1.0]
+    recorded = evaluate_robustness(Echo(), env, [1.0], scale=np.array([1.0, 0.0]), n_eval_episodes=2)[1.0]
     seen = np.concatenate([episode.actions for episode in recorded.episodes])
     assert seen[:, 0].max() == 1.0
     assert (seen[:, 1] == 0.0).all()
@@ -85,7 +85,7 @@ def test_noise_enters_before_normalisation_and_frame_stacking():
             stacked.append(observation[0].copy())
             return observation[:, :2], None
 
-    robustness(Watch(), env, [0.5], scale=np.array([0.1, 0.1]), n_eval_episodes=1)
+    evaluate_robustness(Watch(), env, [0.5], scale=np.array([0.1, 0.1]), n_eval_episodes=1)
     frames = np.array(stacked)
     np.testing.assert_array_equal(frames[1:, :2], frames[:-1, 2:])
     assert 4.0 < np.abs(frames).max() <= 5.0  # 0.5 * 0.1 / 0.01
@@ -100,7 +100,7 @@ def test_the_wrappers_are_put_back_also_after_an_error():
             raise RuntimeError("broken policy")
 
     with pytest.raises(RuntimeError, match="broken policy"):
-        robustness(Broken(), env, [0.1], scale=np.ones(2))
+        evaluate_robustness(Broken(), env, [0.1], scale=np.ones(2))
     assert env.venv is inside
 
 
@@ -109,7 +109,7 @@ def test_the_scale_is_the_standard_deviation_of_raw_observations(sac):
     env.obs_rms.mean, env.obs_rms.var = np.array([0.5, 0.0, 1.0]), np.array([4.0, 9.0, 16.0])
     scale = observation_scale(sac, env, n_eval_episodes=2, seed=1)
     # VecNormalize undone by hand; the sensors also see the reset that ends the last episode
-    episodes = rollout(sac, env, n_eval_episodes=3, seed=1).episodes
+    episodes = record_rollout(sac, env, n_eval_episodes=3, seed=1).episodes
     seen = np.concatenate([*(episode.observations for episode in episodes[:2]), episodes[2].observations[:1]])
     raw = seen * np.sqrt(env.obs_rms.var + env.epsilon) + env.obs_rms.mean
     np.testing.assert_allclose(scale, raw.std(axis=0), rtol=1e-4)
@@ -117,7 +117,7 @@ def test_the_scale_is_the_standard_deviation_of_raw_observations(sac):
 
 def test_same_seed_same_noise(sac):
     env = make_vec_env("Pendulum-v1")
-    first, second = (robustness(sac, env, [0.1], n_eval_episodes=1, seed=3)[0.1].episodes[0] for _ in range(2))
+    first, second = (evaluate_robustness(sac, env, [0.1], n_eval_episodes=1, seed=3)[0.1].episodes[0] for _ in range(2))
     np.testing.assert_array_equal(first.actions, second.actions)
 
 
@@ -132,7 +132,7 @@ def test_categories_are_left_alone_and_integers_stay_integers():
             return observation["pixels"].astype(np.float64), None
 
     env = Monitor(FixedEnv(space, observation))
-    robustness(Watch(), env, [1.0], scale={"kind": np.array(1.0), "pixels": np.full(2, 20.0)}, n_eval_episodes=1)
+    evaluate_robustness(Watch(), env, [1.0], scale={"kind": np.array(1.0), "pixels": np.full(2, 20.0)}, n_eval_episodes=1)
     assert {int(one["kind"][0]) for one in seen} == {2}
     pixels = np.concatenate([one["pixels"] for one in seen])
     assert pixels.dtype == np.uint8
@@ -149,4 +149,4 @@ def test_categories_are_left_alone_and_integers_stay_integers():
 )
 def test_bad_input_is_named(levels, scale, message):
     with pytest.raises(ValueError, match=message):
-        robustness(Echo(), Monitor(FixedEnv()), levels, scale=scale)
+        evaluate_robustness(Echo(), Monitor(FixedEnv()), levels, scale=scale)

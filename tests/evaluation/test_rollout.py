@@ -11,7 +11,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-from sb3_pave.evaluation.rollout import Episode, rollout, stack_observations
+from sb3_pave.evaluation.rollout import Episode, record_rollout, stack_observations
 from sb3_pave.evaluation.smoothness import smoothness_score
 
 
@@ -50,7 +50,7 @@ def sac():
 
 
 def test_an_episode_holds_what_was_seen_done_and_paid():
-    episodes = rollout(TenthOfObservation(), Monitor(CountingEnv()), n_eval_episodes=2).episodes
+    episodes = record_rollout(TenthOfObservation(), Monitor(CountingEnv()), n_eval_episodes=2).episodes
     assert [episode.length for episode in episodes] == [3, 4]
     np.testing.assert_array_equal(episodes[1].observations, [[0], [1], [2], [3]])
     np.testing.assert_allclose(episodes[1].actions, [[0], [0.1], [0.2], [0.3]])
@@ -60,7 +60,7 @@ def test_an_episode_holds_what_was_seen_done_and_paid():
 
 def test_episodes_of_several_environments_do_not_mix():
     """SB3 deals the episodes out to the environments; each of them counts on its own."""
-    recorded = rollout(TenthOfObservation(), make_vec_env(CountingEnv, n_envs=3), n_eval_episodes=5)
+    recorded = record_rollout(TenthOfObservation(), make_vec_env(CountingEnv, n_envs=3), n_eval_episodes=5)
     assert sorted(episode.length for episode in recorded.episodes) == [3, 3, 3, 4, 4]
     for episode in recorded.episodes:
         np.testing.assert_array_equal(episode.observations[:, 0], np.arange(episode.length))
@@ -69,7 +69,7 @@ def test_episodes_of_several_environments_do_not_mix():
 
 def test_without_a_monitor_the_vector_environment_is_believed_with_the_warning_of_sb3():
     with pytest.warns(UserWarning, match="Monitor"):
-        episodes = rollout(TenthOfObservation(), CountingEnv(), n_eval_episodes=1).episodes
+        episodes = record_rollout(TenthOfObservation(), CountingEnv(), n_eval_episodes=1).episodes
     assert episodes[0].length == 3
     assert episodes[0].total_reward == pytest.approx(0.3)
 
@@ -85,7 +85,7 @@ def test_dict_observations_are_kept_key_by_key():
         def predict(self, observation, **kwargs):
             return super().predict(observation["count"], **kwargs)
 
-    episodes = rollout(FromCount(), Monitor(DictEnv()), n_eval_episodes=2).episodes
+    episodes = record_rollout(FromCount(), Monitor(DictEnv()), n_eval_episodes=2).episodes
     np.testing.assert_array_equal(episodes[0].observations["parity"], [0, 1, 0])
     assert stack_observations(episodes)["count"][:, 0].tolist() == [0, 1, 2, 0, 1, 2, 3]
 
@@ -95,13 +95,13 @@ def test_returns_and_lengths_are_those_of_evaluate_policy(sac, n_envs):
     env = make_vec_env("Pendulum-v1", n_envs=n_envs)
     env.seed(3)
     returns, lengths = evaluate_policy(sac, env, n_eval_episodes=3, return_episode_rewards=True)
-    measured = rollout(sac, env, n_eval_episodes=3, seed=3).smoothness()
+    measured = record_rollout(sac, env, n_eval_episodes=3, seed=3).smoothness()
     np.testing.assert_array_equal(measured["return"], returns)
     np.testing.assert_array_equal(measured["length"], lengths)
 
 
 def test_actions_are_in_the_scale_of_the_environment(sac):
-    recorded = rollout(sac, Monitor(gym.make("Pendulum-v1")), n_eval_episodes=1, seed=0)
+    recorded = record_rollout(sac, Monitor(gym.make("Pendulum-v1")), n_eval_episodes=1, seed=0)
     (episode,) = recorded.episodes
     np.testing.assert_allclose(sac.predict(episode.observations, deterministic=True)[0], episode.actions, atol=1e-6)
     assert recorded.smoothness()["sm"][0] == smoothness_score(episode.actions)
@@ -112,8 +112,8 @@ def test_actions_are_in_the_scale_of_the_environment(sac):
 def test_same_seed_same_episodes_and_torch_is_left_alone(sac, deterministic):
     env = make_vec_env("Pendulum-v1")
     state = th.random.get_rng_state()
-    first, second = (rollout(sac, env, 1, deterministic=deterministic, seed=5).episodes[0] for _ in range(2))
-    other = rollout(sac, env, 1, deterministic=deterministic, seed=6).episodes[0]
+    first, second = (record_rollout(sac, env, 1, deterministic=deterministic, seed=5).episodes[0] for _ in range(2))
+    other = record_rollout(sac, env, 1, deterministic=deterministic, seed=6).episodes[0]
     np.testing.assert_array_equal(first.actions, second.actions)
     np.testing.assert_array_equal(first.observations, second.observations)
     assert not np.array_equal(first.actions, other.actions)
@@ -127,7 +127,7 @@ def test_normalised_observations_are_what_the_policy_saw_and_returns_are_raw():
         env.step(np.array([env.action_space.sample()]))
     env.training = False
     model = PPO("MlpPolicy", env, n_steps=8, batch_size=8, device="cpu", seed=0)
-    episode = rollout(model, env, n_eval_episodes=1, seed=0).episodes[0]
+    episode = record_rollout(model, env, n_eval_episodes=1, seed=0).episodes[0]
     # Pendulum's first observation with this seed, normalised by hand
     raw, _ = gym.make("Pendulum-v1").reset(seed=0)
     expected = (raw - env.obs_rms.mean) / np.sqrt(env.obs_rms.var + env.epsilon)
@@ -139,12 +139,12 @@ def test_normalised_observations_are_what_the_policy_saw_and_returns_are_raw():
 
 def test_the_callback_of_evaluate_policy_still_works(sac):
     seen = []
-    rollout(sac, make_vec_env("Pendulum-v1"), 1, callback=lambda locals_, globals_: seen.append(locals_["done"]))
+    record_rollout(sac, make_vec_env("Pendulum-v1"), 1, callback=lambda locals_, globals_: seen.append(locals_["done"]))
     assert len(seen) == 200 and seen[-1]
 
 
 def test_observations_can_be_left_out():
-    (episode,) = rollout(TenthOfObservation(), Monitor(CountingEnv()), 1, keep_observations=False).episodes
+    (episode,) = record_rollout(TenthOfObservation(), Monitor(CountingEnv()), 1, keep_observations=False).episodes
     assert isinstance(episode, Episode)
     assert episode.observations.size == 0 and len(episode.actions) == 3
 
@@ -155,4 +155,4 @@ def test_observations_can_be_left_out():
 def test_bad_input_is_refused_before_anything_runs(env_id, n_eval_episodes, message):
     env = DummyVecEnv([lambda: gym.make(env_id)])
     with pytest.raises(ValueError, match=message):
-        rollout(TenthOfObservation(), env, n_eval_episodes=n_eval_episodes)
+        record_rollout(TenthOfObservation(), env, n_eval_episodes=n_eval_episodes)

@@ -49,7 +49,7 @@ def test_sm_of_white_noise_has_the_spectrum_of_white_noise():
 
 def test_a_constant_is_perfectly_smooth():
     actions = np.full((40, 2), 0.1)
-    measures = sm.smoothness(actions, -1, 1)
+    measures = sm.smoothness_measures(actions, -1, 1)
     for name in ("sm", "sm_scaled", "sm_hz"):
         assert measures[name] == pytest.approx(0.0, abs=1e-14)
     for name in ("action_change", "continuity_cost", "second_difference", "high_frequency_share", "saturation"):
@@ -58,7 +58,7 @@ def test_a_constant_is_perfectly_smooth():
 
 
 def test_one_step_scores_zero_everywhere_but_effort():
-    measures = sm.smoothness([[0.5]], -1, 1)
+    measures = sm.smoothness_measures([[0.5]], -1, 1)
     assert measures.pop("control_effort") == 0.25
     assert set(measures.values()) == {0.0}
 
@@ -111,8 +111,8 @@ def test_the_spectrum_sums_to_the_variance(n_steps):
 
 def test_scaled_measures_do_not_depend_on_the_units():
     actions = np.random.default_rng(4).uniform(-1, 1, (60, 2))
-    plain = sm.smoothness(actions, -1, 1, control_rate=20.0)
-    large = sm.smoothness(100 * actions + 7, -93, 107, control_rate=20.0)
+    plain = sm.smoothness_measures(actions, -1, 1, control_rate=20.0)
+    large = sm.smoothness_measures(100 * actions + 7, -93, 107, control_rate=20.0)
     for name in ("sm_scaled", "sm_hz", "continuity_cost", "high_frequency_share", "saturation"):
         assert large[name] == pytest.approx(plain[name], rel=1e-9)
     assert large["sm"] == pytest.approx(100 * plain["sm"])
@@ -120,7 +120,7 @@ def test_scaled_measures_do_not_depend_on_the_units():
 
 
 def test_without_bounds_the_measures_that_need_them_are_nan():
-    measures = sm.smoothness([0.0, 1.0, 0.5], -np.inf, np.inf)
+    measures = sm.smoothness_measures([0.0, 1.0, 0.5], -np.inf, np.inf)
     assert measures["action_change"] == 0.75
     assert np.isnan([measures[name] for name in ("sm_scaled", "sm_hz", "continuity_cost", "saturation")]).all()
 

@@ -1,5 +1,7 @@
 """The surface of critics whose field is known."""
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 import torch as th
@@ -8,8 +10,8 @@ from stable_baselines3 import SAC, TD3
 from stable_baselines3.common.env_util import make_vec_env
 from torch import nn
 
-from sb3_pave.evaluation.rollout import rollout
-from sb3_pave.evaluation.surface import surface, surface_plane
+from sb3_pave.evaluation.rollout import Rollout, record_rollout
+from sb3_pave.evaluation.surface import field_surface, surface_plane
 
 
 class Cubic(nn.Module):
@@ -27,7 +29,7 @@ class Cubic(nn.Module):
 def cubic():
     model = TD3("MlpPolicy", "Pendulum-v1", policy_kwargs={"net_arch": [8]}, seed=0, device="cpu", buffer_size=10)
     model.critic.q_networks = [Cubic()]
-    return model, rollout(model, make_vec_env("Pendulum-v1"), 2, seed=0)
+    return model, record_rollout(model, make_vec_env("Pendulum-v1"), 2, seed=0)
 
 
 def test_the_plane_lies_along_the_dominant_pair_through_a_visited_state(cubic):
@@ -43,12 +45,22 @@ def test_the_plane_lies_along_the_dominant_pair_through_a_visited_state(cubic):
     np.testing.assert_allclose([plane.action_axis[0], plane.action_axis[-1]], plane.action[0] + np.array([-1.5, 1.5]))
 
 
+def test_the_reference_action_is_not_at_a_bound_if_one_is_not(cubic):
+    model, recorded = cubic
+    episode = deepcopy(recorded.episodes[0])
+    episode.actions[:] = 2.0
+    episode.actions[150] = 0.5
+    plane = surface_plane(model, Rollout([episode], recorded.action_space, True, 0))
+    np.testing.assert_array_equal(plane.observation, episode.observations[150])
+    assert plane.action == pytest.approx(0.25)
+
+
 def test_heights_are_those_of_the_formula(cubic):
     model, recorded = cubic
     plane = surface_plane(model, recorded, grid_size=7)
     # ||(0, 3, a)||, whatever the state
     expected = np.tile(np.hypot(3.0, plane.action_axis), (7, 1))
-    np.testing.assert_allclose(surface(model, plane), expected, rtol=1e-5)
+    np.testing.assert_allclose(field_surface(model, plane), expected, rtol=1e-5)
 
 
 def test_agents_that_observe_something_else_are_refused(cubic):
@@ -56,7 +68,7 @@ def test_agents_that_observe_something_else_are_refused(cubic):
     plane = surface_plane(model, recorded)
     other = SAC("MlpPolicy", "MountainCarContinuous-v0", device="cpu", buffer_size=10, policy_kwargs={"net_arch": [8]})
     with pytest.raises(ValueError, match=r"shape \(3,\)"):
-        surface(other, plane)
+        field_surface(other, plane)
     other.observation_space = spaces.Discrete(3)
     with pytest.raises(ValueError, match="vector observation"):
-        surface(other, plane)
+        field_surface(other, plane)
