@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 import pickle
 import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -122,9 +125,7 @@ def _to_onnx(graph: _PolicyGraph, observations: dict[str, NDArray], device: th.d
     """The graph, by the exporter that this version of PyTorch recommends."""
     arguments = tuple(th.as_tensor(value, device=device) for value in observations.values())
     common: dict[str, Any] = {"input_names": graph.names, "output_names": ["action"], "opset_version": _OPSET}
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        # PyTorch's exporters warn about themselves; what counts is compared afterwards
-        warnings.simplefilter("ignore")
+    with tempfile.TemporaryDirectory() as folder, _quiet():
         file = os.path.join(folder, "policy.onnx")
         if _has_dynamo_exporter():
             batch = th.export.Dim("batch", min=1)
@@ -137,6 +138,19 @@ def _to_onnx(graph: _PolicyGraph, observations: dict[str, NDArray], device: th.d
         except Exception as error:
             raise ExportError(f"PyTorch's ONNX exporter failed on this policy: {error}") from error
         return Path(file).read_bytes()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """PyTorch's exporters warn about themselves and about packages they can do without; the graph is checked afterwards."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
 
 
 def _compare(
