@@ -209,6 +209,11 @@ def host_of(algorithm: type[BaseAlgorithm]) -> type[BaseAlgorithm]:
     return next(base for base in algorithm.__mro__ if base.__module__.split(".")[0] in ("stable_baselines3", "sb3_contrib"))
 
 
+def layers_of(network: nn.Module, kind: type[nn.Module]) -> list[Any]:
+    """The network's layers of a kind; batch renormalisation may stand between them."""
+    return [layer for layer in network.modules() if isinstance(layer, kind)]
+
+
 def cases(*algorithms: type[BaseAlgorithm]) -> list[Any]:
     """Every (algorithm, scenario name) in which the algorithm's host has the feature, as pytest parameters."""
     pairs = [(a, name) for a in algorithms for name, s in SCENARIOS.items() if host_of(a) in s.hosts]

@@ -11,14 +11,23 @@ from stable_baselines3 import SAC
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
+from torch import nn
 
-from sb3_pave import PAVE_SAC, PAVE_TD3
+from sb3_pave import PAVE_SAC
 from sb3_pave.perturbation import is_perturbable, perturb
 from sb3_pave.successor import sample_with_successor
 from tests.algorithms.environments import CountingEnv
-from tests.algorithms.scenarios import HAS_N_STEPS, DroppingExtractor, NormalizedExtractor
+from tests.algorithms.scenarios import (
+    ALGORITHMS,
+    EVERY_POLICY,
+    HAS_N_STEPS,
+    DroppingExtractor,
+    NormalizedExtractor,
+    host_of,
+    layers_of,
+)
 
-both = pytest.mark.parametrize("algorithm", [PAVE_TD3, PAVE_SAC])
+every = pytest.mark.parametrize("algorithm", ALGORITHMS)
 IMAGE = spaces.Box(0, 255, (3, 8, 8), np.uint8)
 MIXED = spaces.Dict(image=IMAGE, kind=spaces.Discrete(3), vector=spaces.Box(-1, 1, (4,), np.float64))
 SMALL = {"policy_kwargs": {"net_arch": [8]}, "learning_starts": 5, "buffer_size": 40, "batch_size": 32, "seed": 0}
@@ -75,7 +84,7 @@ class OneKey(gym.ObservationWrapper):
         return {"only": observation}
 
 
-@both
+@pytest.mark.parametrize("algorithm", [a for a in ALGORITHMS if host_of(a) in EVERY_POLICY])
 def test_a_dict_with_one_key_trains_like_the_flat_environment(algorithm):
     flat = algorithm("MlpPolicy", "Pendulum-v1", **SMALL).learn(60)
     one_key = algorithm("MultiInputPolicy", OneKey(gym.make("Pendulum-v1")), **SMALL).learn(60)
@@ -118,7 +127,7 @@ def test_with_n_step_returns_the_successor_is_still_one_step_away(n_envs):
 
 
 @pytest.mark.skipif(not HAS_N_STEPS, reason="this SB3 has no n-step returns")
-@both
+@every
 def test_an_n_step_buffer_that_cannot_repeat_its_draw_is_refused(algorithm):
     class Forgetful(ReplayBuffer):
         n_steps = 3
@@ -158,7 +167,7 @@ def test_noise_is_added_to_what_vec_normalize_gives():
     assert th.isfinite(field.grad_noisy).all()
 
 
-@both
+@every
 def test_the_field_neither_moves_running_statistics_nor_sees_dropout(algorithm):
     for extractor in (NormalizedExtractor, DroppingExtractor):
         model = algorithm(
@@ -177,7 +186,7 @@ def test_the_field_neither_moves_running_statistics_nor_sees_dropout(algorithm):
         assert all(module.training for module in model.critic.modules())
 
 
-@both
+@every
 def test_running_statistics_move_as_in_the_host(algorithm):
     def first_update(**weights):
         policy_kwargs = {"net_arch": [8], "features_extractor_class": NormalizedExtractor}
@@ -190,7 +199,7 @@ def test_running_statistics_move_as_in_the_host(algorithm):
     assert th.equal(ours.running_mean, plain.running_mean) and th.equal(ours.running_var, plain.running_var)
 
 
-@both
+@every
 def test_each_weight_scales_its_own_gradient(algorithm):
     model = algorithm("MlpPolicy", "Pendulum-v1", **SMALL).learn(30)
     model.policy.set_training_mode(False)
@@ -203,7 +212,7 @@ def test_each_weight_scales_its_own_gradient(algorithm):
         field = model._gradient_field(replay_data, successor)
         log = type("Ignore", (), {"add": lambda self, **_: None})()
         loss = model._critic_loss(th.zeros(()), field, successor, log)
-        weights = [network[0].weight for network in model.critic.q_networks]
+        weights = [layers_of(network, nn.Linear)[0].weight for network in model.critic.q_networks]
         return th.cat([grad.flatten() for grad in th.autograd.grad(loss, weights)])
 
     single = {name: critic_gradient(**{name: 1.0}) for name in ("vfc_coef", "curv_coef", "mpr_coef")}

@@ -12,7 +12,7 @@ import torch as th
 from stable_baselines3.common.env_util import make_vec_env
 from torch import nn
 
-from tests.algorithms.scenarios import ALGORITHMS, host_of
+from tests.algorithms.scenarios import ALGORITHMS, host_of, layers_of
 
 pairs = pytest.mark.parametrize(("algorithm", "host"), [(algorithm, host_of(algorithm)) for algorithm in ALGORITHMS])
 SMALL = {"learning_starts": 10, "buffer_size": 300, "batch_size": 8, "seed": 0}
@@ -21,10 +21,6 @@ OBSERVATIONS = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
 
 def small(algorithm, **kwargs):
     return algorithm("MlpPolicy", "Pendulum-v1", **{"policy_kwargs": {"net_arch": [16]}, **SMALL, **kwargs})
-
-
-def has_activation(model, kind):
-    return any(isinstance(layer, kind) for layer in model.critic.q_networks[0])
 
 
 @pairs
@@ -73,7 +69,7 @@ def test_a_plain_relu_agent_keeps_its_activation_with_a_warning(algorithm, host,
     plain.save(tmp_path / "plain.zip")
     with pytest.warns(UserWarning, match="piecewise linear"):
         model = algorithm.load(tmp_path / "plain.zip", env=plain.get_env())
-    assert has_activation(model, nn.ReLU)
+    assert layers_of(model.critic, nn.ReLU)
     model.learn(40)
 
 
@@ -91,7 +87,7 @@ def test_load_accepts_the_policy_arguments_that_the_user_gave(algorithm, host, t
     given = {"net_arch": [16]}
     small(algorithm, policy_kwargs=given).save(tmp_path / "model.zip")
     loaded = algorithm.load(tmp_path / "model.zip", policy_kwargs={"net_arch": [16]})
-    assert has_activation(loaded, nn.SiLU)
+    assert layers_of(loaded.critic, nn.SiLU)
     with pytest.raises(ValueError, match="do not equal the stored policy kwargs"):
         algorithm.load(tmp_path / "model.zip", policy_kwargs={"net_arch": [17]})
     with pytest.raises(ValueError, match="do not equal the stored policy kwargs"):
