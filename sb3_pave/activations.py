@@ -29,16 +29,18 @@ _Rule = Callable[[nn.Module, th.Tensor, slice, slice], Derivatives]
 
 
 def _silu(_: nn.Module, z: th.Tensor, rows2: slice, rows3: slice) -> Derivatives:
+    # In place where it can be: fresh memory costs more than the arithmetic
     s = th.sigmoid(z)
-    value, tail = z * s, 1 - s
+    value, tail = z.mul_(s), 1 - s
     first = th.addcmul(s, value, tail)
     # φ'' = (1 - s) w, and s' = s (1 - s)
     w = (s[rows2] + first[rows2]).addcmul_(s[rows2], value[rows2], value=-1)
-    second = w * tail[rows2]
-    s_slope = s[rows3] * tail[rows3]
-    w_slope = s_slope - s[rows3] * first[rows3] - s_slope * value[rows3] + second[: len(s_slope)]
-    third = (tail[rows3] * w_slope).addcmul_(s_slope, w[: len(s_slope)], value=-1)
-    return Derivatives(value, first, second, third)
+    s3, tail3 = s[rows3], tail[rows3]
+    n = len(s3)
+    s_slope = s3 * tail3
+    w_slope = (tail3 * w[:n]).addcmul_(s_slope, value[rows3], value=-1).addcmul_(s3, first[rows3], value=-1).add_(s_slope)
+    third = w_slope.mul_(tail3).addcmul_(s_slope, w[:n], value=-1)
+    return Derivatives(value, first, w.mul_(tail[rows2]), third)
 
 
 def _tanh(_: nn.Module, z: th.Tensor, rows2: slice, rows3: slice) -> Derivatives:
@@ -142,7 +144,7 @@ def derivatives(activation: nn.Module, z: th.Tensor, rows2: slice, rows3: slice)
     Value and derivatives of an activation whose type is in ``ACTIVATIONS``.
 
     :param activation: the module
-    :param z: pre-activations, shape (rows, width)
+    :param z: pre-activations, shape (rows, width); may be overwritten
     :param rows2: rows of the second derivative
     :param rows3: rows of the third derivative, the first of ``rows2``
     """

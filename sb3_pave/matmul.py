@@ -35,12 +35,33 @@ def affine(x: th.Tensor, weight: th.Tensor, bias: th.Tensor | None) -> th.Tensor
     :param bias: ``b``, shape (outputs,) or None
     """
     if _is_onednns(x, weight):
-        return _ONEDNN_LINEAR(x, weight, bias, "none", [], "")
+        return _linear(x, weight, bias)
     return x @ weight.T if bias is None else th.addmm(bias, x, weight.T)
 
 
 def _product(a: th.Tensor, b: th.Tensor) -> th.Tensor:
-    return _ONEDNN_LINEAR(a, b.T, None, "none", [], "") if _is_onednns(a, b) else a @ b
+    return _linear(a, b.T, None) if _is_onednns(a, b) else a @ b
+
+
+def _linear(x: th.Tensor, weight: th.Tensor, bias: th.Tensor | None) -> th.Tensor:
+    if th.compiler.is_compiling():
+        return th.ops.sb3_pave.linear(x, weight, bias)
+    return _ONEDNN_LINEAR(x, weight, bias, "none", [], "")
+
+
+# PyTorch's compiler takes oneDNN's operator with constant weights only; under a name of our own it leaves it alone
+_LIBRARY = th.library.Library("sb3_pave", "DEF")
+_LIBRARY.define("linear(Tensor x, Tensor weight, Tensor? bias) -> Tensor")
+
+
+@th.library.impl(_LIBRARY, "linear", "CPU")
+def _linear_on_cpu(x: th.Tensor, weight: th.Tensor, bias: th.Tensor | None) -> th.Tensor:
+    return _ONEDNN_LINEAR(x, weight, bias, "none", [], "")
+
+
+@th.library.register_fake("sb3_pave::linear", lib=_LIBRARY)
+def _linear_shape(x: th.Tensor, weight: th.Tensor, bias: th.Tensor | None) -> th.Tensor:
+    return x.new_empty(x.shape[0], weight.shape[0])
 
 
 def _is_onednns(a: th.Tensor, b: th.Tensor) -> bool:

@@ -226,12 +226,10 @@ def _field_backward(
         error_bar = product(slope_bar, into[i].T)
         slope_bar = error_bar * layer.first[field_from:]
         if bars.slope[i] is not None:
-            slope_bar[: len(bars.slope[i])] += bars.slope[i]
+            slope_bar = _add_to_first_rows(slope_bar, bars.slope[i])
         if layer.second is not None:
             z_bar = error_bar.mul_(layer.slope).mul_(layer.second)
-            if bars.z[i] is not None:
-                z_bar[: len(bars.z[i])] += bars.z[i]
-            bars.z[i] = z_bar
+            bars.z[i] = z_bar if bars.z[i] is None else _add_to_first_rows(z_bar, bars.z[i])
     outputs = len(into[-1])
     _accumulate(bars.into, -1, (slope_bar.sum(dim=0) / outputs).expand(outputs, -1))
 
@@ -244,8 +242,15 @@ def _of_all_rows(z_bar: th.Tensor | None, hidden_bar: th.Tensor, first: th.Tenso
     """The sum of ``z_bar``, of the rows from ``field_from`` on, and ``hidden_bar ∘ φ'(z)``, of the first rows."""
     n_rows = len(hidden_bar)
     if z_bar is None:
-        return hidden_bar * first[:n_rows]
+        return hidden_bar.mul_(first[:n_rows])
     if field_from > 0:
         z_bar = th.cat([z_bar.new_zeros(field_from, z_bar.shape[1]), z_bar])
-    z_bar[:n_rows].addcmul_(hidden_bar, first[:n_rows])
-    return z_bar
+    return _add_to_first_rows(z_bar, hidden_bar.mul_(first[:n_rows]))
+
+
+def _add_to_first_rows(matrix: th.Tensor, rows: th.Tensor) -> th.Tensor:
+    if th.compiler.is_compiling():
+        # It makes slow loops of an update of some rows
+        return matrix + F.pad(rows, (0, 0, 0, len(matrix) - len(rows)))
+    matrix[: len(rows)] += rows
+    return matrix
