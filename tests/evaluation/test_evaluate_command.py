@@ -5,19 +5,19 @@ import json
 import gymnasium as gym
 import numpy as np
 import pytest
-import yaml
 from stable_baselines3 import DDPG, PPO, SAC, TD3
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import nn
 
-pytest.importorskip("rl_zoo3")
-pytest.importorskip("rliable")
-
 from sb3_pave.evaluation.agents import AgentError, algorithm_name, find_runs, from_zip
 from sb3_pave.evaluation.evaluate_command import main
 from sb3_pave.evaluation.rollout import record_rollout
+
+pytest.importorskip("rl_zoo3")
+pytest.importorskip("rliable")
+yaml = pytest.importorskip("yaml")
 
 FAST = ["--env", "Pendulum-v1", "-n", "1", "--device", "cpu", "--no-progress"]
 
