@@ -12,12 +12,16 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from sb3_pave import PAVE_SAC
 
 
-def main(timesteps: int = 6_000) -> None:
+def main(timesteps: int = 16_000) -> None:
     model = PAVE_SAC(
         "MlpPolicy",
         "Pendulum-v1",
         learning_rate=1e-3,
+        learning_starts=min(10_000, timesteps // 2),
+        train_freq=50,
+        gradient_steps=50,
         batch_size=100,
+        ent_coef=0.2,
         vfc_coef=0.005,  # the paper's weights for this environment
         curv_coef=0.5,
         seed=0,
