@@ -1,8 +1,9 @@
 """The action-gradient field ``∇_a Q`` of any SB3 critic, at the points that the PAVE terms compare."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch as th
@@ -11,8 +12,8 @@ from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtr
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 
+from sb3_pave.batches import select
 from sb3_pave.mlp_field import is_mlp, mlp_field
-from sb3_pave.rows import select
 
 # These compute the same in training and evaluation mode, so that one forward pass serves the TD term and the field
 _MODE_FREE_EXTRACTORS = (FlattenExtractor, CombinedExtractor, NatureCNN)
@@ -48,6 +49,7 @@ def gradient_field(
     next_observations: PyTorchObs | None = None,
     direction: th.Tensor | None = None,
     rows: th.Tensor | None = None,
+    mlp_field: Callable[..., Any] = mlp_field,
 ) -> GradientField:
     """
     Evaluate the field at ``(s, a)``, and at ``(s + ε, a)`` and ``(s', a)`` where asked for, with its graph.
@@ -65,12 +67,13 @@ def gradient_field(
     :param direction: ``v`` of the projected curvature, shape (batch, action_dim)
     :param rows: indices of the transitions to evaluate the field at, which the noisy and the next observations and the
         directions are then given for, in this order; None: the whole batch
+    :param mlp_field: the closed form for one network, ``mlp_field`` or a compiled one
     :raises RuntimeError: if the critic has no second-order graph (passed through ``torch.compile``, detached, ...)
     """
     refuse_compiled(critic)
     displaced = {"grad_noisy": noisy_observations, "grad_next": next_observations}
     given = {name: point for name, point in displaced.items() if point is not None}
-    evaluate = _closed_form if has_closed_form(critic) else _autograd
+    evaluate = partial(_closed_form, mlp_field) if has_closed_form(critic) else _autograd
     (grad, *grads), curvature, q_values = evaluate(critic, observations, actions, list(given.values()), direction, rows)
     by_point = dict(zip(given, grads, strict=True))
     return GradientField(grad, by_point.get("grad_noisy"), by_point.get("grad_next"), curvature, q_values, rows)
@@ -106,6 +109,7 @@ _Fields = tuple[list[th.Tensor], th.Tensor | None, tuple[th.Tensor, ...] | None]
 
 
 def _closed_form(
+    mlp_field: Callable[..., Any],
     critic: Any,
     observations: PyTorchObs,
     actions: th.Tensor,

@@ -16,10 +16,13 @@ from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.type_aliases import MaybeCallback, ReplayBufferSamples
 from torch import nn
 
+from sb3_pave.batches import select
+from sb3_pave.compiled import compiled_mlp_field
 from sb3_pave.field import GradientField, gradient_field, refuse_compiled
+from sb3_pave.graphs import CudaCapture, GraphedUpdate, fixed_numbers, without_capture
 from sb3_pave.losses import PaveLosses, pave_losses
+from sb3_pave.mlp_field import mlp_field
 from sb3_pave.perturbation import is_perturbable, perturb
-from sb3_pave.rows import select
 from sb3_pave.successor import Successor, sample_with_successor
 from sb3_pave.update_log import UpdateLog
 
@@ -43,6 +46,8 @@ class Pave(OffPolicyAlgorithm):
     :param curv_delta: ``δ``, curvature below which Curv vanishes, in units of Q per squared (scaled) action
     :param pave_batch_size: the three terms are means over this many transitions of each batch, drawn at random: the loss
         stays unbiased, at a lower price and a higher variance; None: over the whole batch
+    :param compile: evaluate the field of MLP critics through ``torch.compile`` (seconds to a minute, once)
+    :param cuda_graph: on a CUDA device, record the update as CUDA graphs and replay them
     :param kwargs: the host's keyword arguments; without an ``activation_fn`` in ``policy_kwargs`` it is SiLU,
         since the critic must be twice differentiable
     :raises ValueError: if a hyperparameter is negative or not finite, if there is no observation that MPR could perturb,
@@ -57,6 +62,8 @@ class Pave(OffPolicyAlgorithm):
     critic: Any
     replay_buffer: Any
 
+    _graphs: GraphedUpdate | None = None
+
     def __init__(
         self,
         *args: Any,
@@ -66,6 +73,8 @@ class Pave(OffPolicyAlgorithm):
         mpr_sigma: float = 0.01,
         curv_delta: float = 1.0,
         pave_batch_size: int | None = None,
+        compile: bool = False,
+        cuda_graph: bool = False,
         **kwargs: Any,
     ):
         # Before the host's constructor, which calls _setup_model
@@ -75,6 +84,8 @@ class Pave(OffPolicyAlgorithm):
         self.mpr_sigma = mpr_sigma
         self.curv_delta = curv_delta
         self.pave_batch_size = pave_batch_size
+        self.compile = compile
+        self.cuda_graph = cuda_graph
         self._is_new = True
         if kwargs.get("policy_kwargs") is not None:
             # Hosts write into it; the user's stays as it is
@@ -97,6 +108,7 @@ class Pave(OffPolicyAlgorithm):
         self._check_hyperparameters()
         if getattr(self, "_is_new", False):
             self.policy_kwargs = {**_default_activation(self.policy_class), **self.policy_kwargs}
+        self._graphs = None
         super()._setup_model()
         self._warn_of_flat_fields()
 
@@ -166,10 +178,18 @@ class Pave(OffPolicyAlgorithm):
         self.policy.set_training_mode(True)
         self._update_learning_rate(self._optimizers())
         log = UpdateLog()
+        graphs = self._prepare_graphs()
         for gradient_step in range(gradient_steps):
-            replay_data, successor = self._sample(batch_size)
-            self._n_updates += 1
-            self._gradient_step(replay_data, successor, gradient_step, log)
+            if graphs is None:
+                replay_data, successor = self._sample(batch_size)
+                self._n_updates += 1
+                self._gradient_step(replay_data, successor, gradient_step, log)
+            else:
+                with graphs.sampling_from(self.replay_buffer):
+                    batch = self._sample(batch_size)
+                self._n_updates += 1
+                step = partial(self._gradient_step, gradient_step=gradient_step)
+                graphs.run(step, batch, self._kind_of_update(gradient_step), log)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         self._write_log(log)
 
@@ -192,6 +212,34 @@ class Pave(OffPolicyAlgorithm):
             return sample_with_successor(self.replay_buffer, draw)
         replay_data = draw()
         return replay_data, Successor(replay_data.next_observations, None)
+
+    def _prepare_graphs(self) -> GraphedUpdate | None:
+        """What records and replays the updates of this ``train()`` call; None: nothing does."""
+        if not self.cuda_graph:
+            return None
+        if self._graphs is None:
+            self._graphs = GraphedUpdate(CudaCapture(self.device))
+        tensors = [*self.policy.state_dict(keep_vars=True).values(), *self._ent_coef_tensors()]
+        return self._graphs if self._graphs.prepare(self._optimizers(), tensors, fixed_numbers(self)) else None
+
+    def _ent_coef_tensors(self) -> list[th.Tensor]:
+        named = (getattr(self, name, None) for name in ("log_ent_coef", "ent_coef_tensor"))
+        return [tensor for tensor in named if isinstance(tensor, th.Tensor)]
+
+    def _kind_of_update(self, gradient_step: int) -> tuple[bool, bool]:
+        """Which branches the host's update takes: whether it updates the actor, and the targets."""
+        delayed = self._n_updates % getattr(self, "policy_delay", 1) == 0
+        return delayed, gradient_step % getattr(self, "target_update_interval", 1) == 0
+
+    def get_parameters(self) -> dict[str, dict]:
+        """As the host's; optimizers as they are without CUDA graphs, so that a saved agent can be loaded anywhere."""
+        parameters = super().get_parameters()
+        if self._graphs is None:
+            return parameters
+        return {name: without_capture(state) if name.endswith("optimizer") else state for name, state in parameters.items()}
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "_graphs"]
 
     def _optimizers(self) -> list[th.optim.Optimizer]:
         optimizers = [self.actor.optimizer, self.critic.optimizer]
@@ -224,6 +272,7 @@ class Pave(OffPolicyAlgorithm):
             next_observations=next_observations if self.vfc_coef > 0 else None,
             direction=direction,
             rows=rows,
+            mlp_field=compiled_mlp_field(self.device) if self.compile else mlp_field,
         )
 
     def _current_q_values(self, replay_data: ReplayBufferSamples, field: GradientField | None) -> Any:
@@ -266,6 +315,13 @@ class Pave(OffPolicyAlgorithm):
                 raise ValueError(f"{name} must be a number, not the text {value!r} (in YAML, write 1.0e-2 rather than 1e-2).")
             if not math.isfinite(value) or value < 0:
                 raise ValueError(f"{name} must be finite and not negative, not {value}. A weight of 0 switches its term off.")
+        for name in ("compile", "cuda_graph"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} must be True or False, not {getattr(self, name)!r}.")
+        if self.cuda_graph and type(self).train is not Pave.train:
+            raise ValueError(
+                f"cuda_graph=True records the update that PAVE itself does, but {type(self).__name__} has a train() of its own."
+            )
         rows = self.pave_batch_size
         if rows is not None and (isinstance(rows, bool) or not isinstance(rows, (int, np.integer)) or rows < 1):
             raise ValueError(f"pave_batch_size must be a positive number of transitions, or None for all, not {rows!r}.")

@@ -15,6 +15,12 @@ class UpdateLog:
         for tag, scalar in scalars.items():
             self._values.setdefault(tag, []).append(scalar.detach().reshape(()))
 
+    def stacked(self) -> tuple[tuple[str, ...], th.Tensor]:
+        """
+        :return: the tags of one gradient step, and their values in one tensor
+        """
+        return tuple(self._values), th.stack([values[-1].float() for values in self._values.values()])
+
     def read(self) -> dict[str, np.ndarray]:
         """
         :return: each tag's values, one per gradient step in which it was added
