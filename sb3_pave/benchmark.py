@@ -82,7 +82,19 @@ def default_variants(workload: Workload) -> list[Variant]:
         Variant("autograd", closed_form=False),
         Variant("pave"),
         Variant("pave, fused Adam", kwargs=fused),
+        Variant("compiled", kwargs={"compile": True}),
         Variant("quarter batch", kwargs=quarter),
+        Variant("quarter batch, compiled", kwargs={**quarter, "compile": True}),
+        *_on_cuda(workload),
+    ]
+
+
+def _on_cuda(workload: Workload) -> list[Variant]:
+    if th.device(workload.device).type != "cuda":
+        return []
+    return [
+        Variant("graphs", kwargs={"cuda_graph": True}),
+        Variant("graphs, compiled", kwargs={"cuda_graph": True, "compile": True}),
     ]
 
 

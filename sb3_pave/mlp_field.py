@@ -137,8 +137,10 @@ class _MlpField(th.autograd.Function):
         return values, gradient, curvature
 
     @staticmethod
-    @th.autograd.function.once_differentiable
     def backward(ctx: Any, values_bar: th.Tensor, gradient_bar: th.Tensor, curvature_bar: th.Tensor | None) -> tuple[Any, ...]:
+        if th.is_grad_enabled() and not th.compiler.is_compiling():
+            # create_graph=True: the result would pass for a constant
+            raise RuntimeError("The closed form of the gradient field can be differentiated once, not twice.")
         last, first_weight, *rest = ctx.saved_tensors
         into, per_layer = rest[: ctx.n_layers + 1], rest[ctx.n_layers + 1 :]
         width = len(_Layer._fields)

@@ -319,9 +319,7 @@ class Pave(OffPolicyAlgorithm):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} must be True or False, not {getattr(self, name)!r}.")
         if self.cuda_graph and type(self).train is not Pave.train:
-            raise ValueError(
-                f"cuda_graph=True records the update that PAVE itself does, but {type(self).__name__} has a train() of its own."
-            )
+            raise ValueError(f"cuda_graph=True records PAVE's own update, but {type(self).__name__} has a train() of its own.")
         rows = self.pave_batch_size
         if rows is not None and (isinstance(rows, bool) or not isinstance(rows, (int, np.integer)) or rows < 1):
             raise ValueError(f"pave_batch_size must be a positive number of transitions, or None for all, not {rows!r}.")
