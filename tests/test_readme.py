@@ -9,28 +9,26 @@ from pathlib import Path
 
 import pytest
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 STEPS = 300
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
-
-
-def commands() -> list[str]:
-    lines = [line.split("  #")[0].strip() for block in blocks("bash") for line in block.replace("\\\n", " ").splitlines()]
-    return [line for line in lines if line.startswith(("sb3-pave ", "python "))]
-
-
-def run(arguments: list[str], folder: Path) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
-    done = subprocess.run(arguments, cwd=folder, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, f"{shlex.join(arguments)}\n{done.stdout}\n{done.stderr}"
+def programs() -> list[list[str]]:
+    """The command lines of every bash block and the program of every Python block, in README's order."""
+    found: list[list[str]] = []
+    for language, block in re.findall(r"^```(bash|python)\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL):
+        if language == "python":
+            found.append([sys.executable, "-c", re.sub(r"total_timesteps=[\d_]+", f"total_timesteps={STEPS}", block)])
+        else:
+            lines = [line.split("  #")[0].strip() for line in block.replace("\\\n", " ").splitlines()]
+            found += [shortened(line) for line in lines if line.startswith(("sb3-pave ", "python "))]
+    return found
 
 
 def shortened(command: str) -> list[str]:
     """The command with fewer steps, so that learning starts in them and there are finished episodes."""
-    program, *arguments = shlex.split(re.sub(r"(-n|-n-timesteps) \d+", f"\\1 {STEPS}", command))
+    program, *arguments = shlex.split(re.sub(r"(?<= )-n \d+", f"-n {STEPS}", command))
     if "train" in command:
         if "-params" not in arguments:
             arguments += ["-params"]
@@ -39,24 +37,21 @@ def shortened(command: str) -> list[str]:
     return [sys.executable, *(["-m", "sb3_pave"] if program == "sb3-pave" else []), *arguments]
 
 
-def test_every_command_runs(tmp_path):
-    pytest.importorskip("rl_zoo3")
-    assert len(commands()) >= 5
-    for command in commands():
-        run(shortened(command), tmp_path)
-
-
-@pytest.mark.parametrize("program", blocks("python"), ids=lambda program: program.strip().splitlines()[-1][:30])
-def test_every_program_runs(program, tmp_path):
-    short, n_lengths = re.subn(r"total_timesteps=[\d_]+", f"total_timesteps={STEPS}", program)
-    assert n_lengths > 0 or "total_timesteps" not in program
-    run([sys.executable, "-c", short], tmp_path)
+def test_every_command_and_program_runs(tmp_path):
+    """One after the other in one folder, since the later ones use what the earlier ones made."""
+    for package in ("rl_zoo3", "rliable", "onnxruntime"):
+        pytest.importorskip(package)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
+    assert len(programs()) > 15
+    for program in programs():
+        done = subprocess.run(program, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, f"{shlex.join(program)}\n{done.stdout}\n{done.stderr}"
 
 
 def test_files_that_it_names_exist():
-    root = Path(__file__).parent.parent
     targets = [target for target in re.findall(r"\]\(([^)#]+)\)", README) if not target.startswith("http")]
-    assert targets and all((root / target).exists() for target in targets)
+    assert targets and all((ROOT / target).exists() for target in targets)
 
 
 def test_the_table_of_signals_is_complete():
