@@ -125,3 +125,8 @@ def test_what_crossq_does_not_have_is_refused_as_by_crossq(policy):
     for algorithm in (CrossQ, PAVE_CrossQ):
         with pytest.raises(ValueError, match="MultiInputPolicy"):
             algorithm("MlpPolicy", env)
+
+
+def test_an_update_that_changes_after_the_warmup_is_not_recorded():
+    with pytest.raises(ValueError, match="cuda_graph=True can't record CrossQ's update"):
+        PAVE_CrossQ("MlpPolicy", "Pendulum-v1", cuda_graph=True)
