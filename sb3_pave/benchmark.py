@@ -7,8 +7,9 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import gymnasium as gym
@@ -364,8 +365,8 @@ def _peak_memory_mb(workload: Workload, variant: Variant, progress: Callable[[st
     if sys.platform == "win32":
         return None
     # The peak of a process never falls again: each variant gets its own
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_train_and_read_peak, (replace(workload, threads=1), variant))
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_train_and_read_peak, workload, variant).result()
 
 
 def _train_and_read_peak(workload: Workload, variant: Variant, updates: int = 20) -> float:
@@ -376,10 +377,18 @@ def _train_and_read_peak(workload: Workload, variant: Variant, updates: int = 20
     model.train(gradient_steps=updates, batch_size=workload.batch_size)
     if on_cuda:
         return th.cuda.max_memory_allocated() / 2**20
-    import resource  # not on Windows
+    return _peak_resident_mb()
 
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+def _peak_resident_mb() -> float:
+    try:
+        # On Linux getrusage() gives the parent's peak where that was higher
+        with open("/proc/self/status") as status:
+            return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 2**10
+    except (OSError, StopIteration):
+        import resource  # not on Windows
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def _floor_ms(model: Any, workload: Workload, variant: Variant, gflops: float) -> float | None:
