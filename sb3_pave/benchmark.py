@@ -22,7 +22,8 @@ from torch import nn
 
 import sb3_pave
 from sb3_pave.flops import gradient_step_flops
-from sb3_pave.pave import Pave
+from sb3_pave.matmul import product
+from sb3_pave.mixin import Pave
 
 _TRANSITIONS = 2000  # in the replay buffer that the batches are drawn from
 
@@ -370,11 +371,12 @@ def _peak_memory_mb(workload: Workload, variant: Variant, progress: Callable[[st
 
 
 def _train_and_read_peak(workload: Workload, variant: Variant, updates: int = 20) -> float:
-    model: Any = make_model(workload, variant)
-    on_cuda = model.device.type == "cuda"
-    if on_cuda:
-        th.cuda.reset_peak_memory_stats()
-    model.train(gradient_steps=updates, batch_size=workload.batch_size)
+    with _threads(workload.threads):
+        model: Any = make_model(workload, variant)
+        on_cuda = model.device.type == "cuda"
+        if on_cuda:
+            th.cuda.reset_peak_memory_stats()
+        model.train(gradient_steps=updates, batch_size=workload.batch_size)
     if on_cuda:
         return th.cuda.max_memory_allocated() / 2**20
     return _peak_resident_mb()
@@ -398,14 +400,14 @@ def _floor_ms(model: Any, workload: Workload, variant: Variant, gflops: float) -
 
 
 def _matmul_gflops(model: Any, workload: Workload, repetitions: int = 50) -> float:
-    """Rate of a hidden layer's product on a batch, the median of several."""
+    """Rate of a hidden layer's product on a batch, by the fastest library that a variant uses; the median of several."""
     shapes = [layer.weight for layer in model.critic.modules() if isinstance(layer, nn.Linear)]
     weight = max(shapes, key=lambda weight: weight.numel()).detach()
     rows = th.randn(3 * workload.batch_size, weight.shape[1], device=weight.device)
     seconds = []
     for _ in range(repetitions):
         begin = time.perf_counter()
-        rows @ weight.T
+        product(rows, weight.T)
         if weight.is_cuda:
             th.cuda.synchronize()
         seconds.append(time.perf_counter() - begin)
