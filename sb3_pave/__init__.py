@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from sb3_pave import algorithms
 from sb3_pave.algorithms import PAVE_DDPG, PAVE_SAC, PAVE_TD3
-from sb3_pave.factory import paved
+from sb3_pave.factory import pave
 
 if TYPE_CHECKING:
     from sb3_pave.algorithms import PAVE_TQC as PAVE_TQC
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = ["PAVE_DDPG", "PAVE_SAC", "PAVE_TD3", "__version__", "paved"]
+__all__ = ["PAVE_DDPG", "PAVE_SAC", "PAVE_TD3", "__version__", "pave"]
 
 
 def __getattr__(name: str) -> Any:

@@ -8,14 +8,14 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from sb3_pave import algorithms
 from sb3_pave.algorithms.own_train import PaveOwnTrain
-from sb3_pave.pave import Pave
+from sb3_pave.mixin import Pave
 
 Host = TypeVar("Host", bound=OffPolicyAlgorithm)
 
 
-def paved(host: type[Host]) -> type[Host]:
+def pave(host: type[Host]) -> type[Host]:
     """
-    The given algorithm with PAVE: ``paved(MySAC)("MlpPolicy", env, my_argument=..., curv_coef=0.01)``.
+    The given algorithm with PAVE: ``pave(MySAC)("MlpPolicy", env, my_argument=..., curv_coef=0.01)``.
 
     A subclass of it, which takes its arguments and those of ``Pave``. Where the host inherits ``train()`` from SB3, this is
     ``class PAVE_MySAC(PAVE_SAC, MySAC)``. Where it has its own, that runs as it is and PAVE joins each step of the critic's
@@ -26,13 +26,13 @@ def paved(host: type[Host]) -> type[Host]:
     :raises TypeError: if the host has no critic ``Q(s, a)`` whose gradient an actor climbs, or if it uses names that PAVE
         needs for itself
     """
-    return cast(type[Host], _paved(host))
+    return cast(type[Host], _cached_pave(host))
 
 
 @cache
-def _paved(host: type[OffPolicyAlgorithm]) -> type[OffPolicyAlgorithm]:
+def _cached_pave(host: type[OffPolicyAlgorithm]) -> type[OffPolicyAlgorithm]:
     if not isinstance(host, type):
-        raise TypeError(f"paved() takes a class, such as SAC or a subclass of it, not {host!r}.")
+        raise TypeError(f"pave() takes a class, such as SAC or a subclass of it, not {host!r}.")
     if not issubclass(host, OffPolicyAlgorithm) or issubclass(host, DQN):
         raise TypeError(
             f"{host.__name__} has no actor that climbs the gradient of a critic Q(s, a), which is what PAVE steadies. Use "

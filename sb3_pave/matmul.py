@@ -4,10 +4,24 @@ from typing import Any
 
 import torch as th
 
+
 # On processors with AVX-512 that are not Intel's, MKL (behind ``@`` on x86) leaves half of their width unused; oneDNN,
 # which PyTorch's own compiler uses as well, does not. Both compute in float32.
-_AVX512 = th.backends.cpu.get_cpu_capability().startswith("AVX512") and th.backends.mkldnn.is_available()
-_ONEDNN_LINEAR: Any = getattr(getattr(th.ops, "mkldnn", None), "_linear_pointwise", None) if _AVX512 else None
+# The operator is PyTorch's internal one: where it is missing or differs, ``@`` serves.
+def _find_onednns_linear() -> Any:
+    avx512 = th.backends.cpu.get_cpu_capability().startswith("AVX512") and th.backends.mkldnn.is_available()
+    operator = getattr(getattr(th.ops, "mkldnn", None), "_linear_pointwise", None)
+    # Before PyTorch 2.4 there is no register_fake, through which the compiler learns the operator's shape
+    if not avx512 or operator is None or not hasattr(th.library, "register_fake"):
+        return None
+    try:
+        operator(th.ones(2, 2), th.ones(2, 2), None, "none", [], "")
+    except (RuntimeError, TypeError):
+        return None
+    return operator
+
+
+_ONEDNN_LINEAR: Any = _find_onednns_linear()
 
 _SMALL = 16  # a dimension below which oneDNN's preparations cost more than it gains
 _THIN = 64  # columns of a result that is better computed lying down
@@ -49,19 +63,20 @@ def _linear(x: th.Tensor, weight: th.Tensor, bias: th.Tensor | None) -> th.Tenso
     return _ONEDNN_LINEAR(x, weight, bias, "none", [], "")
 
 
-# PyTorch's compiler takes oneDNN's operator with constant weights only; under a name of our own it leaves it alone
-_LIBRARY = th.library.Library("sb3_pave", "DEF")
-_LIBRARY.define("linear(Tensor x, Tensor weight, Tensor? bias) -> Tensor")
-
-
-@th.library.impl(_LIBRARY, "linear", "CPU")
 def _linear_on_cpu(x: th.Tensor, weight: th.Tensor, bias: th.Tensor | None) -> th.Tensor:
     return _ONEDNN_LINEAR(x, weight, bias, "none", [], "")
 
 
-@th.library.register_fake("sb3_pave::linear", lib=_LIBRARY)
 def _linear_shape(x: th.Tensor, weight: th.Tensor, bias: th.Tensor | None) -> th.Tensor:
     return x.new_empty(x.shape[0], weight.shape[0])
+
+
+if _ONEDNN_LINEAR is not None:
+    # PyTorch's compiler takes oneDNN's operator with constant weights only; under a name of our own it leaves it alone
+    _LIBRARY = th.library.Library("sb3_pave", "DEF")
+    _LIBRARY.define("linear(Tensor x, Tensor weight, Tensor? bias) -> Tensor")
+    _LIBRARY.impl("linear", _linear_on_cpu, "CPU")
+    th.library.register_fake("sb3_pave::linear", _linear_shape, lib=_LIBRARY)
 
 
 def _is_onednns(a: th.Tensor, b: th.Tensor) -> bool:

@@ -4,7 +4,7 @@ from sb3_contrib import CrossQ
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 
 from sb3_pave.algorithms.max_entropy import EntropyBonus
-from sb3_pave.pave import descend, discounts
+from sb3_pave.mixin import descend, discounts
 from sb3_pave.successor import Successor
 from sb3_pave.update_log import UpdateLog
 

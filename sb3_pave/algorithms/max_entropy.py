@@ -4,7 +4,7 @@ import torch as th
 from stable_baselines3.common.type_aliases import PyTorchObs, ReplayBufferSamples
 from stable_baselines3.common.utils import polyak_update
 
-from sb3_pave.pave import Pave, descend
+from sb3_pave.mixin import Pave, descend
 from sb3_pave.successor import Successor
 from sb3_pave.update_log import UpdateLog
 

@@ -8,7 +8,7 @@ from gymnasium import spaces
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 
 from sb3_pave.field import refuse_compiled
-from sb3_pave.pave import Pave, parameters_of
+from sb3_pave.mixin import Pave, parameters_of
 from sb3_pave.successor import Successor, sample_with_successor
 from sb3_pave.update_log import UpdateLog
 

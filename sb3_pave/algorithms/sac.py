@@ -4,7 +4,7 @@ from stable_baselines3 import SAC
 from stable_baselines3.common.type_aliases import PyTorchObs, ReplayBufferSamples
 
 from sb3_pave.algorithms.max_entropy import MaxEntropyPave
-from sb3_pave.pave import discounts
+from sb3_pave.mixin import discounts
 
 
 class PAVE_SAC(MaxEntropyPave, SAC):

@@ -4,7 +4,7 @@ from stable_baselines3 import TD3
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.common.utils import polyak_update
 
-from sb3_pave.pave import Pave, descend, discounts
+from sb3_pave.mixin import Pave, descend, discounts
 from sb3_pave.successor import Successor
 from sb3_pave.update_log import UpdateLog
 

@@ -7,7 +7,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs, ReplayBufferSample
 
 from sb3_pave.algorithms.max_entropy import MaxEntropyPave
 from sb3_pave.field import GradientField
-from sb3_pave.pave import discounts
+from sb3_pave.mixin import discounts
 
 
 class PAVE_TQC(MaxEntropyPave, TQC):

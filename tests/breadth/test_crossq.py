@@ -8,7 +8,7 @@ from sb3_contrib import CrossQ
 from sb3_contrib.common.torch_layers import BatchRenorm1d
 from torch import nn
 
-import sb3_pave.pave
+import sb3_pave.mixin
 from sb3_pave import PAVE_CrossQ
 from sb3_pave.field import gradient_field, has_closed_form
 from tests.algorithms.environments import RandomObservationEnv
@@ -77,7 +77,7 @@ def test_the_field_is_that_of_the_statistics_that_the_actor_sees(monkeypatch):
         return forward(observations, actions)
 
     forward = model.critic.forward
-    monkeypatch.setattr(sb3_pave.pave, "gradient_field", recording_field)
+    monkeypatch.setattr(sb3_pave.mixin, "gradient_field", recording_field)
     monkeypatch.setattr(model.critic, "forward", recording_forward)
     model.train(1, 32)
     assert th.equal(seen["joint"], before)

@@ -21,7 +21,7 @@ def test_without_sb3_contrib_the_rest_works_and_its_algorithms_say_what_to_insta
         class MySAC(SAC):
             pass
 
-        for algorithm in (PAVE_DDPG, PAVE_SAC, PAVE_TD3, paved(MySAC)):
+        for algorithm in (PAVE_DDPG, PAVE_SAC, PAVE_TD3, pave(MySAC)):
             algorithm("MlpPolicy", "Pendulum-v1", learning_starts=2, buffer_size=10, policy_kwargs={"net_arch": [4]}).learn(4)
         for name in ("PAVE_TQC", "PAVE_CrossQ"):
             assert name in dir(sb3_pave)

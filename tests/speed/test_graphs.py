@@ -8,7 +8,7 @@ from gymnasium import spaces
 from stable_baselines3 import SAC, TD3
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-import sb3_pave.pave as pave_module
+import sb3_pave.mixin as pave_module
 from sb3_pave import PAVE_SAC, PAVE_TD3
 from sb3_pave.graphs import GraphedUpdate, StaticBatch
 from sb3_pave.successor import Successor

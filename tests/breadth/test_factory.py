@@ -1,4 +1,4 @@
-"""``paved``: a user's own algorithm becomes a PAVE agent, whoever wrote its ``train()``."""
+"""``pave``: a user's own algorithm becomes a PAVE agent, whoever wrote its ``train()``."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ from stable_baselines3.common.envs import IdentityEnv
 from stable_baselines3.sac.policies import SACPolicy
 from torch import nn
 
-from sb3_pave import PAVE_SAC, paved
+from sb3_pave import PAVE_SAC, pave
 from sb3_pave.algorithms.own_train import PaveOwnTrain
 from tests.algorithms.environments import CountingEnv
 from tests.algorithms.scenarios import ALGORITHMS, HAS_N_STEPS, host_of
@@ -50,7 +50,7 @@ def difference(first, second):
 
 
 def test_a_subclass_with_own_networks_buffer_and_argument():
-    model = small_own_sac(paved(MySAC), mpr_coef=0.3).learn(40)
+    model = small_own_sac(pave(MySAC), mpr_coef=0.3).learn(40)
     assert isinstance(model, PAVE_SAC) and isinstance(model, MySAC)
     assert isinstance(model.critic, ScaledCritic) and isinstance(model.critic.q_networks[0][1], nn.Tanh)
     assert type(model.replay_buffer) is OwnBuffer and model.replay_buffer.batches == model._n_updates == 20
@@ -58,23 +58,23 @@ def test_a_subclass_with_own_networks_buffer_and_argument():
     logged = model.logger.name_to_value
     assert logged["train/mpr_loss"] > 0 and logged["train/vfc_loss"] > 0
 
-    assert difference(small_own_sac(paved(MySAC), **ZERO).learn(40), small_own_sac(MySAC).learn(40)) == 0
+    assert difference(small_own_sac(pave(MySAC), **ZERO).learn(40), small_own_sac(MySAC).learn(40)) == 0
     assert difference(model, small_own_sac(MySAC).learn(40)) > 0
 
 
 def test_the_same_class_for_the_same_host():
-    assert paved(MySAC) is paved(MySAC)
-    assert paved(MySAC).__name__ == "PAVE_MySAC"
-    assert paved(paved(MySAC)) is paved(MySAC)
+    assert pave(MySAC) is pave(MySAC)
+    assert pave(MySAC).__name__ == "PAVE_MySAC"
+    assert pave(pave(MySAC)) is pave(MySAC)
     for algorithm in ALGORITHMS:
-        assert paved(host_of(algorithm)) is algorithm
+        assert pave(host_of(algorithm)) is algorithm
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_around_a_train_that_does_what_the_hosts_does_it_learns_what_the_pave_class_learns(algorithm):
     host = OWN_TRAIN[host_of(algorithm)]
-    assert not issubclass(paved(host), algorithm)
-    ours, expected = (small(a, **WEIGHTS).learn(30) for a in (paved(host), algorithm))
+    assert not issubclass(pave(host), algorithm)
+    ours, expected = (small(a, **WEIGHTS).learn(30) for a in (pave(host), algorithm))
     assert ours.calls == ours._n_updates == expected._n_updates == 10
     # Rounding apart: one sums the gradients, the other the losses
     assert difference(ours, expected) < 2e-5 < 1e-4 < difference(ours, small(host).learn(30))
@@ -87,18 +87,18 @@ def test_around_a_train_that_does_what_the_hosts_does_it_learns_what_the_pave_cl
 @pytest.mark.skipif(not HAS_N_STEPS, reason="this SB3 has no n-step returns")
 def test_around_a_train_of_the_users_vfc_takes_one_step_successors():
     # With four-step episodes and three-step returns, s_{t+1} and s_{t+n} differ nearly always
-    ours, expected = (small(a, CountingEnv(), n_steps=3, **WEIGHTS).learn(30) for a in (paved(OWN_TRAIN[SAC]), PAVE_SAC))
+    ours, expected = (small(a, CountingEnv(), n_steps=3, **WEIGHTS).learn(30) for a in (pave(OWN_TRAIN[SAC]), PAVE_SAC))
     assert difference(ours, expected) < 2e-5
 
 
 @pytest.mark.parametrize("host", [*OWN_TRAIN.values(), RobustSAC])
 def test_zero_weights_equal_a_host_with_its_own_train_bit_for_bit(host):
-    assert difference(small(paved(host), **ZERO).learn(40), small(host).learn(40)) == 0
+    assert difference(small(pave(host), **ZERO).learn(40), small(host).learn(40)) == 0
 
 
 def test_a_train_written_by_hand():
     # Its assertion: the actor gets no gradient from PAVE
-    model = small(paved(RobustSAC), **WEIGHTS).learn(40)
+    model = small(pave(RobustSAC), **WEIGHTS).learn(40)
     assert model._n_updates == 20
     logged = model.logger.name_to_value
     assert {"train/mpr_loss", "train/vfc_loss", "train/curv_loss", "train/concave_share"} < logged.keys()
@@ -106,7 +106,7 @@ def test_a_train_written_by_hand():
 
 
 def test_an_algorithm_of_ones_own():
-    model = paved(RegressionAgent)(SACPolicy, "Pendulum-v1", **SMALL, **WEIGHTS).learn(40)
+    model = pave(RegressionAgent)(SACPolicy, "Pendulum-v1", **SMALL, **WEIGHTS).learn(40)
     assert isinstance(model, PaveOwnTrain) and isinstance(model.critic.q_networks[0][1], nn.SiLU)
     assert np.isfinite(model.logger.name_to_value["train/mpr_loss"])
 
@@ -123,7 +123,7 @@ def test_what_the_terms_do_not_depend_on_gets_no_gradient():
         def train(self, *args, **kwargs):
             super().train(*args, **kwargs)
 
-    model = small(paved(SharedOptimizer), **WEIGHTS).learn(40)
+    model = small(pave(SharedOptimizer), **WEIGHTS).learn(40)
     assert model.outsider.grad is None and model.outsider.item() == 1
     assert model.logger.name_to_value["train/mpr_loss"] > 0
 
@@ -134,9 +134,9 @@ HOSTS = {"sb3's train()": MySAC, "own train()": RobustSAC}
 @pytest.mark.parametrize("host", HOSTS.values(), ids=HOSTS)
 def test_zips_load_in_the_host_and_back(host, tmp_path):
     make = small_own_sac if host is MySAC else small
-    model = make(paved(host)).learn(40)
-    model.save(tmp_path / "paved.zip")
-    with zipfile.ZipFile(tmp_path / "paved.zip") as archive:
+    model = make(pave(host)).learn(40)
+    model.save(tmp_path / "pave.zip")
+    with zipfile.ZipFile(tmp_path / "pave.zip") as archive:
         for name in archive.namelist():
             assert b"sb3_pave" not in archive.read(name) and b"PAVE" not in archive.read(name)
     expected, _ = model.predict(OBSERVATIONS, deterministic=True)
@@ -149,7 +149,7 @@ def test_zips_load_in_the_host_and_back(host, tmp_path):
         import numpy as np
         from tests.breadth.own_algorithms import {host.__name__}
 
-        model = {host.__name__}.load("paved.zip")
+        model = {host.__name__}.load("pave.zip")
         assert type(model) is {host.__name__}
         np.save("actions.npy", model.predict(np.load("observations.npy"), deterministic=True)[0])
     """
@@ -158,14 +158,14 @@ def test_zips_load_in_the_host_and_back(host, tmp_path):
 
     plain = make(host).learn(40)
     plain.save(tmp_path / "plain.zip")
-    continued = paved(host).load(tmp_path / "plain.zip", env=plain.get_env(), mpr_coef=0.3)
-    assert type(continued) is paved(host) and difference(continued, plain) == 0
+    continued = pave(host).load(tmp_path / "plain.zip", env=plain.get_env(), mpr_coef=0.3)
+    assert type(continued) is pave(host) and difference(continued, plain) == 0
     continued.learn(40)
     assert continued.mpr_coef == 0.3 and continued.logger.name_to_value["train/mpr_loss"] > 0
 
 
 def own_train(train):
-    return paved(type("Faulty", (SAC,), {"train": train}))
+    return pave(type("Faulty", (SAC,), {"train": train}))
 
 
 def test_a_train_that_pave_can_not_join_is_refused():
@@ -208,19 +208,19 @@ def test_a_train_that_waits_is_left_alone():
 @pytest.mark.parametrize("host", [PPO, A2C, DQN, nn.Module])
 def test_a_class_without_critics_of_state_and_action_is_refused(host):
     with pytest.raises(TypeError, match="no actor that climbs"):
-        paved(host)
+        pave(host)
 
 
 def test_what_is_no_class_is_refused():
     with pytest.raises(TypeError, match="takes a class"):
-        paved(small(SAC))
+        pave(small(SAC))
     with pytest.raises(TypeError, match="takes a class"):
-        paved("SAC")
+        pave("SAC")
 
 
 def test_a_discrete_action_space_is_refused():
     with pytest.raises(ValueError, match="Box action space"):
-        paved(RobustSAC)("MlpPolicy", IdentityEnv(2))
+        pave(RobustSAC)("MlpPolicy", IdentityEnv(2))
 
 
 def test_a_critic_without_an_optimizer_of_its_own_is_refused():
@@ -230,7 +230,7 @@ def test_a_critic_without_an_optimizer_of_its_own_is_refused():
             self.critic = nn.Linear(4, 1)
 
     with pytest.raises(TypeError, match=r"self\.critic\.optimizer"):
-        paved(OneOptimizer)(SACPolicy, "Pendulum-v1", **SMALL)
+        pave(OneOptimizer)(SACPolicy, "Pendulum-v1", **SMALL)
 
 
 def test_a_host_whose_methods_pave_would_hide_is_refused():
@@ -239,4 +239,4 @@ def test_a_host_whose_methods_pave_would_hide_is_refused():
             """Not what PAVE means by it."""
 
     with pytest.raises(TypeError, match=r"Clashing defines _critic_loss, which PAVE needs"):
-        paved(Clashing)
+        pave(Clashing)
