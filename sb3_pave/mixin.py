@@ -106,10 +106,18 @@ class Pave(OffPolicyAlgorithm):
     def _setup_model(self) -> None:
         # Both the constructor and load() pass here
         self._check_hyperparameters()
+        given = self.policy_kwargs
         if getattr(self, "_is_new", False):
-            self.policy_kwargs = {**_default_activation(self.policy_class), **self.policy_kwargs}
+            self.policy_kwargs = {**_default_activation(self.policy_class), **given}
         self._graphs = None
-        super()._setup_model()
+        try:
+            super()._setup_model()
+        except (TypeError, KeyError) as error:  # some Pythons report a repeated keyword as a KeyError
+            if self.policy_kwargs is given or "'activation_fn'" not in str(error):
+                raise
+            # A policy of the user's that passes on its own
+            self.policy_kwargs = given
+            super()._setup_model()
         self._warn_of_flat_fields()
 
     @classmethod

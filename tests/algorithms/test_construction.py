@@ -100,6 +100,18 @@ def test_silu_is_put_into_a_copy_of_the_users_arguments(algorithm):
 
 
 @every
+def test_a_policy_that_passes_on_an_activation_of_its_own_keeps_it(algorithm):
+    class Tanh(algorithm.policy_aliases["MlpPolicy"]):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, activation_fn=nn.Tanh, **kwargs)
+
+    model = algorithm(Tanh, "Pendulum-v1", **SMALL)
+    assert layers_of(model.critic, nn.Tanh) and not layers_of(model.policy, nn.SiLU)
+    with pytest.raises((TypeError, KeyError), match="activation_fn"):
+        algorithm(Tanh, "Pendulum-v1", **small(activation_fn=nn.ELU))
+
+
+@every
 def test_a_compiled_critic_is_refused(algorithm):
     model = algorithm("MlpPolicy", "Pendulum-v1", **SMALL).learn(10)
     model.critic.q_networks[0].compile()
