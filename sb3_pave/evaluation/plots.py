@@ -199,7 +199,7 @@ def surfaces(report: Mapping[str, Any]) -> Figure:
                 axis.set_major_locator(MaxNLocator(4))
             ax.tick_params(labelsize=9, pad=0)
             ax.view_init(elev=28, azim=-55)
-        bar = figure.add_axes((0.895, 0.25, 0.015, 0.5))
+        bar = figure.add_axes((0.88, 0.25, 0.015, 0.5))
         figure.colorbar(ScalarMappable(scale, "cividis"), cax=bar, label=r"$\|\nabla^2_{sa} Q\|_2$")
         figure.legend(handles=[Line2D([], [], label="bounds of the action", **_BOUND)], loc="lower center")
     return figure
