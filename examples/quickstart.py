@@ -12,7 +12,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from sb3_pave import PAVE_SAC
 
 
-def main(timesteps: int = 16_000) -> None:
+def main(timesteps: int = 20_000) -> None:
     model = PAVE_SAC(
         "MlpPolicy",
         "Pendulum-v1",
