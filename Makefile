@@ -12,7 +12,7 @@ OLDEST = .venv-oldest
 # Train a smooth Pendulum controller through the zoo, then measure it
 demo: $(VENV)/installed
 	$(BIN)/sb3-pave train --algo pave_sac --env Pendulum-v1 -n 20000 --seed 1 -P
-	$(BIN)/sb3-pave evaluate --algo pave_sac --env Pendulum-v1 -f logs
+	$(BIN)/sb3-pave evaluate --algo pave_sac --env Pendulum-v1 -f logs -o logs/demo --overwrite
 
 test: $(VENV)/installed pytest
 
