@@ -18,7 +18,16 @@ def compiled_mlp_field(device: th.device) -> Any:
 
     :param device: the networks' device
     """
-    return _compiled() if _can_compile(device.type) else mlp_field
+    return _compiled() if can_compile(device) else mlp_field
+
+
+def can_compile(device: th.device) -> bool:
+    """
+    Whether ``torch.compile`` works here; the first time it does not, a warning says why.
+
+    :param device: the networks' device
+    """
+    return _can_compile(device.type)
 
 
 @cache

@@ -17,8 +17,9 @@ from stable_baselines3.common.type_aliases import MaybeCallback, ReplayBufferSam
 from torch import nn
 
 from sb3_pave.batches import select
-from sb3_pave.compiled import compiled_mlp_field
+from sb3_pave.compiled import can_compile, compiled_mlp_field
 from sb3_pave.field import GradientField, gradient_field, refuse_compiled
+from sb3_pave.fused_adam import fused_adam
 from sb3_pave.graphs import CudaCapture, GraphedUpdate, fixed_numbers, without_capture
 from sb3_pave.losses import PaveLosses, pave_losses
 from sb3_pave.mlp_field import mlp_field
@@ -46,7 +47,8 @@ class Pave(OffPolicyAlgorithm):
     :param curv_delta: ``δ``, curvature below which Curv vanishes, in units of Q per squared (scaled) action
     :param pave_batch_size: the three terms are means over this many transitions of each batch, drawn at random: the loss
         stays unbiased, at a lower price and a higher variance; None: over the whole batch
-    :param compile: evaluate the field of MLP critics through ``torch.compile`` (seconds to a minute, once)
+    :param compile: evaluate the field of MLP critics through ``torch.compile`` (seconds to a minute, once); on the CPU, also
+        step Adam by PyTorch's fused implementation
     :param cuda_graph: on a CUDA device, record the update as CUDA graphs and replay them
     :param kwargs: the host's keyword arguments; without an ``activation_fn`` in ``policy_kwargs`` it is SiLU,
         since the critic must be twice differentiable
@@ -187,17 +189,19 @@ class Pave(OffPolicyAlgorithm):
         self._update_learning_rate(self._optimizers())
         log = UpdateLog()
         graphs = self._prepare_graphs()
-        for gradient_step in range(gradient_steps):
-            if graphs is None:
-                replay_data, successor = self._sample(batch_size)
-                self._n_updates += 1
-                self._gradient_step(replay_data, successor, gradient_step, log)
-            else:
-                with graphs.sampling_from(self.replay_buffer):
-                    batch = self._sample(batch_size)
-                self._n_updates += 1
-                step = partial(self._gradient_step, gradient_step=gradient_step)
-                graphs.run(step, batch, self._kind_of_update(gradient_step), log)
+        fuse = self.compile and self.device.type == "cpu" and can_compile(self.device)
+        with fused_adam(self._optimizers() if fuse else []):
+            for gradient_step in range(gradient_steps):
+                if graphs is None:
+                    replay_data, successor = self._sample(batch_size)
+                    self._n_updates += 1
+                    self._gradient_step(replay_data, successor, gradient_step, log)
+                else:
+                    with graphs.sampling_from(self.replay_buffer):
+                        batch = self._sample(batch_size)
+                    self._n_updates += 1
+                    step = partial(self._gradient_step, gradient_step=gradient_step)
+                    graphs.run(step, batch, self._kind_of_update(gradient_step), log)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         self._write_log(log)
 

@@ -7,6 +7,7 @@ import pytest
 import torch as th
 
 from sb3_pave import PAVE_SAC, PAVE_TD3, compiled
+from sb3_pave.fused_adam import fused_adam
 
 needs_compiler = pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++", "cl"))), reason="no C++ compiler")
 SETTINGS = dict(learning_starts=60, batch_size=32, buffer_size=200, policy_kwargs={"net_arch": [32, 24]}, seed=0)
@@ -63,6 +64,38 @@ def test_a_saved_agent_has_nothing_compiled_in_it(tmp_path):
     assert th.equal(flat(loaded), flat(model))
     loaded.learn(62, reset_num_timesteps=False)
     assert PAVE_SAC.load(tmp_path / "agent", compile=False).compile is False
+
+
+@needs_compiler
+def test_adam_is_fused_while_it_trains_only():
+    model = train(PAVE_SAC, 1, compile=True)
+    optimizers = [model.actor.optimizer, model.critic.optimizer, model.ent_coef_optimizer]
+    seen = []
+    for optimizer in optimizers:
+        optimizer.register_step_pre_hook(lambda optimizer, *_: seen.append(optimizer.param_groups[0]["fused"]))
+    model.train(1, batch_size=32)
+    assert seen == [True, True, True]
+    eager = train(PAVE_SAC, 1)
+    for name, state in eager.get_parameters().items():
+        if name.endswith("optimizer"):
+            assert model.get_parameters()[name]["param_groups"] == state["param_groups"]
+
+
+@pytest.mark.parametrize("chosen", [{"fused": False}, {"foreach": True}, {"capturable": True}])
+def test_an_implementation_that_was_chosen_stays(chosen):
+    optimizer = th.optim.Adam([th.zeros(2, requires_grad=True)], **chosen)
+    sgd = th.optim.SGD([th.zeros(2, requires_grad=True)])
+    before = [dict(optimizer.param_groups[0]), dict(sgd.param_groups[0])]
+    with fused_adam([optimizer, sgd]):
+        assert [optimizer.param_groups[0], sgd.param_groups[0]] == before
+
+
+def test_adam_is_not_fused_any_more_after_an_error():
+    optimizer = th.optim.Adam([th.zeros(2, requires_grad=True)])
+    with pytest.raises(RuntimeError, match="broken"), fused_adam([optimizer]):
+        assert optimizer.param_groups[0]["fused"] is True
+        raise RuntimeError("broken")
+    assert optimizer.param_groups[0]["fused"] is None
 
 
 def test_without_a_compiler_there_is_one_warning_and_the_eager_path(monkeypatch):
