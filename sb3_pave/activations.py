@@ -24,11 +24,13 @@ class Derivatives(NamedTuple):
     third: th.Tensor | None
 
 
+Rows = tuple[slice, slice]  # of the networks, of their rows
+
 # Each entry takes (activation module, z, rows of the second derivative, rows of the third: the first of the former)
-_Rule = Callable[[nn.Module, th.Tensor, slice, slice], Derivatives]
+_Rule = Callable[[nn.Module, th.Tensor, Rows, Rows], Derivatives]
 
 
-def _silu(_: nn.Module, z: th.Tensor, rows2: slice, rows3: slice) -> Derivatives:
+def _silu(_: nn.Module, z: th.Tensor, rows2: Rows, rows3: Rows) -> Derivatives:
     # In place where it can be: fresh memory costs more than the arithmetic
     s = th.sigmoid(z)
     value, tail = z.mul_(s), 1 - s
@@ -36,28 +38,28 @@ def _silu(_: nn.Module, z: th.Tensor, rows2: slice, rows3: slice) -> Derivatives
     # φ'' = (1 - s) w, and s' = s (1 - s)
     w = (s[rows2] + first[rows2]).addcmul_(s[rows2], value[rows2], value=-1)
     s3, tail3 = s[rows3], tail[rows3]
-    n = len(s3)
+    w3 = w[:, : s3.shape[1]]
     s_slope = s3 * tail3
-    w_slope = (tail3 * w[:n]).addcmul_(s_slope, value[rows3], value=-1).addcmul_(s3, first[rows3], value=-1).add_(s_slope)
-    third = w_slope.mul_(tail3).addcmul_(s_slope, w[:n], value=-1)
+    w_slope = (tail3 * w3).addcmul_(s_slope, value[rows3], value=-1).addcmul_(s3, first[rows3], value=-1).add_(s_slope)
+    third = w_slope.mul_(tail3).addcmul_(s_slope, w3, value=-1)
     return Derivatives(value, first, w.mul_(tail[rows2]), third)
 
 
-def _tanh(_: nn.Module, z: th.Tensor, rows2: slice, rows3: slice) -> Derivatives:
+def _tanh(_: nn.Module, z: th.Tensor, rows2: Rows, rows3: Rows) -> Derivatives:
     value = th.tanh(z)
     first = 1 - value * value
     third = first[rows3] * (6 * value[rows3] ** 2 - 2)
     return Derivatives(value, first, -2 * value[rows2] * first[rows2], third)
 
 
-def _sigmoid(_: nn.Module, z: th.Tensor, rows2: slice, rows3: slice) -> Derivatives:
+def _sigmoid(_: nn.Module, z: th.Tensor, rows2: Rows, rows3: Rows) -> Derivatives:
     value = th.sigmoid(z)
     first = value * (1 - value)
     third = first[rows3] * (1 - 6 * first[rows3])
     return Derivatives(value, first, first[rows2] * (1 - 2 * value[rows2]), third)
 
 
-def _softplus(module: nn.Module, z: th.Tensor, rows2: slice, rows3: slice) -> Derivatives:
+def _softplus(module: nn.Module, z: th.Tensor, rows2: Rows, rows3: Rows) -> Derivatives:
     assert isinstance(module, nn.Softplus)
     beta = module.beta
     # PyTorch's softplus is the identity above its threshold
@@ -73,7 +75,7 @@ def _softplus(module: nn.Module, z: th.Tensor, rows2: slice, rows3: slice) -> De
     )
 
 
-def _mish(_: nn.Module, z: th.Tensor, rows2: slice, rows3: slice) -> Derivatives:
+def _mish(_: nn.Module, z: th.Tensor, rows2: Rows, rows3: Rows) -> Derivatives:
     s, t = th.sigmoid(z), th.tanh(F.softplus(z))
     slope = (1 - t * t) * s  # of t
     share = 1 - s - 2 * t * s
@@ -87,7 +89,7 @@ def _mish(_: nn.Module, z: th.Tensor, rows2: slice, rows3: slice) -> Derivatives
     )
 
 
-def _gelu(module: nn.Module, z: th.Tensor, rows2: slice, rows3: slice) -> Derivatives:
+def _gelu(module: nn.Module, z: th.Tensor, rows2: Rows, rows3: Rows) -> Derivatives:
     assert isinstance(module, nn.GELU)
     if module.approximate == "tanh":
         return _gelu_tanh(z, rows2, rows3)
@@ -97,7 +99,7 @@ def _gelu(module: nn.Module, z: th.Tensor, rows2: slice, rows3: slice) -> Deriva
     return Derivatives(z * cdf, cdf + z * pdf, second, pdf[rows3] * z[rows3] * (z[rows3] ** 2 - 4))
 
 
-def _gelu_tanh(z: th.Tensor, rows2: slice, rows3: slice) -> Derivatives:
+def _gelu_tanh(z: th.Tensor, rows2: Rows, rows3: Rows) -> Derivatives:
     scale, cubic = 0.7978845608028654, 0.044715
     t = th.tanh(scale * (z + cubic * z * z * z))
     # Slope and bend of the tanh's argument; its third derivative is the constant 6 · scale · cubic
@@ -114,7 +116,7 @@ def _gelu_tanh(z: th.Tensor, rows2: slice, rows3: slice) -> Derivatives:
     )
 
 
-def _elu(module: nn.Module, z: th.Tensor, rows2: slice, rows3: slice) -> Derivatives:
+def _elu(module: nn.Module, z: th.Tensor, rows2: Rows, rows3: Rows) -> Derivatives:
     assert isinstance(module, nn.ELU)
     positive = z > 0
     exponential = module.alpha * th.exp(z.clamp(max=0))
@@ -122,7 +124,7 @@ def _elu(module: nn.Module, z: th.Tensor, rows2: slice, rows3: slice) -> Derivat
     return Derivatives(F.elu(z, module.alpha), exponential.masked_fill(positive, 1.0), bend[rows2], bend[rows3])
 
 
-def _relu(_: nn.Module, z: th.Tensor, rows2: slice, rows3: slice) -> Derivatives:
+def _relu(_: nn.Module, z: th.Tensor, rows2: Rows, rows3: Rows) -> Derivatives:
     return Derivatives(F.relu(z), (z > 0).to(z.dtype), None, None)
 
 
@@ -139,12 +141,12 @@ ACTIVATIONS: dict[type[nn.Module], _Rule] = {
 }
 
 
-def derivatives(activation: nn.Module, z: th.Tensor, rows2: slice, rows3: slice) -> Derivatives:
+def derivatives(activation: nn.Module, z: th.Tensor, rows2: Rows, rows3: Rows) -> Derivatives:
     """
     Value and derivatives of an activation whose type is in ``ACTIVATIONS``.
 
     :param activation: the module
-    :param z: pre-activations, shape (rows, width); may be overwritten
+    :param z: pre-activations, shape (networks, rows, width); may be overwritten
     :param rows2: rows of the second derivative
     :param rows3: rows of the third derivative, the first of ``rows2``
     """

@@ -407,7 +407,7 @@ def _matmul_gflops(model: Any, workload: Workload, repetitions: int = 50) -> flo
     seconds = []
     for _ in range(repetitions):
         begin = time.perf_counter()
-        product(rows, weight.T)
+        product(rows[None], weight.T[None])
         if weight.is_cuda:
             th.cuda.synchronize()
         seconds.append(time.perf_counter() - begin)

@@ -1,24 +1,29 @@
-"""The closed-form field through ``torch.compile``."""
+"""Functions through ``torch.compile``, where this machine can."""
 
+import inspect
 import warnings
+from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import torch as th
 
-from sb3_pave.mlp_field import mlp_field
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+# Compilations of one function: for sizes, activations, terms that are off, algorithms. PyTorch's own limit is 8
+_MAX_COMPILATIONS = 64
 
 
-def compiled_mlp_field(device: th.device) -> Any:
+@cache
+def compiled(function: Function) -> Function:
     """
-    ``mlp_field``, compiled if this machine can, else as it is.
+    The function, compiled when it is first called; once more for other sizes, then for all of them.
 
-    The parameters are inputs of the compiled code: it serves every network of the same shape. Another batch size
-    compiles once more, for all sizes.
-
-    :param device: the networks' device
+    :param function: of tensors; the parameters of networks are among them, so that it serves every agent
     """
-    return _compiled() if can_compile(device) else mlp_field
+    limit = {"recompile_limit": _MAX_COMPILATIONS}
+    known = inspect.signature(th.compile).parameters  # not in older versions of PyTorch
+    return th.compile(function, **{name: value for name, value in limit.items() if name in known})  # type: ignore[call-overload]
 
 
 def can_compile(device: th.device) -> bool:
@@ -28,11 +33,6 @@ def can_compile(device: th.device) -> bool:
     :param device: the networks' device
     """
     return _can_compile(device.type)
-
-
-@cache
-def _compiled() -> Any:
-    return th.compile(mlp_field)
 
 
 @cache

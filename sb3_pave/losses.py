@@ -1,6 +1,7 @@
 """The three PAVE terms, as functions of the gradient field."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch as th
 import torch.nn.functional as F
@@ -22,12 +23,12 @@ class PaveLosses(NamedTuple):
     curv: th.Tensor | None
 
 
-def pave_losses(field: GradientField, curv_delta: float, has_successor: th.Tensor | None = None) -> PaveLosses:
+def pave_losses(field: GradientField, curv_delta: Any, has_successor: th.Tensor | None = None) -> PaveLosses:
     """
     All terms that the field allows.
 
     :param field: the field at a batch of transitions
-    :param curv_delta: ``δ``, the curvature asked for
+    :param curv_delta: ``δ``, the curvature asked for, a number or a scalar tensor
     :param has_successor: 1 where the stored next observation follows the observation, 0 elsewhere, shape (batch,);
         None: everywhere
     """
@@ -36,6 +37,30 @@ def pave_losses(field: GradientField, curv_delta: float, has_successor: th.Tenso
         vfc=None if field.grad_next is None else vector_field_consistency(field.grad, field.grad_next, has_successor),
         curv=None if field.curvature is None else curvature_preservation(field.curvature, curv_delta),
     )
+
+
+def weighted_sum(losses: PaveLosses, coefs: Sequence[Any]) -> th.Tensor:
+    """
+    ``λ1 L_MPR + λ2 L_VFC + λ3 L_Curv``
+
+    :param losses: the terms
+    :param coefs: ``(λ1, λ2, λ3)``, numbers or scalar tensors
+    """
+    return sum(coef * loss for coef, loss in zip(coefs, losses, strict=True) if loss is not None)  # type: ignore[return-value]
+
+
+def signals(field: GradientField, losses: PaveLosses) -> dict[str, th.Tensor]:
+    """
+    What the log shows of the field: the raw terms, the RMS of ``∇_a Q`` and the share of concave samples.
+
+    :param field: the field
+    :param losses: its terms
+    """
+    logged = {f"{name}_loss": loss for name, loss in losses._asdict().items() if loss is not None}
+    logged["action_grad_rms"] = field.grad.detach().square().mean().sqrt()
+    if field.curvature is not None:
+        logged["concave_share"] = (field.curvature.detach() < 0).float().mean()
+    return logged
 
 
 def mixed_partial(grad: th.Tensor, grad_noisy: th.Tensor) -> th.Tensor:
@@ -48,7 +73,7 @@ def vector_field_consistency(grad: th.Tensor, grad_next: th.Tensor, has_successo
     return _mean_squared_change(grad, grad_next, has_successor)
 
 
-def curvature_preservation(curvature: th.Tensor, delta: float) -> th.Tensor:
+def curvature_preservation(curvature: th.Tensor, delta: Any) -> th.Tensor:
     """
     Curv, ``E max(0, vᵀ ∇²_aa Q(s, a) v + δ)``: keeps each critic concave in the action.
 

@@ -1,27 +1,9 @@
-"""Matrix products of the closed form, by the library that multiplies fastest on the machine at hand."""
+"""Products of stacked matrices for the closed form, by the library that multiplies fastest on the machine at hand."""
 
+import platform
 from typing import Any
 
 import torch as th
-
-
-# On processors with AVX-512 that are not Intel's, MKL (behind ``@`` on x86) leaves half of their width unused; oneDNN,
-# which PyTorch's own compiler uses as well, does not. Both compute in float32.
-# The operator is PyTorch's internal one: where it is missing or differs, ``@`` serves.
-def _find_onednns_linear() -> Any:
-    avx512 = th.backends.cpu.get_cpu_capability().startswith("AVX512") and th.backends.mkldnn.is_available()
-    operator = getattr(getattr(th.ops, "mkldnn", None), "_linear_pointwise", None)
-    # Before PyTorch 2.4 there is no register_fake, through which the compiler learns the operator's shape
-    if not avx512 or operator is None or not hasattr(th.library, "register_fake"):
-        return None
-    try:
-        operator(th.ones(2, 2), th.ones(2, 2), None, "none", [], "")
-    except (RuntimeError, TypeError):
-        return None
-    return operator
-
-
-_ONEDNN_LINEAR: Any = _find_onednns_linear()
 
 _SMALL = 16  # a dimension below which oneDNN's preparations cost more than it gains
 _THIN = 64  # columns of a result that is better computed lying down
@@ -31,12 +13,12 @@ def product(a: th.Tensor, b: th.Tensor) -> th.Tensor:
     """
     ``a @ b``, without a graph.
 
-    :param a: shape (m, k)
-    :param b: shape (k, n); as for ``a``, itself or its transpose is contiguous
+    :param a: shape (n, m, k)
+    :param b: shape (n, k, p); as for ``a``, its matrices or their transposes are contiguous
     """
-    if b.shape[1] <= _THIN and b.shape[1] < a.shape[0]:
+    if b.shape[2] <= _THIN and b.shape[2] < a.shape[1]:
         # The kernels run along the columns of the result
-        return _product(b.T, a.T).T
+        return _product(b.mT, a.mT).mT
     return _product(a, b)
 
 
@@ -44,47 +26,76 @@ def affine(x: th.Tensor, weight: th.Tensor, bias: th.Tensor | None) -> th.Tensor
     """
     ``x Wᵀ + b``, without a graph.
 
-    :param x: shape (rows, inputs)
-    :param weight: ``W``, shape (outputs, inputs)
-    :param bias: ``b``, shape (outputs,) or None
+    :param x: shape (n, rows, inputs)
+    :param weight: ``W``, shape (n, outputs, inputs)
+    :param bias: ``b``, shape (n, 1, outputs) or None
     """
     if _is_onednns(x, weight):
-        return _linear(x, weight, bias)
-    return x @ weight.T if bias is None else th.addmm(bias, x, weight.T)
+        return _linears(x, weight, bias)
+    return th.bmm(x, weight.mT) if bias is None else th.baddbmm(bias, x, weight.mT)
 
 
 def _product(a: th.Tensor, b: th.Tensor) -> th.Tensor:
-    return _linear(a, b.T, None) if _is_onednns(a, b) else a @ b
+    return _linears(a, b.mT, None) if _is_onednns(a, b) else th.bmm(a, b)
 
 
-def _linear(x: th.Tensor, weight: th.Tensor, bias: th.Tensor | None) -> th.Tensor:
+# On processors with AVX-512 that are not Intel's, MKL (behind ``@`` on x86) leaves half of their width unused; oneDNN,
+# which PyTorch's own compiler uses as well, does not. On Intel's own, MKL is the faster one. Both compute in float32.
+# The operator is PyTorch's internal one: where it is missing or differs, ``@`` serves.
+def _find_onednns_linear() -> Any:
+    avx512 = th.backends.cpu.get_cpu_capability().startswith("AVX512") and th.backends.mkldnn.is_available()
+    operator = getattr(getattr(th.ops, "mkldnn", None), "_linear_pointwise", None)
+    # Before PyTorch 2.4 there is no register_fake, through which the compiler learns the operator's shape
+    if not avx512 or _is_intels() or operator is None or not hasattr(th.library, "register_fake"):
+        return None
+    try:
+        operator(th.ones(2, 2), th.ones(2, 2), None, "none", [], "")
+    except (RuntimeError, TypeError):
+        return None
+    return operator
+
+
+def _is_intels() -> bool:
+    try:
+        with open("/proc/cpuinfo") as info:
+            return "GenuineIntel" in info.read(4096)
+    except OSError:
+        return "Intel" in platform.processor()
+
+
+_ONEDNN_LINEAR: Any = _find_onednns_linear()
+
+
+def _linears(x: th.Tensor, weight: th.Tensor, bias: th.Tensor | None) -> th.Tensor:
     if th.compiler.is_compiling():
-        return th.ops.sb3_pave.linear(x, weight, bias)
-    return _ONEDNN_LINEAR(x, weight, bias, "none", [], "")
+        return th.ops.sb3_pave.linears(x, weight, bias)
+    return _linears_on_cpu(x, weight, bias)
 
 
-def _linear_on_cpu(x: th.Tensor, weight: th.Tensor, bias: th.Tensor | None) -> th.Tensor:
-    return _ONEDNN_LINEAR(x, weight, bias, "none", [], "")
+def _linears_on_cpu(x: th.Tensor, weight: th.Tensor, bias: th.Tensor | None) -> th.Tensor:
+    biases = [None] * len(x) if bias is None else bias.squeeze(dim=1)
+    return th.stack([_ONEDNN_LINEAR(*inputs, "none", [], "") for inputs in zip(x, weight, biases, strict=True)])
 
 
-def _linear_shape(x: th.Tensor, weight: th.Tensor, bias: th.Tensor | None) -> th.Tensor:
-    return x.new_empty(x.shape[0], weight.shape[0])
+def _linears_shape(x: th.Tensor, weight: th.Tensor, bias: th.Tensor | None) -> th.Tensor:
+    return x.new_empty(*x.shape[:2], weight.shape[1])
 
 
 if _ONEDNN_LINEAR is not None:
     # PyTorch's compiler takes oneDNN's operator with constant weights only; under a name of our own it leaves it alone
     _LIBRARY = th.library.Library("sb3_pave", "DEF")
-    _LIBRARY.define("linear(Tensor x, Tensor weight, Tensor? bias) -> Tensor")
-    _LIBRARY.impl("linear", _linear_on_cpu, "CPU")
-    th.library.register_fake("sb3_pave::linear", _linear_shape, lib=_LIBRARY)
+    _LIBRARY.define("linears(Tensor x, Tensor weight, Tensor? bias) -> Tensor")
+    _LIBRARY.impl("linears", _linears_on_cpu, "CPU")
+    th.library.register_fake("sb3_pave::linears", _linears_shape, lib=_LIBRARY)
 
 
 def _is_onednns(a: th.Tensor, b: th.Tensor) -> bool:
     if _ONEDNN_LINEAR is None or a.device.type != "cpu" or a.dtype != th.float32:
         return False
-    return min(*a.shape, *b.shape) >= _SMALL and _is_dense(a) and _is_dense(b)
+    return min(*a.shape[1:], *b.shape[1:]) >= _SMALL and _is_dense(a) and _is_dense(b)
 
 
-def _is_dense(matrix: th.Tensor) -> bool:
+def _is_dense(matrices: th.Tensor) -> bool:
     # It has a slow path for views of a part of a matrix
+    matrix = matrices[0]
     return matrix.is_contiguous() or matrix.T.is_contiguous()

@@ -17,13 +17,15 @@ from stable_baselines3.common.type_aliases import MaybeCallback, ReplayBufferSam
 from torch import nn
 
 from sb3_pave.batches import select
-from sb3_pave.compiled import can_compile, compiled_mlp_field
-from sb3_pave.field import GradientField, gradient_field, refuse_compiled
+from sb3_pave.compiled import can_compile
+from sb3_pave.critic_loss import TdError, compiled_critic_loss
+from sb3_pave.differentiated import Loss
+from sb3_pave.field import GradientField, gradient_field, has_closed_form, refuse_compiled
 from sb3_pave.fused_adam import fused_adam
 from sb3_pave.graphs import CudaCapture, GraphedUpdate, fixed_numbers, without_capture
-from sb3_pave.losses import PaveLosses, pave_losses
-from sb3_pave.mlp_field import mlp_field
+from sb3_pave.losses import pave_losses, signals, weighted_sum
 from sb3_pave.perturbation import is_perturbable, perturb
+from sb3_pave.points import FieldInputs, has_mode_free_features
 from sb3_pave.successor import Successor, sample_with_successor
 from sb3_pave.update_log import UpdateLog
 
@@ -258,8 +260,8 @@ class Pave(OffPolicyAlgorithm):
         ent_coef_optimizer = getattr(self, "ent_coef_optimizer", None)
         return optimizers if ent_coef_optimizer is None else [*optimizers, ent_coef_optimizer]
 
-    def _gradient_field(self, replay_data: ReplayBufferSamples, successor: Successor) -> GradientField | None:
-        """Draw ``ε`` and ``v`` and evaluate the field where the weights ask for it; None if all weights are zero."""
+    def _field_inputs(self, replay_data: ReplayBufferSamples, successor: Successor) -> FieldInputs | None:
+        """Where the weights ask for the field, with ``ε`` and ``v`` drawn; None if all weights are zero."""
         if self.mpr_coef == self.vfc_coef == self.curv_coef == 0:
             return None
         points = (replay_data.observations, replay_data.actions, successor.observations)
@@ -276,39 +278,74 @@ class Pave(OffPolicyAlgorithm):
             noisy_observations = perturb(observations, self.observation_space, self.mpr_sigma, normalize_images)
         if self.curv_coef > 0:
             direction = th.empty_like(actions).bernoulli_(0.5).mul_(2).sub_(1)
-        return gradient_field(
-            self.critic,
-            replay_data.observations,
-            replay_data.actions,
-            noisy_observations=noisy_observations,
-            next_observations=next_observations if self.vfc_coef > 0 else None,
-            direction=direction,
-            rows=rows,
-            mlp_field=compiled_mlp_field(self.device) if self.compile else mlp_field,
-        )
+        whole = (replay_data.observations, replay_data.actions)
+        return FieldInputs(*whole, noisy_observations, next_observations if self.vfc_coef > 0 else None, direction, rows)
 
-    def _current_q_values(self, replay_data: ReplayBufferSamples, field: GradientField | None) -> Any:
-        """``critic(s, a)``, from the field's forward pass where that is the same."""
-        if field is not None and field.q_values is not None:
-            return field.q_values
-        return self.critic(replay_data.observations, replay_data.actions)
+    def _critic_loss(self, replay_data: ReplayBufferSamples, successor: Successor, target: th.Tensor, log: UpdateLog) -> Loss:
+        """
+        ``L = L_TD + λ1 L_MPR + λ2 L_VFC + λ3 L_Curv``; exactly ``L_TD`` if all weights are zero.
 
-    def _critic_loss(self, td_loss: th.Tensor, field: GradientField | None, successor: Successor, log: UpdateLog) -> th.Tensor:
-        """``L = L_TD + λ1 L_MPR + λ2 L_VFC + λ3 L_Curv``; exactly ``L_TD`` without a field."""
+        :param replay_data: the batch
+        :param successor: its one-step successors
+        :param target: of the TD loss
+        :param log: takes the losses
+        """
+        inputs = self._field_inputs(replay_data, successor)
+        if inputs is not None and self._compiles_field() and has_mode_free_features(self.critic):
+            return self._compiled_loss(inputs, successor, log, TdError(self._critic_output, self._td_loss, target))
+        field = None if inputs is None else gradient_field(self.critic, inputs)
+        if field is None or field.q_values is None:
+            current = self.critic(replay_data.observations, replay_data.actions)
+        else:
+            # The field's own forward pass
+            current = self._critic_output(field.q_values)
+        td_loss = self._td_loss(current, target)
         if field is None:
             log.add(critic_loss=td_loss)
             return td_loss
-        critic_loss = td_loss + self._pave_loss(field, successor, log)
+        critic_loss = td_loss + self._loss_of_field(field, successor, log)
         log.add(critic_loss=critic_loss, td_loss=td_loss)
         return critic_loss
 
-    def _pave_loss(self, field: GradientField, successor: Successor, log: UpdateLog) -> th.Tensor:
-        """``λ1 L_MPR + λ2 L_VFC + λ3 L_Curv``"""
+    def _pave_loss(self, replay_data: ReplayBufferSamples, successor: Successor, log: UpdateLog) -> Loss | None:
+        """``λ1 L_MPR + λ2 L_VFC + λ3 L_Curv``, or None if all weights are zero; parameters as ``_critic_loss`` has them."""
+        inputs = self._field_inputs(replay_data, successor)
+        if inputs is None:
+            return None
+        if self._compiles_field():
+            return self._compiled_loss(inputs, successor, log, None)
+        return self._loss_of_field(gradient_field(self.critic, inputs), successor, log)
+
+    def _loss_of_field(self, field: GradientField, successor: Successor, log: UpdateLog) -> th.Tensor:
         exists = successor.exists if field.rows is None else select(successor.exists, field.rows)
         losses = pave_losses(field, self.curv_delta, exists)
-        log.add(**_signals(field, losses))
-        weighted = ((self.mpr_coef, losses.mpr), (self.vfc_coef, losses.vfc), (self.curv_coef, losses.curv))
-        return sum(coef * loss for coef, loss in weighted if loss is not None)  # type: ignore[return-value]
+        log.add(**signals(field, losses))
+        return weighted_sum(losses, self._coefs())
+
+    def _compiled_loss(self, inputs: FieldInputs, successor: Successor, log: UpdateLog, td: TdError | None) -> Loss:
+        exists = successor.exists if inputs.rows is None else select(successor.exists, inputs.rows)
+        loss, scalars = compiled_critic_loss(self.critic, inputs, td, self._coefs(), self.curv_delta, exists)
+        log.add(**scalars)
+        return loss
+
+    def _coefs(self) -> tuple[float, float, float]:
+        return self.mpr_coef, self.vfc_coef, self.curv_coef
+
+    def _compiles_field(self) -> bool:
+        return self.compile and can_compile(self.device) and has_closed_form(self.critic)
+
+    @staticmethod
+    def _critic_output(values: th.Tensor) -> Any:
+        """What the critic returns, of its networks' outputs of shape (n_critics, batch, outputs)."""
+        return values.unbind()
+
+    @staticmethod
+    def _td_loss(current: Any, target: th.Tensor) -> th.Tensor:
+        """
+        :param current: what the critic returns for the replayed transitions
+        :param target: their targets
+        """
+        raise NotImplementedError
 
     def _write_log(self, log: UpdateLog) -> None:
         values = log.read()
@@ -359,15 +396,16 @@ class Pave(OffPolicyAlgorithm):
             )
 
 
-def descend(optimizer: th.optim.Optimizer, loss: th.Tensor) -> None:
+def descend(optimizer: th.optim.Optimizer, *losses: Loss) -> None:
     """
-    One step of the optimizer down the loss; only the optimizer's own parameters get gradients.
+    One step of the optimizer down the sum of the losses; only the optimizer's own parameters get gradients.
 
     :param optimizer: the optimizer of a network
-    :param loss: a scalar
+    :param losses: scalars
     """
     optimizer.zero_grad()
-    loss.backward(inputs=parameters_of(optimizer))
+    for loss in losses:
+        loss.backward(inputs=parameters_of(optimizer))
     optimizer.step()
 
 
@@ -389,15 +427,6 @@ def _default_activation(policy_class: type) -> dict[str, Any]:
         return {"activation_fn": nn.SiLU} if parameters["activation_fn"].default is nn.ReLU else {}
     passes_on = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
     return {"activation_fn": nn.SiLU} if passes_on else {}
-
-
-def _signals(field: GradientField, losses: PaveLosses) -> dict[str, th.Tensor]:
-    """What the log shows of the field: the raw terms, the RMS of ``∇_a Q`` and the share of concave samples."""
-    signals = {f"{name}_loss": loss for name, loss in losses._asdict().items() if loss is not None}
-    signals["action_grad_rms"] = field.grad.detach().square().mean().sqrt()
-    if field.curvature is not None:
-        signals["concave_share"] = (field.curvature.detach() < 0).float().mean()
-    return signals
 
 
 def _check_finite(values: dict[str, np.ndarray], n_updates: int) -> None:

@@ -56,9 +56,7 @@ class MaxEntropyPave(EntropyBonus):
         self._update_ent_coef(log_prob, log)
 
         target = self._td_target(replay_data, ent_coef)
-        field = self._gradient_field(replay_data, successor)
-        td_loss = self._td_loss(self._current_q_values(replay_data, field), target)
-        descend(self.critic.optimizer, self._critic_loss(td_loss, field, successor, log))
+        descend(self.critic.optimizer, self._critic_loss(replay_data, successor, target, log))
 
         actor_loss = (ent_coef * log_prob - self._policy_value(observations, actions_pi)).mean()
         log.add(actor_loss=actor_loss)
@@ -71,13 +69,6 @@ class MaxEntropyPave(EntropyBonus):
 
     def _td_target(self, replay_data: ReplayBufferSamples, ent_coef: th.Tensor) -> th.Tensor:
         """The bootstrapped target, without gradient."""
-        raise NotImplementedError
-
-    def _td_loss(self, current: Any, target: th.Tensor) -> th.Tensor:
-        """
-        :param current: what the critic returns for the replayed transitions
-        :param target: from ``_td_target``
-        """
         raise NotImplementedError
 
     def _policy_value(self, observations: PyTorchObs, actions_pi: th.Tensor) -> th.Tensor:

@@ -81,14 +81,10 @@ class PaveOwnTrain(Pave):
                 "has added its own. Call backward() before step(), or set PAVE's weights to 0."
             )
         replay_data, successor = last_batch.get()
-        parameters = parameters_of(optimizer)
         with th.enable_grad():
-            field = self._gradient_field(replay_data, successor)
-            assert field is not None
-            gradients = th.autograd.grad(self._pave_loss(field, successor, log), parameters, allow_unused=True)
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            if gradient is not None:
-                parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+            pave_loss = self._pave_loss(replay_data, successor, log)
+            assert pave_loss is not None
+            pave_loss.backward(inputs=parameters_of(optimizer))
 
     def _parameter_versions(self) -> list[int]:
         # In-place updates count the version up

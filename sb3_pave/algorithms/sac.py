@@ -21,7 +21,8 @@ class PAVE_SAC(MaxEntropyPave, SAC):
         next_values = next_q_values.amin(dim=1, keepdim=True) - ent_coef * next_log_prob.reshape(-1, 1)
         return replay_data.rewards + (1 - replay_data.dones) * discounts(replay_data, self.gamma) * next_values
 
-    def _td_loss(self, current: tuple[th.Tensor, ...], target: th.Tensor) -> th.Tensor:
+    @staticmethod
+    def _td_loss(current: tuple[th.Tensor, ...], target: th.Tensor) -> th.Tensor:
         return 0.5 * sum(F.mse_loss(current_q, target) for current_q in current)  # type: ignore[return-value]
 
     def _policy_value(self, observations: PyTorchObs, actions_pi: th.Tensor) -> th.Tensor:

@@ -18,10 +18,7 @@ class PAVE_TD3(Pave, TD3):
         self, replay_data: ReplayBufferSamples, successor: Successor, gradient_step: int, log: UpdateLog
     ) -> None:
         target_q_values = self._target_q_values(replay_data)
-        field = self._gradient_field(replay_data, successor)
-        current_q_values = self._current_q_values(replay_data, field)
-        td_loss: th.Tensor = sum(F.mse_loss(current_q, target_q_values) for current_q in current_q_values)  # type: ignore[assignment]
-        descend(self.critic.optimizer, self._critic_loss(td_loss, field, successor, log))
+        descend(self.critic.optimizer, self._critic_loss(replay_data, successor, target_q_values, log))
 
         if self._n_updates % self.policy_delay == 0:
             observations = replay_data.observations
@@ -29,6 +26,10 @@ class PAVE_TD3(Pave, TD3):
             log.add(actor_loss=actor_loss)
             descend(self.actor.optimizer, actor_loss)
             self._update_targets()
+
+    @staticmethod
+    def _td_loss(current: tuple[th.Tensor, ...], target: th.Tensor) -> th.Tensor:
+        return sum(F.mse_loss(current_q, target) for current_q in current)  # type: ignore[return-value]
 
     @th.no_grad()
     def _target_q_values(self, replay_data: ReplayBufferSamples) -> th.Tensor:

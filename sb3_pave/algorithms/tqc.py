@@ -6,7 +6,6 @@ from sb3_contrib.common.utils import quantile_huber_loss
 from stable_baselines3.common.type_aliases import PyTorchObs, ReplayBufferSamples
 
 from sb3_pave.algorithms.max_entropy import MaxEntropyPave
-from sb3_pave.field import GradientField
 from sb3_pave.mixin import discounts
 
 
@@ -31,12 +30,12 @@ class PAVE_TQC(MaxEntropyPave, TQC):
         target = replay_data.rewards + (1 - replay_data.dones) * discounts(replay_data, self.gamma) * next_values
         return target.unsqueeze(dim=1)  # the same for each critic
 
-    def _current_q_values(self, replay_data: ReplayBufferSamples, field: GradientField | None) -> th.Tensor:
-        quantiles = super()._current_q_values(replay_data, field)
-        # The field gives a tuple of critics
-        return quantiles if isinstance(quantiles, th.Tensor) else th.stack(quantiles, dim=1)
+    @staticmethod
+    def _critic_output(values: th.Tensor) -> th.Tensor:
+        return values.transpose(0, 1)
 
-    def _td_loss(self, current: Any, target: th.Tensor) -> th.Tensor:
+    @staticmethod
+    def _td_loss(current: Any, target: th.Tensor) -> th.Tensor:
         return quantile_huber_loss(current, target, sum_over_quantiles=False)
 
     def _policy_value(self, observations: PyTorchObs, actions_pi: th.Tensor) -> th.Tensor:

@@ -11,6 +11,7 @@ from torch import nn
 import sb3_pave.mixin
 from sb3_pave import PAVE_CrossQ
 from sb3_pave.field import gradient_field, has_closed_form
+from sb3_pave.points import FieldInputs
 from tests.algorithms.environments import RandomObservationEnv
 
 STATISTICS = ("ra_mean", "ra_var", "steps")
@@ -66,8 +67,8 @@ def test_the_field_is_that_of_the_statistics_that_the_actor_sees(monkeypatch):
     before = model.critic.qf0[0].ra_mean.clone()
     seen = {}
 
-    def recording_field(critic, *args, **kwargs):
-        field = gradient_field(critic, *args, **kwargs)
+    def recording_field(critic, inputs):
+        field = gradient_field(critic, inputs)
         seen["field"] = critic.qf0[0].ra_mean.clone()
         del seen["actor"]  # so far it was the field's own pass
         return field
@@ -92,7 +93,7 @@ def test_the_field_of_a_sample_does_not_depend_on_the_others(training):
     critic.set_training_mode(training)
     batch = model.replay_buffer.sample(8)
     before = statistics(model)
-    field = gradient_field(critic, batch.observations, batch.actions, direction=th.ones_like(batch.actions))
+    field = gradient_field(critic, FieldInputs(batch.observations, batch.actions, direction=th.ones_like(batch.actions)))
     assert all(th.equal(value, before[name]) for name, value in statistics(model).items())
     assert all(module.training is training for module in critic.modules() if isinstance(module, BatchRenorm1d))
 

@@ -13,6 +13,7 @@ import sb3_pave.field as field_module
 from sb3_pave import PAVE_TQC
 from sb3_pave.field import gradient_field, has_closed_form
 from sb3_pave.losses import pave_losses
+from sb3_pave.points import FieldInputs
 
 OBS_DIM, ACTION_DIM, BATCH = 4, 2, 5
 OBS_SPACE = spaces.Box(-np.inf, np.inf, (OBS_DIM,), np.float64)
@@ -44,7 +45,7 @@ def test_closed_form_and_autograd_are_the_field_of_the_mean_quantile(critic, mon
     gradients = []
     for closed in (True, False):
         monkeypatch.setattr(field_module, "has_closed_form", lambda _, closed=closed: closed)
-        field = gradient_field(critic, obs, actions, **others)
+        field = gradient_field(critic, FieldInputs(obs, actions, **others))
         for i in range(critic.n_critics):
             for row in range(BATCH):
 
@@ -65,7 +66,7 @@ def test_closed_form_and_autograd_are_the_field_of_the_mean_quantile(critic, mon
         total = 0.3 * losses.mpr + 0.7 * losses.vfc + 1.1 * losses.curv
         gradients.append(th.autograd.grad(total, parameters, allow_unused=True))
         if closed:
-            quantiles = th.stack(field.q_values, dim=1)
+            quantiles = field.q_values.transpose(0, 1)
             th.testing.assert_close(quantiles, critic(obs, actions))
     for ours, definition, parameter in zip(*gradients, parameters, strict=True):
         ours, definition = (th.zeros_like(parameter) if g is None else g for g in (ours, definition))

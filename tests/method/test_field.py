@@ -9,9 +9,10 @@ from stable_baselines3.common.torch_layers import FlattenExtractor
 from torch import nn
 
 import sb3_pave.field as field_module
+from sb3_pave.ensemble import is_mlp
 from sb3_pave.field import gradient_field, has_closed_form
 from sb3_pave.losses import pave_losses
-from sb3_pave.mlp_field import is_mlp
+from sb3_pave.points import FieldInputs
 
 OBS_DIM, ACTION_DIM, BATCH = 5, 3, 6
 SMOOTH = {
@@ -62,7 +63,7 @@ def draw_points():
 def evaluate(critic, points, path, monkeypatch):
     args, kwargs = points
     monkeypatch.setattr(field_module, "has_closed_form", lambda _: path == "closed form")
-    return gradient_field(critic, *args, **kwargs)
+    return gradient_field(critic, FieldInputs(*args, **kwargs))
 
 
 def parameter_gradients(critic, losses):
@@ -214,7 +215,7 @@ def test_a_critic_that_cuts_the_second_order_graph_is_refused(wrapper):
     critic = wrapper(make_critic([8]))
     args, kwargs = draw_points()
     with pytest.raises(RuntimeError, match=r"cuts it|once_differentiable"):
-        pave_losses(gradient_field(critic, *args, **kwargs), 1.0).mpr.backward()
+        pave_losses(gradient_field(critic, FieldInputs(*args, **kwargs)), 1.0).mpr.backward()
 
 
 @pytest.mark.parametrize("part", ["critic", "network"])
@@ -226,4 +227,4 @@ def test_a_compiled_critic_is_refused(part):
         critic.q_networks[0].compile()
     args, _ = draw_points()
     with pytest.raises(RuntimeError, match=r"torch\.compile"):
-        gradient_field(critic, *args)
+        gradient_field(critic, FieldInputs(*args))

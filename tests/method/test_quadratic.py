@@ -5,6 +5,7 @@ import torch as th
 
 from sb3_pave.field import gradient_field
 from sb3_pave.losses import curvature_preservation, mixed_partial, pave_losses, vector_field_consistency
+from sb3_pave.points import FieldInputs
 from tests.method.quadratic import QuadraticCritic, random_quadratic
 
 BATCH = 7
@@ -17,7 +18,7 @@ def points():
     obs, noisy, successor = th.randn(3, BATCH, 4, dtype=th.float64)
     actions = th.rand(BATCH, 3, dtype=th.float64) * 2 - 1
     direction = th.randint(0, 2, (BATCH, 3)).double() * 2 - 1
-    field = gradient_field(critic, obs, actions, noisy_observations=noisy, next_observations=successor, direction=direction)
+    field = gradient_field(critic, FieldInputs(obs, actions, noisy, successor, direction))
     return critic, obs, noisy, successor, actions, direction, field
 
 
@@ -52,7 +53,7 @@ def test_mpr_estimates_sigma_squared_times_the_frobenius_norm():
     critic = random_quadratic(n_critics=1, action_dim=2)
     n, sigma = 200_000, 0.01
     obs, actions = th.randn(n, 4, dtype=th.float64), th.zeros(n, 2, dtype=th.float64)
-    field = gradient_field(critic, obs, actions, noisy_observations=obs + sigma * th.randn_like(obs))
+    field = gradient_field(critic, FieldInputs(obs, actions, noisy_observations=obs + sigma * th.randn_like(obs)))
     expected = sigma**2 * critic.mixed[0].square().sum() / 2  # mean over the two action dimensions
     assert mixed_partial(field.grad, field.grad_noisy).item() == pytest.approx(expected.item(), rel=0.02)
 
@@ -62,7 +63,7 @@ def test_rademacher_directions_estimate_the_trace():
     critic = random_quadratic(n_critics=1)
     n = 100_000
     direction = th.randint(0, 2, (n, 3)).double() * 2 - 1
-    field = gradient_field(critic, th.zeros(n, 4).double(), th.zeros(n, 3).double(), direction=direction)
+    field = gradient_field(critic, FieldInputs(th.zeros(n, 4).double(), th.zeros(n, 3).double(), direction=direction))
     assert field.curvature.mean().item() == pytest.approx(-critic.hessians[0].trace().item(), rel=0.02)
 
 
@@ -70,7 +71,7 @@ def test_hand_computed_numbers():
     # Q = -½ · 2 a² + 3 a s: ∇_a Q = -2a + 3s, so a state moved by 0.1 changes it by 0.3; curvature -2
     critic = QuadraticCritic(th.tensor([[[2.0]]]), th.tensor([[[3.0]]]))
     obs, actions = th.tensor([[1.0], [0.0]]), th.tensor([[0.5], [-1.0]])
-    field = gradient_field(critic, obs, actions, next_observations=obs + 0.1, direction=th.ones(2, 1))
+    field = gradient_field(critic, FieldInputs(obs, actions, next_observations=obs + 0.1, direction=th.ones(2, 1)))
     th.testing.assert_close(field.grad, th.tensor([[[2.0], [2.0]]]))
     th.testing.assert_close(vector_field_consistency(field.grad, field.grad_next), th.tensor(0.09))
     th.testing.assert_close(curvature_preservation(field.curvature, 1.0), th.tensor(0.0))
@@ -86,6 +87,6 @@ def test_a_transition_without_successor_does_not_count():
 
 def test_what_was_not_asked_for_is_not_evaluated():
     critic = random_quadratic()
-    field = gradient_field(critic, th.zeros(2, 4).double(), th.zeros(2, 3).double())
+    field = gradient_field(critic, FieldInputs(th.zeros(2, 4).double(), th.zeros(2, 3).double()))
     assert field.grad_noisy is field.grad_next is field.curvature is None
     assert pave_losses(field, 1.0) == (None, None, None)

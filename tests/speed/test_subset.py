@@ -17,6 +17,7 @@ from torch import nn
 from sb3_pave import PAVE_SAC, PAVE_TD3
 from sb3_pave.field import gradient_field
 from sb3_pave.losses import pave_losses
+from sb3_pave.points import FieldInputs
 
 BATCH = 6
 OBS = spaces.Box(-np.inf, np.inf, (5,), np.float32)
@@ -46,9 +47,7 @@ def points():
 def field_at(critic, points, rows):
     obs, actions, *given = points
     noisy, successor, direction = (x if rows is None else x[rows] for x in given)
-    return gradient_field(
-        critic, obs, actions, noisy_observations=noisy, next_observations=successor, direction=direction, rows=rows
-    )
+    return gradient_field(critic, FieldInputs(obs, actions, noisy, successor, direction, rows))
 
 
 def test_the_field_of_some_rows_is_those_rows_of_the_field(critic, points):

@@ -1,0 +1,162 @@
+"""SB3's MLP actors and critics as functions of tensors: fewer operations than their modules, and fit to be compiled."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch as th
+from stable_baselines3.common.distributions import SquashedDiagGaussianDistribution
+from stable_baselines3.common.policies import BaseModel
+from stable_baselines3.common.torch_layers import FlattenExtractor
+from stable_baselines3.sac.policies import LOG_STD_MAX, LOG_STD_MIN
+from stable_baselines3.sac.policies import Actor as GaussianActorModule
+from stable_baselines3.td3.policies import Actor as DeterministicActorModule
+from torch import nn
+
+from sb3_pave.ensemble import (
+    Ensemble,
+    Parameters,
+    activations_of_mlp,
+    ensemble,
+    has_hooks,
+    is_mlp,
+    parameters_of_mlp,
+)
+from sb3_pave.field import has_closed_form, of_contrib
+
+_LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
+
+
+class MlpCritic(NamedTuple):
+    """
+    ``critic(s, a)`` of a module for which ``is_mlp_critic`` holds.
+
+    :param networks: its networks
+    :param output: makes what the module returns of their outputs, shape (n, rows, outputs)
+    """
+
+    networks: Ensemble
+    output: Callable[[th.Tensor], Any]
+
+    def __call__(self, features: th.Tensor, actions: th.Tensor) -> Any:
+        return self.output(self.networks(th.cat([features, actions], dim=1)))
+
+
+class DeterministicActor(NamedTuple):
+    """
+    TD3's ``actor(s)``.
+
+    :param network: without the final tanh
+    """
+
+    network: Ensemble
+
+    def __call__(self, features: th.Tensor) -> th.Tensor:
+        return th.tanh(self.network(features)[0])
+
+
+class GaussianActor(NamedTuple):
+    """
+    SAC's ``actor.action_log_prob(s)`` where actions are drawn from a Gaussian and squashed.
+
+    :param network: mean and logarithm of the standard deviation, side by side
+    """
+
+    network: Ensemble
+
+    def __call__(self, features: th.Tensor, noise: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        """
+        :param features: shape (batch, features_dim)
+        :param noise: standard normal, shape (batch, action_dim)
+        :return: actions, and their log-probabilities of shape (batch,)
+        """
+        mean, log_std = self.network(features)[0].chunk(2, dim=1)
+        log_std = log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
+        actions = th.tanh(mean + noise * log_std.exp())
+        log_prob = (-0.5 * noise.square() - log_std - _LOG_SQRT_2PI).sum(dim=1)
+        # SB3's constant against log(0)
+        return actions, log_prob - th.log(1 - actions.square() + 1e-6).sum(dim=1)
+
+
+def mlp_critic(critic: Any, output: Callable[[th.Tensor], Any], n_critics: int | None = None) -> MlpCritic:
+    """
+    :param critic: a module for which ``is_mlp_critic`` holds
+    :param output: see ``MlpCritic``
+    :param n_critics: the first of its networks only; None: all
+    """
+    networks = critic.q_networks[:n_critics]
+    return MlpCritic(ensemble(list(map(parameters_of_mlp, networks)), activations_of_mlp(networks[0])), output)
+
+
+def deterministic_actor(parameters: Parameters, activations: tuple[nn.Module, ...]) -> DeterministicActor:
+    """
+    :param parameters: see ``parameters_of_actor``
+    :param activations: see ``activations_of_actor``
+    """
+    return DeterministicActor(ensemble([parameters], activations))
+
+
+def gaussian_actor(parameters: Parameters, activations: tuple[nn.Module, ...]) -> GaussianActor:
+    """
+    :param parameters: see ``parameters_of_actor``
+    :param activations: see ``activations_of_actor``
+    """
+    *hidden, mean_weight, mean_bias, std_weight, std_bias = parameters
+    heads = (th.cat([mean_weight, std_weight]), th.cat([mean_bias, std_bias]))
+    return GaussianActor(ensemble([(*hidden, *heads)], activations))
+
+
+def parameters_of_actor(actor: Any) -> Parameters:
+    """
+    :param actor: a module for which ``is_mlp_actor`` holds
+    """
+    if not hasattr(actor, "log_std"):
+        return parameters_of_mlp(actor.mu)
+    heads = (actor.mu.weight, actor.mu.bias, actor.log_std.weight, actor.log_std.bias)
+    return (*parameters_of_mlp(actor.latent_pi), *heads)
+
+
+def activations_of_actor(actor: Any) -> tuple[nn.Module, ...]:
+    """
+    :param actor: a module for which ``is_mlp_actor`` holds
+    """
+    # TD3's last one is the tanh
+    return activations_of_mlp(actor.latent_pi) if hasattr(actor, "log_std") else activations_of_mlp(actor.mu)[:-1]
+
+
+def is_mlp_critic(critic: Any) -> bool:
+    """
+    Whether ``MlpCritic`` can stand in for the critic: SB3's own, or that of sb3-contrib's TQC, on flat features.
+
+    :param critic: the module
+    """
+    return has_closed_form(critic) and _is_plain(critic)
+
+
+def is_mlp_actor(actor: Any) -> bool:
+    """
+    Whether a function of this module can stand in for the actor: SB3's own, or that of sb3-contrib's TQC, on flat features
+    and without state-dependent exploration.
+
+    :param actor: the module
+    """
+    own = type(actor)
+    if not _is_plain(actor) or own.extract_features is not BaseModel.extract_features:
+        return False
+    if own.forward is DeterministicActorModule.forward:
+        return is_mlp(actor.mu[:-1]) and type(actor.mu[-1]) is nn.Tanh and not has_hooks(actor.mu[-1])
+    names = ("action_log_prob", "get_action_dist_params")
+    known = (GaussianActorModule, *of_contrib("tqc", "Actor"))
+    return (
+        any(all(getattr(own, name, None) is getattr(upstream, name) for name in names) for upstream in known)
+        and type(actor.action_dist) is SquashedDiagGaussianDistribution
+        and all(is_mlp(nn.Sequential(*actor.latent_pi, head)) and head.bias is not None for head in (actor.mu, actor.log_std))
+        and not has_hooks(actor.latent_pi)
+    )
+
+
+def _is_plain(module: Any) -> bool:
+    """Whether calling the module flattens observations and then does what its class says."""
+    parts = (module, module.features_extractor)
+    plain = all(getattr(part, "_compiled_call_impl", None) is None and not has_hooks(part) for part in parts)
+    return plain and type(module.features_extractor) is FlattenExtractor
