@@ -112,5 +112,5 @@ def critic_loss_and_gradient(
     bars, scalars = th.func.grad(loss, argnums=tuple(range(len(given))), has_aux=True)(*given)
     pulled = pull_back(tape, (*bars, None)[:3], n_values, field_from, to_inputs=to_features)
     layers = [bar for weight, bias in zip(pulled.weights, pulled.biases, strict=True) for bar in (weight, bias.squeeze(dim=1))]
-    gradients = [layer[i] for i in range(len(networks)) for layer in layers]
+    gradients = [layer[i].contiguous() for i in range(len(networks)) for layer in layers]
     return scalars, gradients, pulled.inputs[0]

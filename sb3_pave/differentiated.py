@@ -1,9 +1,11 @@
 """Losses that come with their gradient."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch as th
+
+from sb3_pave.compiled import compiled
 
 
 class Differentiated(NamedTuple):
@@ -25,7 +27,19 @@ class Differentiated(NamedTuple):
 
         :param inputs: the leaves that get it
         """
-        th.autograd.backward(self.tensors, self.gradients, inputs=inputs)
+        wanted = {id(tensor) for tensor in inputs}
+        onward = []
+        for tensor, gradient in zip(self.tensors, self.gradients, strict=True):
+            if not _is_plain_leaf(tensor):
+                onward.append((tensor, gradient))
+            elif id(tensor) in wanted:
+                if gradient.stride() != tensor.stride():
+                    # Optimizers may go through both as they lie in memory
+                    gradient = th.empty_like(tensor).copy_(gradient)
+                tensor.grad = gradient if tensor.grad is None else tensor.grad + gradient
+        if onward:
+            tensors, gradients = zip(*onward, strict=True)
+            th.autograd.backward(tensors, gradients, inputs=inputs)
 
     def detach(self) -> th.Tensor:
         """The loss without its gradient."""
@@ -34,3 +48,29 @@ class Differentiated(NamedTuple):
 
 # What ``descend`` can take a step down
 Loss = th.Tensor | Differentiated
+
+
+def _is_plain_leaf(tensor: th.Tensor) -> bool:
+    # Autograd would do no more than hand it the gradient
+    return tensor.is_leaf and not tensor._backward_hooks and not getattr(tensor, "_post_accumulate_grad_hooks", None)
+
+
+def compiled_loss(loss: Callable[..., tuple[th.Tensor, Any]], actor: Any, *others: Any) -> tuple[Differentiated, Any]:
+    """
+    A loss and its gradient with respect to an actor's parameters through ``torch.compile``.
+
+    :param loss: of actor and others, a scalar and whatever else is wanted
+    :param actor: a stand-in, which has ``parameters``
+    :param others: further arguments
+    """
+    with th.no_grad():
+        gradients, (value, more) = compiled(_gradient_and_value)(loss, actor, *others)
+    pairs = [pair for pair in zip(actor.parameters, gradients, strict=True) if pair[0] is not None]
+    return Differentiated(value, *zip(*pairs, strict=True)), more
+
+
+def _gradient_and_value(loss: Callable[..., Any], actor: Any, *others: Any) -> Any:
+    def of(parameters: Any) -> Any:
+        return loss(actor._replace(parameters=parameters), *others)
+
+    return th.func.grad_and_value(of, has_aux=True)(actor.parameters)

@@ -1,9 +1,10 @@
-"""Multilayer perceptrons of one kind as one network of stacked matrices, so that each operation serves them all."""
+"""Multilayer perceptrons by their parameters: one alone, or several of one kind stacked."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch as th
+import torch.nn.functional as F
 from torch import nn
 
 from sb3_pave.activations import ACTIVATIONS
@@ -19,13 +20,18 @@ def is_mlp(network: nn.Module) -> bool:
 
     :param network: one critic of an ensemble, taking ``[features, actions]``, or an actor's
     """
+    return type(network) is nn.Sequential and not has_hooks(network) and is_mlp_of(list(network))
+
+
+def is_mlp_of(layers: Sequence[nn.Module]) -> bool:
+    """
+    Whether the layers of an MLP, one after the other, are these.
+
+    :param layers: the layers
+    """
     # Exact types: a subclass or a parametrisation (spectral norm, say) may compute something else
-    if type(network) is not nn.Sequential or len(network) % 2 == 0:
-        return False
-    layers = list(iter(network))
-    linear = all(type(layer) is nn.Linear for layer in layers[::2])
-    smooth = all(type(layer) in ACTIVATIONS for layer in layers[1::2])
-    return linear and smooth and not any(map(has_hooks, [network, *layers]))
+    linear = len(layers) % 2 == 1 and all(type(layer) is nn.Linear for layer in layers[::2])
+    return linear and all(type(layer) in ACTIVATIONS for layer in layers[1::2]) and not any(map(has_hooks, layers))
 
 
 def is_ensemble(networks: Sequence[nn.Module]) -> bool:
@@ -43,13 +49,10 @@ def has_hooks(module: nn.Module) -> bool:
 
 
 def _kind(network: nn.Module) -> tuple[Any, ...]:
-    # An activation's settings are in its representation
-    layers = list(network.children())
-    return *(_shape(linear) for linear in layers[::2]), *map(repr, layers[1::2])
-
-
-def _shape(linear: Any) -> tuple[int, int, bool]:
-    return linear.in_features, linear.out_features, linear.bias is None
+    linears, activations = list(network.children())[::2], list(network.children())[1::2]
+    shapes = ((linear.weight.shape, linear.bias is None) for linear in linears)
+    # Their settings, if they have any, are in their representation
+    return *shapes, *((type(activation), activation.extra_repr()) for activation in activations)
 
 
 def parameters_of_mlp(network: Any) -> Parameters:
@@ -66,9 +69,23 @@ def activations_of_mlp(network: Any) -> tuple[nn.Module, ...]:
     return tuple(network)[1::2]
 
 
+def mlp(parameters: Parameters, activations: tuple[nn.Module, ...], inputs: th.Tensor) -> th.Tensor:
+    """
+    The outputs of a network, shape (rows, outputs).
+
+    :param parameters: of the network
+    :param activations: of its hidden layers
+    :param inputs: shape (rows, inputs)
+    """
+    hidden = F.linear(inputs, *parameters[:2])
+    for i, activation in enumerate(activations):
+        hidden = F.linear(activation(hidden), *parameters[2 * i + 2 : 2 * i + 4])
+    return hidden
+
+
 class Ensemble(NamedTuple):
     """
-    ``n`` networks, a function of inputs of shape (rows, inputs) to outputs of shape (n, rows, outputs).
+    ``n`` networks as one of stacked matrices.
 
     :param weights: of each layer, shape (n, outputs, inputs)
     :param biases: of each layer, shape (n, 1, outputs), or None where the layers have none
@@ -78,14 +95,6 @@ class Ensemble(NamedTuple):
     weights: tuple[th.Tensor, ...]
     biases: tuple[Any, ...]
     activations: tuple[nn.Module, ...]
-
-    def __call__(self, inputs: th.Tensor) -> th.Tensor:
-        hidden = inputs.expand(len(self.weights[0]), -1, -1)
-        for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            hidden = th.bmm(hidden, weight.mT) if bias is None else th.baddbmm(bias, hidden, weight.mT)
-            if i < len(self.activations):
-                hidden = self.activations[i](hidden)
-        return hidden
 
 
 def ensemble(networks: Sequence[Parameters], activations: tuple[nn.Module, ...]) -> Ensemble:

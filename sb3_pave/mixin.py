@@ -5,7 +5,9 @@ import io
 import math
 import pathlib
 import warnings
+from collections.abc import Callable
 from functools import partial
+from statistics import fmean
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -13,19 +15,20 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.save_util import load_from_zip_file
-from stable_baselines3.common.type_aliases import MaybeCallback, ReplayBufferSamples
+from stable_baselines3.common.type_aliases import MaybeCallback, PyTorchObs, ReplayBufferSamples
 from torch import nn
 
 from sb3_pave.batches import select
-from sb3_pave.compiled import can_compile
+from sb3_pave.compiled import can_compile, compiled
 from sb3_pave.critic_loss import TdError, compiled_critic_loss
-from sb3_pave.differentiated import Loss
+from sb3_pave.differentiated import Loss, compiled_loss
 from sb3_pave.field import GradientField, gradient_field, has_closed_form, refuse_compiled
 from sb3_pave.fused_adam import fused_adam
 from sb3_pave.graphs import CudaCapture, GraphedUpdate, fixed_numbers, without_capture
 from sb3_pave.losses import pave_losses, signals, weighted_sum
 from sb3_pave.perturbation import is_perturbable, perturb
 from sb3_pave.points import FieldInputs, has_mode_free_features
+from sb3_pave.stand_ins import is_mlp_actor, is_mlp_critic
 from sb3_pave.successor import Successor, sample_with_successor
 from sb3_pave.update_log import UpdateLog
 
@@ -67,6 +70,8 @@ class Pave(OffPolicyAlgorithm):
     replay_buffer: Any
 
     _graphs: GraphedUpdate | None = None
+    # Whether functions of tensors stand in for the networks in this train() call
+    _has_stand_ins = False
 
     def __init__(
         self,
@@ -191,7 +196,10 @@ class Pave(OffPolicyAlgorithm):
         self._update_learning_rate(self._optimizers())
         log = UpdateLog()
         graphs = self._prepare_graphs()
-        fuse = self.compile and self.device.type == "cpu" and can_compile(self.device)
+        self._has_stand_ins = (
+            self._has_terms() and all(map(is_mlp_critic, self._critics())) and all(map(is_mlp_actor, self._actors()))
+        )
+        fuse = self._compiles() and self.device.type == "cpu"
         with fused_adam(self._optimizers() if fuse else []):
             for gradient_step in range(gradient_steps):
                 if graphs is None:
@@ -253,7 +261,7 @@ class Pave(OffPolicyAlgorithm):
         return {name: without_capture(state) if name.endswith("optimizer") else state for name, state in parameters.items()}
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_graphs"]
+        return [*super()._excluded_save_params(), "_graphs", "_has_stand_ins"]
 
     def _optimizers(self) -> list[th.optim.Optimizer]:
         optimizers = [self.actor.optimizer, self.critic.optimizer]
@@ -262,7 +270,7 @@ class Pave(OffPolicyAlgorithm):
 
     def _field_inputs(self, replay_data: ReplayBufferSamples, successor: Successor) -> FieldInputs | None:
         """Where the weights ask for the field, with ``ε`` and ``v`` drawn; None if all weights are zero."""
-        if self.mpr_coef == self.vfc_coef == self.curv_coef == 0:
+        if not self._has_terms():
             return None
         points = (replay_data.observations, replay_data.actions, successor.observations)
         rows = None
@@ -328,11 +336,41 @@ class Pave(OffPolicyAlgorithm):
         log.add(**scalars)
         return loss
 
+    def _features(self, observations: PyTorchObs) -> PyTorchObs:
+        """What all networks take for the observations: stand-ins the features, which have no parameters."""
+        if not self._has_stand_ins:
+            return observations
+        return self.critic.extract_features(observations, self.critic.features_extractor)
+
+    def _evaluated(self, function: Callable[..., Any], *networks_and_inputs: Any) -> Any:
+        """The function's value, through ``torch.compile`` where the networks are stand-ins and the user asks for it."""
+        if self._has_stand_ins and self._compiles():
+            return compiled(function)(*networks_and_inputs)
+        return function(*networks_and_inputs)
+
+    def _differentiated(self, loss: Callable[..., tuple[th.Tensor, Any]], *networks_and_inputs: Any) -> tuple[Loss, Any]:
+        """Likewise for a loss to descend by the first network's parameters, and what else the function returns."""
+        if self._has_stand_ins and self._compiles():
+            return compiled_loss(loss, *networks_and_inputs)
+        return loss(*networks_and_inputs)
+
+    def _has_terms(self) -> bool:
+        return self._coefs() != (0, 0, 0)
+
     def _coefs(self) -> tuple[float, float, float]:
         return self.mpr_coef, self.vfc_coef, self.curv_coef
 
     def _compiles_field(self) -> bool:
-        return self.compile and can_compile(self.device) and has_closed_form(self.critic)
+        return self._compiles() and has_closed_form(self.critic)
+
+    def _compiles(self) -> bool:
+        return self.compile and can_compile(self.device)
+
+    def _critics(self) -> list[Any]:
+        return [getattr(self, name) for name in ("critic", "critic_target") if hasattr(self, name)]
+
+    def _actors(self) -> list[Any]:
+        return [getattr(self, name) for name in ("actor", "actor_target") if hasattr(self, name)]
 
     @staticmethod
     def _critic_output(values: th.Tensor) -> Any:
@@ -351,7 +389,7 @@ class Pave(OffPolicyAlgorithm):
         values = log.read()
         _check_finite(values, self._n_updates)
         for tag, per_update in values.items():
-            self.logger.record(f"train/{tag}", float(per_update.mean()))
+            self.logger.record(f"train/{tag}", fmean(per_update))
 
     def _init_callback(self, callback: MaybeCallback, *args: Any, **kwargs: Any) -> Any:
         _refuse_parallel_training(callback)
@@ -403,15 +441,22 @@ def descend(optimizer: th.optim.Optimizer, *losses: Loss) -> None:
     :param optimizer: the optimizer of a network
     :param losses: scalars
     """
-    optimizer.zero_grad()
+    parameters = parameters_of(optimizer)
+    for parameter in parameters:
+        parameter.grad = None
     for loss in losses:
-        loss.backward(inputs=parameters_of(optimizer))
+        loss.backward(inputs=parameters)
     optimizer.step()
 
 
 def parameters_of(optimizer: th.optim.Optimizer) -> list[th.Tensor]:
     """What the optimizer moves."""
     return [parameter for group in optimizer.param_groups for parameter in group["params"] if parameter.requires_grad]
+
+
+def continuation(replay_data: ReplayBufferSamples, gamma: float) -> th.Tensor:
+    """What the next value counts in the target: the discount, 0 after a terminal step, shape (batch, 1)."""
+    return (1 - replay_data.dones) * discounts(replay_data, gamma)
 
 
 def discounts(replay_data: ReplayBufferSamples, gamma: float) -> th.Tensor | float:
@@ -429,9 +474,10 @@ def _default_activation(policy_class: type) -> dict[str, Any]:
     return {"activation_fn": nn.SiLU} if passes_on else {}
 
 
-def _check_finite(values: dict[str, np.ndarray], n_updates: int) -> None:
+def _check_finite(values: dict[str, list[float]], n_updates: int) -> None:
     """:raises ValueError: naming the first update at which a PAVE term was not finite"""
-    broken = {tag: int(np.flatnonzero(~np.isfinite(v))[0]) for tag, v in values.items() if not np.isfinite(v).all()}
+    all_finite = {tag: list(map(math.isfinite, per_update)) for tag, per_update in values.items()}
+    broken = {tag: finite.index(False) for tag, finite in all_finite.items() if not all(finite)}
     terms = [tag for tag in ("mpr_loss", "vfc_loss", "curv_loss") if tag in broken]
     if not terms:
         return

@@ -14,12 +14,11 @@ from stable_baselines3.td3.policies import Actor as DeterministicActorModule
 from torch import nn
 
 from sb3_pave.ensemble import (
-    Ensemble,
     Parameters,
     activations_of_mlp,
-    ensemble,
     has_hooks,
-    is_mlp,
+    is_mlp_of,
+    mlp,
     parameters_of_mlp,
 )
 from sb3_pave.field import has_closed_form, of_contrib
@@ -31,38 +30,45 @@ class MlpCritic(NamedTuple):
     """
     ``critic(s, a)`` of a module for which ``is_mlp_critic`` holds.
 
-    :param networks: its networks
-    :param output: makes what the module returns of their outputs, shape (n, rows, outputs)
+    :param networks: parameters of its networks
+    :param activations: of their hidden layers
+    :param output: makes what the module returns of the networks' outputs, shape (n, rows, outputs)
     """
 
-    networks: Ensemble
+    networks: tuple[Parameters, ...]
+    activations: tuple[nn.Module, ...]
     output: Callable[[th.Tensor], Any]
 
     def __call__(self, features: th.Tensor, actions: th.Tensor) -> Any:
-        return self.output(self.networks(th.cat([features, actions], dim=1)))
+        inputs = th.cat([features, actions], dim=1)
+        return self.output(th.stack([mlp(network, self.activations, inputs) for network in self.networks]))
 
 
 class DeterministicActor(NamedTuple):
     """
     TD3's ``actor(s)``.
 
-    :param network: without the final tanh
+    :param parameters: of its network
+    :param activations: of the hidden layers
     """
 
-    network: Ensemble
+    parameters: Parameters
+    activations: tuple[nn.Module, ...]
 
     def __call__(self, features: th.Tensor) -> th.Tensor:
-        return th.tanh(self.network(features)[0])
+        return th.tanh(mlp(self.parameters, self.activations, features))
 
 
 class GaussianActor(NamedTuple):
     """
     SAC's ``actor.action_log_prob(s)`` where actions are drawn from a Gaussian and squashed.
 
-    :param network: mean and logarithm of the standard deviation, side by side
+    :param parameters: of the hidden layers, the mean and the logarithm of the standard deviation
+    :param activations: of the hidden layers
     """
 
-    network: Ensemble
+    parameters: Parameters
+    activations: tuple[nn.Module, ...]
 
     def __call__(self, features: th.Tensor, noise: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
         """
@@ -70,7 +76,9 @@ class GaussianActor(NamedTuple):
         :param noise: standard normal, shape (batch, action_dim)
         :return: actions, and their log-probabilities of shape (batch,)
         """
-        mean, log_std = self.network(features)[0].chunk(2, dim=1)
+        *hidden, mean_weight, mean_bias, std_weight, std_bias = self.parameters
+        heads = (th.cat([mean_weight, std_weight]), th.cat([mean_bias, std_bias]))
+        mean, log_std = mlp((*hidden, *heads), self.activations, features).chunk(2, dim=1)
         log_std = log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
         actions = th.tanh(mean + noise * log_std.exp())
         log_prob = (-0.5 * noise.square() - log_std - _LOG_SQRT_2PI).sum(dim=1)
@@ -78,50 +86,27 @@ class GaussianActor(NamedTuple):
         return actions, log_prob - th.log(1 - actions.square() + 1e-6).sum(dim=1)
 
 
-def mlp_critic(critic: Any, output: Callable[[th.Tensor], Any], n_critics: int | None = None) -> MlpCritic:
+def mlp_critic(critic: Any, output: Callable[[th.Tensor], Any], n_critics: int | None = None) -> Any:
     """
     :param critic: a module for which ``is_mlp_critic`` holds
     :param output: see ``MlpCritic``
     :param n_critics: the first of its networks only; None: all
+    :return: a ``MlpCritic``
     """
     networks = critic.q_networks[:n_critics]
-    return MlpCritic(ensemble(list(map(parameters_of_mlp, networks)), activations_of_mlp(networks[0])), output)
+    return MlpCritic(tuple(map(parameters_of_mlp, networks)), activations_of_mlp(networks[0]), output)
 
 
-def deterministic_actor(parameters: Parameters, activations: tuple[nn.Module, ...]) -> DeterministicActor:
-    """
-    :param parameters: see ``parameters_of_actor``
-    :param activations: see ``activations_of_actor``
-    """
-    return DeterministicActor(ensemble([parameters], activations))
-
-
-def gaussian_actor(parameters: Parameters, activations: tuple[nn.Module, ...]) -> GaussianActor:
-    """
-    :param parameters: see ``parameters_of_actor``
-    :param activations: see ``activations_of_actor``
-    """
-    *hidden, mean_weight, mean_bias, std_weight, std_bias = parameters
-    heads = (th.cat([mean_weight, std_weight]), th.cat([mean_bias, std_bias]))
-    return GaussianActor(ensemble([(*hidden, *heads)], activations))
-
-
-def parameters_of_actor(actor: Any) -> Parameters:
+def mlp_actor(actor: Any) -> Any:
     """
     :param actor: a module for which ``is_mlp_actor`` holds
+    :return: a ``DeterministicActor`` or ``GaussianActor``
     """
     if not hasattr(actor, "log_std"):
-        return parameters_of_mlp(actor.mu)
+        # Its last activation is the tanh
+        return DeterministicActor(parameters_of_mlp(actor.mu), activations_of_mlp(actor.mu)[:-1])
     heads = (actor.mu.weight, actor.mu.bias, actor.log_std.weight, actor.log_std.bias)
-    return (*parameters_of_mlp(actor.latent_pi), *heads)
-
-
-def activations_of_actor(actor: Any) -> tuple[nn.Module, ...]:
-    """
-    :param actor: a module for which ``is_mlp_actor`` holds
-    """
-    # TD3's last one is the tanh
-    return activations_of_mlp(actor.latent_pi) if hasattr(actor, "log_std") else activations_of_mlp(actor.mu)[:-1]
+    return GaussianActor((*parameters_of_mlp(actor.latent_pi), *heads), activations_of_mlp(actor.latent_pi))
 
 
 def is_mlp_critic(critic: Any) -> bool:
@@ -144,13 +129,14 @@ def is_mlp_actor(actor: Any) -> bool:
     if not _is_plain(actor) or own.extract_features is not BaseModel.extract_features:
         return False
     if own.forward is DeterministicActorModule.forward:
-        return is_mlp(actor.mu[:-1]) and type(actor.mu[-1]) is nn.Tanh and not has_hooks(actor.mu[-1])
+        *layers, last = actor.mu
+        return is_mlp_of(layers) and type(last) is nn.Tanh and not has_hooks(last) and not has_hooks(actor.mu)
     names = ("action_log_prob", "get_action_dist_params")
     known = (GaussianActorModule, *of_contrib("tqc", "Actor"))
     return (
         any(all(getattr(own, name, None) is getattr(upstream, name) for name in names) for upstream in known)
         and type(actor.action_dist) is SquashedDiagGaussianDistribution
-        and all(is_mlp(nn.Sequential(*actor.latent_pi, head)) and head.bias is not None for head in (actor.mu, actor.log_std))
+        and all(is_mlp_of([*actor.latent_pi, head]) and head.bias is not None for head in (actor.mu, actor.log_std))
         and not has_hooks(actor.latent_pi)
     )
 

@@ -1,7 +1,10 @@
 """Losses of gradient steps, kept on the device and read once."""
 
-import numpy as np
+from itertools import islice
+
 import torch as th
+
+from sb3_pave.differentiated import Loss
 
 
 class UpdateLog:
@@ -10,8 +13,8 @@ class UpdateLog:
     def __init__(self) -> None:
         self._values: dict[str, list[th.Tensor]] = {}
 
-    def add(self, **scalars: th.Tensor) -> None:
-        """:param scalars: one-element tensors by their tag (without ``train/``)"""
+    def add(self, **scalars: Loss) -> None:
+        """:param scalars: losses and other one-element tensors by their tag (without ``train/``)"""
         for tag, scalar in scalars.items():
             self._values.setdefault(tag, []).append(scalar.detach().reshape(()))
 
@@ -21,12 +24,11 @@ class UpdateLog:
         """
         return tuple(self._values), th.stack([values[-1].float() for values in self._values.values()])
 
-    def read(self) -> dict[str, np.ndarray]:
+    def read(self) -> dict[str, list[float]]:
         """
         :return: each tag's values, one per gradient step in which it was added
         """
         if not self._values:
             return {}
-        values = th.stack([value.float() for values in self._values.values() for value in values]).cpu().numpy()
-        ends = np.cumsum([len(values) for values in self._values.values()])
-        return dict(zip(self._values, np.split(values, ends[:-1]), strict=True))
+        numbers = iter(th.stack([value.float() for values in self._values.values() for value in values]).tolist())
+        return {tag: list(islice(numbers, len(values))) for tag, values in self._values.items()}

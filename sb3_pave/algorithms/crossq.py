@@ -4,7 +4,7 @@ from sb3_contrib import CrossQ
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 
 from sb3_pave.algorithms.max_entropy import EntropyBonus
-from sb3_pave.mixin import descend, discounts
+from sb3_pave.mixin import continuation, descend
 from sb3_pave.successor import Successor
 from sb3_pave.update_log import UpdateLog
 
@@ -77,5 +77,4 @@ class PAVE_CrossQ(EntropyBonus, CrossQ):
         self.critic.set_bn_training_mode(False)
         current_q_values, next_q_values = q_values.split(len(next_actions))
         next_values = next_q_values.detach().amin(dim=1, keepdim=True) - ent_coef * next_log_prob.reshape(-1, 1)
-        discount = discounts(replay_data, self.gamma)
-        return current_q_values.T[..., None], replay_data.rewards + (1 - replay_data.dones) * discount * next_values
+        return current_q_values.T[..., None], replay_data.rewards + continuation(replay_data, self.gamma) * next_values

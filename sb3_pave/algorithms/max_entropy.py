@@ -1,12 +1,18 @@
+from collections.abc import Callable
 from typing import Any
 
 import torch as th
+from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.type_aliases import PyTorchObs, ReplayBufferSamples
 from stable_baselines3.common.utils import polyak_update
 
-from sb3_pave.mixin import Pave, descend
+from sb3_pave.mixin import Pave, continuation, descend
+from sb3_pave.stand_ins import mlp_actor, mlp_critic
 from sb3_pave.successor import Successor
 from sb3_pave.update_log import UpdateLog
+
+# Actor and critic below are the host's modules or stand-ins: functions of (observations, noise) and (observations, actions)
+_Network = Callable[..., Any]
 
 
 class EntropyBonus(Pave):
@@ -32,6 +38,55 @@ class EntropyBonus(Pave):
             log.add(ent_coef_loss=ent_coef_loss)
 
 
+def td_target(
+    actor: _Network,
+    critic: _Network,
+    value: Callable[[Any], th.Tensor],
+    observations: PyTorchObs,
+    noise: th.Tensor | None,
+    ent_coef: th.Tensor,
+    rewards: th.Tensor,
+    continues: th.Tensor,
+) -> th.Tensor:
+    """
+    ``r + γ (Q'(s', a') - α log π(a' | s'))``, shape (batch, 1) or (batch, quantiles).
+
+    :param actor: draws ``a'``
+    :param critic: ``Q'``, the target critics
+    :param value: what of their output is bootstrapped from
+    :param observations: ``s'``
+    :param noise: that ``a'`` is drawn with
+    :param ent_coef: ``α``
+    :param rewards: ``r``, shape (batch, 1)
+    :param continues: ``γ``, 0 after a terminal step, shape (batch, 1)
+    """
+    actions, log_prob = actor(observations, noise)
+    return rewards + continues * (value(critic(observations, actions)) - ent_coef * log_prob.reshape(-1, 1))
+
+
+def actor_loss(
+    actor: _Network,
+    critic: _Network,
+    value: Callable[[Any], th.Tensor],
+    observations: PyTorchObs,
+    noise: th.Tensor | None,
+    ent_coef: th.Tensor,
+) -> tuple[th.Tensor, th.Tensor]:
+    """
+    ``E[α log π(a | s) - Q(s, a)]``, and ``log π(a | s)`` of shape (batch, 1).
+
+    :param actor: draws ``a``
+    :param critic: ``Q``
+    :param value: what of its output the actor climbs, shape (batch, 1)
+    :param observations: ``s``
+    :param noise: that ``a`` is drawn with
+    :param ent_coef: ``α``
+    """
+    actions, log_prob = actor(observations, noise)
+    log_prob = log_prob.reshape(-1, 1)
+    return (ent_coef * log_prob - value(critic(observations, actions))).mean(), log_prob
+
+
 class MaxEntropyPave(EntropyBonus):
     """
     The update of actors with an entropy bonus and target critics; SAC and TQC fill in what they bootstrap from.
@@ -46,31 +101,50 @@ class MaxEntropyPave(EntropyBonus):
     def _gradient_step(
         self, replay_data: ReplayBufferSamples, successor: Successor, gradient_step: int, log: UpdateLog
     ) -> None:
-        observations = replay_data.observations
         if self.use_sde:
             # log_std may have changed since the last update
             self.actor.reset_noise()
-        actions_pi, log_prob = self.actor.action_log_prob(observations)
-        log_prob = log_prob.reshape(-1, 1)
+        # Drawn before the critics learn, with the actor that the target is computed with
+        observations, actor, noise = self._policy_at(replay_data.observations)
         ent_coef = self._ent_coef(log)
-        self._update_ent_coef(log_prob, log)
 
         target = self._td_target(replay_data, ent_coef)
         descend(self.critic.optimizer, self._critic_loss(replay_data, successor, target, log))
 
-        actor_loss = (ent_coef * log_prob - self._policy_value(observations, actions_pi)).mean()
-        log.add(actor_loss=actor_loss)
-        descend(self.actor.optimizer, actor_loss)
+        critic = self._function_of(self.critic)
+        loss, log_prob = self._differentiated(actor_loss, actor, critic, self._policy_value, observations, noise, ent_coef)
+        log.add(actor_loss=loss)
+        descend(self.actor.optimizer, loss)
+        self._update_ent_coef(log_prob, log)
 
         if gradient_step % self.target_update_interval == 0:
             polyak_update(self.critic.parameters(), self.critic_target.parameters(), self.tau)
             # Running statistics are copied
             polyak_update(self.batch_norm_stats, self.batch_norm_stats_target, 1.0)
 
+    @th.no_grad()
     def _td_target(self, replay_data: ReplayBufferSamples, ent_coef: th.Tensor) -> th.Tensor:
-        """The bootstrapped target, without gradient."""
+        observations, actor, noise = self._policy_at(replay_data.next_observations)
+        critic = self._function_of(self.critic_target)
+        rewards, continues = replay_data.rewards, continuation(replay_data, self.gamma)
+        return self._evaluated(td_target, actor, critic, self._next_value(), observations, noise, ent_coef, rewards, continues)
+
+    def _policy_at(self, observations: PyTorchObs) -> tuple[PyTorchObs, _Network, th.Tensor | None]:
+        """What the networks take for the observations, the actor as a function of that and noise, and noise for it."""
+        if self._has_stand_ins:
+            noise = th.randn(len(observations), get_action_dim(self.action_space), device=self.device)
+            return self._features(observations), mlp_actor(self.actor), noise
+        policy = self.actor.action_log_prob(observations)
+        return observations, lambda *_: policy, None
+
+    def _function_of(self, critic: Any) -> _Network:
+        return mlp_critic(critic, self._critic_output) if self._has_stand_ins else critic
+
+    def _next_value(self) -> Callable[[Any], th.Tensor]:
+        """What the target bootstraps from, of the target critics' output: shape (batch, 1) or (batch, quantiles)."""
         raise NotImplementedError
 
-    def _policy_value(self, observations: PyTorchObs, actions_pi: th.Tensor) -> th.Tensor:
-        """What the actor climbs, shape (batch, 1)."""
+    @staticmethod
+    def _policy_value(current: Any) -> th.Tensor:
+        """What the actor climbs, of the critic's output, shape (batch, 1)."""
         raise NotImplementedError

@@ -1,12 +1,56 @@
+from collections.abc import Callable
+from typing import Any
+
 import torch as th
 import torch.nn.functional as F
 from stable_baselines3 import TD3
-from stable_baselines3.common.type_aliases import ReplayBufferSamples
+from stable_baselines3.common.type_aliases import PyTorchObs, ReplayBufferSamples
 from stable_baselines3.common.utils import polyak_update
 
-from sb3_pave.mixin import Pave, descend, discounts
+from sb3_pave.mixin import Pave, continuation, descend
+from sb3_pave.stand_ins import mlp_actor, mlp_critic
 from sb3_pave.successor import Successor
 from sb3_pave.update_log import UpdateLog
+
+# Actor and critic below are the host's modules or stand-ins: functions of observations and (observations, actions)
+_Network = Callable[..., Any]
+
+
+def td_target(
+    actor: _Network,
+    critic: _Network,
+    observations: PyTorchObs,
+    noise: th.Tensor,
+    rewards: th.Tensor,
+    continues: th.Tensor,
+) -> th.Tensor:
+    """
+    ``r + γ min_i Q'_i(s', π'(s') + noise)``, shape (batch, 1).
+
+    :param actor: ``π'``, the target actor
+    :param critic: ``Q'``, the target critics
+    :param observations: ``s'``
+    :param noise: shape (batch, action_dim)
+    :param rewards: ``r``, shape (batch, 1)
+    :param continues: ``γ``, 0 after a terminal step, shape (batch, 1)
+    """
+    actions = (actor(observations) + noise).clamp(-1, 1)
+    return rewards + continues * th.cat(critic(observations, actions), dim=1).amin(dim=1, keepdim=True)
+
+
+def actor_loss(actor: _Network, critic: _Network, observations: PyTorchObs) -> tuple[th.Tensor, tuple[()]]:
+    """
+    ``-E Q(s, π(s))``
+
+    :param actor: ``π``
+    :param critic: ``Q``, shape (batch, 1)
+    :param observations: ``s``
+    """
+    return -critic(observations, actor(observations)).mean(), ()
+
+
+def _first(values: th.Tensor) -> th.Tensor:
+    return values[0]
 
 
 class PAVE_TD3(Pave, TD3):
@@ -17,14 +61,17 @@ class PAVE_TD3(Pave, TD3):
     def _gradient_step(
         self, replay_data: ReplayBufferSamples, successor: Successor, gradient_step: int, log: UpdateLog
     ) -> None:
-        target_q_values = self._target_q_values(replay_data)
-        descend(self.critic.optimizer, self._critic_loss(replay_data, successor, target_q_values, log))
+        target = self._td_target(replay_data)
+        descend(self.critic.optimizer, self._critic_loss(replay_data, successor, target, log))
 
         if self._n_updates % self.policy_delay == 0:
-            observations = replay_data.observations
-            actor_loss = -self.critic.q1_forward(observations, self.actor(observations)).mean()
-            log.add(actor_loss=actor_loss)
-            descend(self.actor.optimizer, actor_loss)
+            actor: _Network = self.actor
+            critic: _Network = self.critic.q1_forward
+            if self._has_stand_ins:
+                actor, critic = mlp_actor(self.actor), mlp_critic(self.critic, _first, n_critics=1)
+            loss, _ = self._differentiated(actor_loss, actor, critic, self._features(replay_data.observations))
+            log.add(actor_loss=loss)
+            descend(self.actor.optimizer, loss)
             self._update_targets()
 
     @staticmethod
@@ -32,16 +79,17 @@ class PAVE_TD3(Pave, TD3):
         return sum(F.mse_loss(current_q, target) for current_q in current)  # type: ignore[return-value]
 
     @th.no_grad()
-    def _target_q_values(self, replay_data: ReplayBufferSamples) -> th.Tensor:
-        """The smallest target critic at the target policy's action, smoothed by clipped noise."""
+    def _td_target(self, replay_data: ReplayBufferSamples) -> th.Tensor:
         noise = th.empty_like(replay_data.actions).normal_(0, self.target_policy_noise)
         noise.clamp_(-self.target_noise_clip, self.target_noise_clip)
-        next_actions = (self.actor_target(replay_data.next_observations) + noise).clamp(-1, 1)
-        next_q_values = th.cat(self.critic_target(replay_data.next_observations, next_actions), dim=1).amin(
-            dim=1, keepdim=True
+        actor: _Network = self.actor_target
+        critic: _Network = self.critic_target
+        if self._has_stand_ins:
+            actor, critic = mlp_actor(actor), mlp_critic(critic, self._critic_output)
+        rewards, continues = replay_data.rewards, continuation(replay_data, self.gamma)
+        return self._evaluated(
+            td_target, actor, critic, self._features(replay_data.next_observations), noise, rewards, continues
         )
-        next_values = next_q_values.amin(dim=1, keepdim=True)
-        return replay_data.rewards + (1 - replay_data.dones) * discounts(replay_data, self.gamma) * next_values
 
     def _update_targets(self) -> None:
         polyak_update(self.critic.parameters(), self.critic_target.parameters(), self.tau)
