@@ -25,6 +25,7 @@ from sb3_pave.differentiated import Loss, compiled_loss
 from sb3_pave.field import GradientField, gradient_field, has_closed_form, refuse_compiled
 from sb3_pave.fused_adam import fused_adam
 from sb3_pave.graphs import CudaCapture, GraphedUpdate, fixed_numbers, without_capture
+from sb3_pave.heap import keep_freed_memory
 from sb3_pave.losses import pave_losses, signals, weighted_sum
 from sb3_pave.perturbation import is_perturbable, perturb
 from sb3_pave.points import FieldInputs, has_mode_free_features
@@ -192,6 +193,7 @@ class Pave(OffPolicyAlgorithm):
         """
         self._check_hyperparameters()
         refuse_compiled(self.critic)
+        keep_freed_memory()
         self.policy.set_training_mode(True)
         self._update_learning_rate(self._optimizers())
         log = UpdateLog()
