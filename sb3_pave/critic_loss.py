@@ -1,4 +1,4 @@
-"""The loss of an MLP critic and its gradient as one function of tensors: one graph for ``torch.compile``."""
+"""The loss of an MLP critic together with its gradient, as one function of tensors."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -29,16 +29,17 @@ class TdError(NamedTuple):
     target: th.Tensor
 
 
-def compiled_critic_loss(
+def mlp_critic_loss(
     critic: Any,
     inputs: FieldInputs,
     td: TdError | None,
     coefs: Sequence[float],
     delta: float,
     has_successor: th.Tensor | None,
+    compile: bool,
 ) -> tuple[Differentiated, dict[str, th.Tensor]]:
     """
-    ``L_TD + λ1 L_MPR + λ2 L_VFC + λ3 L_Curv`` through ``torch.compile``.
+    ``L_TD + λ1 L_MPR + λ2 L_VFC + λ3 L_Curv`` by the closed form.
 
     :param critic: one that has a closed form
     :param inputs: where the field is asked for
@@ -46,50 +47,50 @@ def compiled_critic_loss(
     :param coefs: ``(λ1, λ2, λ3)``
     :param delta: ``δ``
     :param has_successor: see ``pave_losses``
+    :param compile: through ``torch.compile``
     :return: the loss, and what the log shows of it
     """
     points = stacked_points(critic, inputs)
     if td is not None and points.order is not None:
         td = td._replace(target=td.target[points.order])
     networks = tuple(map(parameters_of_mlp, critic.q_networks))
-    arguments = (
-        networks,
-        activations_of_mlp(critic.q_networks[0]),
-        points._replace(features=points.features.detach()),
-        tuple(inputs.displaced),
-        td,
-        [th.full((), number, device=points.actions.device) for number in (*coefs, delta)],
-        has_successor,
-        points.features.requires_grad,
-    )
+    activations = activations_of_mlp(critic.q_networks[0])
+    numbers: Sequence[Any] = (*coefs, delta)
+    if compile:
+        # As tensors: numbers would be compiled in
+        numbers = [th.full((), number, device=points.actions.device) for number in numbers]
+    evaluate_it = compiled(loss_and_gradient) if compile else loss_and_gradient
+    displaced, detached = tuple(inputs.displaced), points._replace(features=points.features.detach())
+    to_features = points.features.requires_grad
     with th.no_grad():
-        scalars, gradients, features_gradient = compiled(critic_loss_and_gradient)(*arguments)
+        scalars, gradients, features_gradient = evaluate_it(
+            networks, activations, detached, displaced, td, numbers, has_successor, to_features
+        )
     pairs = [pair for pair in zip(sum(networks, ()), gradients, strict=True) if pair[0] is not None]
     if features_gradient is not None:
         pairs.append((points.features, features_gradient))
-    tensors, gradients = zip(*pairs, strict=True)
-    return Differentiated(scalars.pop("loss"), tensors, gradients), scalars
+    return Differentiated(scalars.pop("loss"), *zip(*pairs, strict=True)), scalars
 
 
-def critic_loss_and_gradient(
+def loss_and_gradient(
     networks: Sequence[Parameters],
     activations: tuple[nn.Module, ...],
     points: StackedPoints,
     displaced: tuple[str, ...],
     td: TdError | None,
-    numbers: Sequence[th.Tensor],
+    numbers: Sequence[Any],
     has_successor: th.Tensor | None,
     to_features: bool,
 ) -> tuple[dict[str, th.Tensor], list[th.Tensor], th.Tensor | None]:
     """
-    What ``compiled_critic_loss`` compiles.
+    What ``mlp_critic_loss`` compiles; to be called without gradients.
 
     :param networks: parameters of the critics
     :param activations: of their hidden layers
     :param points: where the field is evaluated
     :param displaced: what the displaced states are for, see ``split_field``
     :param td: as there, in the order of the points
-    :param numbers: ``(λ1, λ2, λ3, δ)``, scalar tensors: numbers would be compiled in
+    :param numbers: ``(λ1, λ2, λ3, δ)``, numbers or scalar tensors
     :param has_successor: as there
     :param to_features: whether the gradient with respect to the features is wanted
     :return: the loss and what the log shows of it, the gradients with respect to all parameters, in their order, and the one
@@ -108,9 +109,21 @@ def critic_loss_and_gradient(
             total = scalars["critic_loss"] = scalars["td_loss"] + total
         return total, {**scalars, "loss": total}
 
-    given = [result for result in results if result is not None]
-    bars, scalars = th.func.grad(loss, argnums=tuple(range(len(given))), has_aux=True)(*given)
+    bars, scalars = _gradient(loss, [result for result in results if result is not None])
     pulled = pull_back(tape, (*bars, None)[:3], n_values, field_from, to_inputs=to_features)
     layers = [bar for weight, bias in zip(pulled.weights, pulled.biases, strict=True) for bar in (weight, bias.squeeze(dim=1))]
     gradients = [layer[i].contiguous() for i in range(len(networks)) for layer in layers]
     return scalars, gradients, pulled.inputs[0]
+
+
+def _gradient(
+    loss: Callable[..., tuple[th.Tensor, dict[str, th.Tensor]]], inputs: list[th.Tensor]
+) -> tuple[tuple[th.Tensor, ...], dict[str, th.Tensor]]:
+    """The gradient of a function's first result with respect to its inputs, and its second result."""
+    if th.compiler.is_compiling():
+        # The other way is the faster one without the compiler, which can't take it
+        return th.func.grad(loss, argnums=tuple(range(len(inputs))), has_aux=True)(*inputs)
+    with th.enable_grad():
+        leaves = [result.detach().requires_grad_() for result in inputs]
+        value, scalars = loss(*leaves)
+        return th.autograd.grad(value, leaves, materialize_grads=True), scalars

@@ -10,9 +10,8 @@ from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 
 from sb3_pave.batches import select
-from sb3_pave.ensemble import activations_of_mlp, ensemble, is_ensemble, parameters_of_mlp
-from sb3_pave.mlp_field import mlp_field
-from sb3_pave.points import FieldInputs, evaluating, has_mode_free_features, stack, stacked_points
+from sb3_pave.ensemble import is_ensemble
+from sb3_pave.points import FieldInputs, evaluating, stack
 
 
 class GradientField(NamedTuple):
@@ -23,24 +22,18 @@ class GradientField(NamedTuple):
     :param grad_noisy: ``∇_a Q(s + ε, a)``, same shape, or None if no noisy observations were given
     :param grad_next: ``∇_a Q(s', a)``, same shape, or None if no next observations were given
     :param curvature: ``vᵀ ∇²_aa Q(s, a) v``, shape (n_critics, batch), or None if no direction was given
-    :param q_values: the networks' outputs at ``(s, a)`` for the whole batch, shape (n_critics, batch, outputs), where the
-        field's own forward pass yields them; else None
-    :param rows: indices of the transitions that the field is evaluated at; None: the whole batch
     """
 
     grad: th.Tensor
     grad_noisy: th.Tensor | None
     grad_next: th.Tensor | None
     curvature: th.Tensor | None
-    q_values: th.Tensor | None = None
-    rows: th.Tensor | None = None
 
 
 def gradient_field(critic: nn.Module, inputs: FieldInputs) -> GradientField:
     """
-    Evaluate the field at ``(s, a)``, and at ``(s + ε, a)`` and ``(s', a)`` where asked for, with its graph.
+    The definition: evaluate the field at ``(s, a)``, and at ``(s + ε, a)`` and ``(s', a)`` where asked for, with its graph.
 
-    The closed form serves SB3's own MLP critics, the autograd definition every other critic; they are equal.
     Layers that behave differently in training (BatchNorm, dropout) are evaluated as in prediction: the points are
     compared under one set of statistics and without a mask, and running statistics do not move.
 
@@ -50,7 +43,18 @@ def gradient_field(critic: nn.Module, inputs: FieldInputs) -> GradientField:
     :raises RuntimeError: if the critic has no second-order graph (passed through ``torch.compile``, detached, ...)
     """
     refuse_compiled(critic)
-    return _closed_form(critic, inputs) if has_closed_form(critic) else _autograd(critic, inputs)
+    observations, actions, *_, direction, rows = inputs
+    displaced = inputs.displaced
+    if rows is not None:
+        observations, actions = select(observations, rows), actions[rows]
+    with evaluating(critic):
+        leaf = actions.detach().requires_grad_()
+        grad = replayed = _action_gradient(critic, observations, leaf)
+        if displaced:
+            repeated = actions.detach().repeat(len(displaced), 1).requires_grad_()
+            grad = th.cat([grad, _action_gradient(critic, stack(list(displaced.values())), repeated)], dim=1)
+        curvature = None if direction is None else _projected_curvature(replayed, leaf, direction)
+    return split_field(grad, curvature, tuple(displaced))
 
 
 def split_field(grad: th.Tensor, curvature: th.Tensor | None, displaced: Sequence[str]) -> GradientField:
@@ -96,31 +100,6 @@ def refuse_compiled(critic: nn.Module) -> None:
                 "PAVE differentiates the critic's action gradient once more, which a critic passed through torch.compile "
                 "does not allow. Leave the critic uncompiled (compiling the actor or the policy's forward is fine)."
             )
-
-
-def _closed_form(critic: Any, inputs: FieldInputs) -> GradientField:
-    features, actions, direction, n_values, field_from, order = stacked_points(critic, inputs)
-    networks = ensemble(list(map(parameters_of_mlp, critic.q_networks)), activations_of_mlp(critic.q_networks[0]))
-    values, grad, curvature = mlp_field(networks, features, actions, direction, n_values, field_from)
-    q_values = None
-    if has_mode_free_features(critic):
-        q_values = values if order is None else values[:, th.argsort(order)]
-    return split_field(grad, curvature, tuple(inputs.displaced))._replace(q_values=q_values, rows=inputs.rows)
-
-
-def _autograd(critic: Any, inputs: FieldInputs) -> GradientField:
-    observations, actions, *_, direction, rows = inputs
-    displaced = inputs.displaced
-    if rows is not None:
-        observations, actions = select(observations, rows), actions[rows]
-    with evaluating(critic):
-        leaf = actions.detach().requires_grad_()
-        grad = replayed = _action_gradient(critic, observations, leaf)
-        if displaced:
-            repeated = actions.detach().repeat(len(displaced), 1).requires_grad_()
-            grad = th.cat([grad, _action_gradient(critic, stack(list(displaced.values())), repeated)], dim=1)
-        curvature = None if direction is None else _projected_curvature(replayed, leaf, direction)
-        return split_field(grad, curvature, tuple(displaced))._replace(rows=rows)
 
 
 def _action_gradient(critic: nn.Module, observations: PyTorchObs, actions: th.Tensor) -> th.Tensor:

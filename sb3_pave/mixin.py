@@ -20,9 +20,9 @@ from torch import nn
 
 from sb3_pave.batches import select
 from sb3_pave.compiled import can_compile, compiled
-from sb3_pave.critic_loss import TdError, compiled_critic_loss
+from sb3_pave.critic_loss import TdError, mlp_critic_loss
 from sb3_pave.differentiated import Loss, compiled_loss
-from sb3_pave.field import GradientField, gradient_field, has_closed_form, refuse_compiled
+from sb3_pave.field import gradient_field, has_closed_form, refuse_compiled
 from sb3_pave.fused_adam import fused_adam
 from sb3_pave.graphs import CudaCapture, GraphedUpdate, fixed_numbers, without_capture
 from sb3_pave.heap import keep_freed_memory
@@ -291,9 +291,11 @@ class Pave(OffPolicyAlgorithm):
         whole = (replay_data.observations, replay_data.actions)
         return FieldInputs(*whole, noisy_observations, next_observations if self.vfc_coef > 0 else None, direction, rows)
 
-    def _critic_loss(self, replay_data: ReplayBufferSamples, successor: Successor, target: th.Tensor, log: UpdateLog) -> Loss:
+    def _critic_losses(
+        self, replay_data: ReplayBufferSamples, successor: Successor, target: th.Tensor, log: UpdateLog
+    ) -> list[Loss]:
         """
-        ``L = L_TD + λ1 L_MPR + λ2 L_VFC + λ3 L_Curv``; exactly ``L_TD`` if all weights are zero.
+        The parts of ``L = L_TD + λ1 L_MPR + λ2 L_VFC + λ3 L_Curv``; exactly ``L_TD`` if all weights are zero.
 
         :param replay_data: the batch
         :param successor: its one-step successors
@@ -301,42 +303,34 @@ class Pave(OffPolicyAlgorithm):
         :param log: takes the losses
         """
         inputs = self._field_inputs(replay_data, successor)
-        if inputs is not None and self._compiles_field() and has_mode_free_features(self.critic):
-            return self._compiled_loss(inputs, successor, log, TdError(self._critic_output, self._td_loss, target))
-        field = None if inputs is None else gradient_field(self.critic, inputs)
-        if field is None or field.q_values is None:
-            current = self.critic(replay_data.observations, replay_data.actions)
-        else:
-            # The field's own forward pass
-            current = self._critic_output(field.q_values)
-        td_loss = self._td_loss(current, target)
-        if field is None:
-            log.add(critic_loss=td_loss)
-            return td_loss
-        critic_loss = td_loss + self._loss_of_field(field, successor, log)
-        log.add(critic_loss=critic_loss, td_loss=td_loss)
-        return critic_loss
+        if inputs is not None and has_closed_form(self.critic) and has_mode_free_features(self.critic):
+            # The field's own forward pass has the values
+            return [self._pave_loss(inputs, successor, log, TdError(self._critic_output, self._td_loss, target))]
+        current = self.critic(replay_data.observations, replay_data.actions)
+        return self._with_terms(self._td_loss(current, target), inputs, successor, log)
 
-    def _pave_loss(self, replay_data: ReplayBufferSamples, successor: Successor, log: UpdateLog) -> Loss | None:
-        """``λ1 L_MPR + λ2 L_VFC + λ3 L_Curv``, or None if all weights are zero; parameters as ``_critic_loss`` has them."""
-        inputs = self._field_inputs(replay_data, successor)
+    def _with_terms(self, td_loss: th.Tensor, inputs: FieldInputs | None, successor: Successor, log: UpdateLog) -> list[Loss]:
+        """The TD loss and what PAVE adds to it, which is nothing without points to evaluate the field at."""
         if inputs is None:
-            return None
-        if self._compiles_field():
-            return self._compiled_loss(inputs, successor, log, None)
-        return self._loss_of_field(gradient_field(self.critic, inputs), successor, log)
+            log.add(critic_loss=td_loss)
+            return [td_loss]
+        pave_loss = self._pave_loss(inputs, successor, log)
+        log.add(critic_loss=td_loss.detach() + pave_loss.detach(), td_loss=td_loss)
+        return [td_loss, pave_loss]
 
-    def _loss_of_field(self, field: GradientField, successor: Successor, log: UpdateLog) -> th.Tensor:
-        exists = successor.exists if field.rows is None else select(successor.exists, field.rows)
+    def _pave_loss(self, inputs: FieldInputs, successor: Successor, log: UpdateLog, td: TdError | None = None) -> Loss:
+        """``λ1 L_MPR + λ2 L_VFC + λ3 L_Curv``, and ``L_TD`` where the closed form is to evaluate it, too."""
+        exists = successor.exists if inputs.rows is None else select(successor.exists, inputs.rows)
+        if has_closed_form(self.critic):
+            loss, scalars = mlp_critic_loss(
+                self.critic, inputs, td, self._coefs(), self.curv_delta, exists, compile=self._compiles()
+            )
+            log.add(**scalars)
+            return loss
+        field = gradient_field(self.critic, inputs)
         losses = pave_losses(field, self.curv_delta, exists)
         log.add(**signals(field, losses))
         return weighted_sum(losses, self._coefs())
-
-    def _compiled_loss(self, inputs: FieldInputs, successor: Successor, log: UpdateLog, td: TdError | None) -> Loss:
-        exists = successor.exists if inputs.rows is None else select(successor.exists, inputs.rows)
-        loss, scalars = compiled_critic_loss(self.critic, inputs, td, self._coefs(), self.curv_delta, exists)
-        log.add(**scalars)
-        return loss
 
     def _features(self, observations: PyTorchObs) -> PyTorchObs:
         """What all networks take for the observations: stand-ins the features, which have no parameters."""
@@ -362,17 +356,8 @@ class Pave(OffPolicyAlgorithm):
     def _coefs(self) -> tuple[float, float, float]:
         return self.mpr_coef, self.vfc_coef, self.curv_coef
 
-    def _compiles_field(self) -> bool:
-        return self._compiles() and has_closed_form(self.critic)
-
     def _compiles(self) -> bool:
         return self.compile and can_compile(self.device)
-
-    def _critics(self) -> list[Any]:
-        return [getattr(self, name) for name in ("critic", "critic_target") if hasattr(self, name)]
-
-    def _actors(self) -> list[Any]:
-        return [getattr(self, name) for name in ("actor", "actor_target") if hasattr(self, name)]
 
     @staticmethod
     def _critic_output(values: th.Tensor) -> Any:
@@ -386,6 +371,12 @@ class Pave(OffPolicyAlgorithm):
         :param target: their targets
         """
         raise NotImplementedError
+
+    def _critics(self) -> list[Any]:
+        return [getattr(self, name) for name in ("critic", "critic_target") if hasattr(self, name)]
+
+    def _actors(self) -> list[Any]:
+        return [getattr(self, name) for name in ("actor", "actor_target") if hasattr(self, name)]
 
     def _write_log(self, log: UpdateLog) -> None:
         values = log.read()

@@ -1,91 +1,21 @@
 """The gradient field of multilayer perceptrons in closed form, and the gradient of that with respect to their parameters."""
 
-from itertools import repeat
 from typing import Any, NamedTuple
 
 import torch as th
 import torch.nn.functional as F
-from torch import nn
 
 from sb3_pave.activations import derivatives
-from sb3_pave.batches import leaves, rebuilt
 from sb3_pave.ensemble import Ensemble
 from sb3_pave.matmul import affine, product
 
-_Field = tuple[th.Tensor, th.Tensor, th.Tensor | None]
-
-
-def mlp_field(
-    networks: Ensemble,
-    features: th.Tensor,
-    actions: th.Tensor,
-    direction: th.Tensor | None,
-    n_values: int | None = None,
-    field_from: int = 0,
-) -> _Field:
-    """
-    Output, action gradient and projected curvature of ``n`` Linear-φ-…-Linear networks ``Q([features, actions])``.
-
-    With ``z_l = W_l h_{l-1} + b_l``, ``h_l = φ(z_l)``, ``u_l = ∂Q/∂h_l`` and ``e_l = u_l ∘ φ'(z_l)``, the gradient is the
-    action columns of ``W_1ᵀ e_1``; with the tangents ``ṫ_1 = W_1^a v``, ``ṫ_{l+1} = W_{l+1} (φ'(z_l) ∘ ṫ_l)`` the curvature
-    is ``vᵀ ∇²_aa Q v = Σ_l ⟨u_l ∘ φ''(z_l), ṫ_l²⟩``, since each activation bends the network along its own tangent only.
-    A network with several outputs (quantiles) is read as their mean, which is linear in the last layer.
-
-    The result can be differentiated once (with respect to parameters, features, actions and direction).
-
-    :param networks: the networks
-    :param features: shape (rows, features_dim)
-    :param actions: shape (rows, action_dim)
-    :param direction: ``v``, shape (k, action_dim), of the first ``k`` rows of the field; None: no curvature
-    :param n_values: evaluate ``Q`` at the first rows only; None: at all
-    :param field_from: the row from which on the field is evaluated
-    :return: ``Q`` of shape (n, n_values, outputs), ``∇_a Q`` of shape (n, rows - field_from, action_dim) and
-        ``vᵀ ∇²_aa Q v`` of shape (n, k) or None
-    """
-    n_values = len(features) if n_values is None else n_values
-    parameters = (*networks.weights, *networks.biases)
-    return _MlpField.apply(features, actions, direction, n_values, field_from, networks.activations, *parameters)
-
-
-class _MlpField(th.autograd.Function):
-    """``evaluate``, differentiated by ``pull_back``."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        features: th.Tensor,
-        actions: th.Tensor,
-        direction: th.Tensor | None,
-        n_values: int,
-        field_from: int,
-        activations: tuple[nn.Module, ...],
-        *parameters: Any,
-    ) -> _Field:
-        n_layers = len(parameters) // 2
-        networks = Ensemble(parameters[:n_layers], parameters[n_layers:], activations)
-        results, tape = evaluate(networks, features, actions, direction, n_values, field_from)
-        ctx.save_for_backward(*leaves(tape))
-        ctx.tape, ctx.rows = rebuilt(tape, repeat(_PLACEHOLDER)), (n_values, field_from)
-        return results
-
-    @staticmethod
-    def backward(ctx: Any, *bars: Any) -> tuple[Any, ...]:
-        if th.is_grad_enabled():
-            # create_graph=True: the result would pass for a constant
-            raise RuntimeError("The closed form of the gradient field can be differentiated once, not twice.")
-        tape = rebuilt(ctx.tape, iter(ctx.saved_tensors))
-        features, actions, direction, *_ = needs = ctx.needs_input_grad
-        pulled = pull_back(tape, bars, *ctx.rows, to_inputs=features or actions, to_direction=direction)
-        bias_bars = [bar if needed else None for bar, needed in zip(pulled.biases, needs[-len(pulled.biases) :], strict=True)]
-        return *pulled.inputs, pulled.direction, None, None, None, *pulled.weights, *bias_bars
-
-
-_PLACEHOLDER = th.empty(0)
+# Values, gradient and curvature
+Field = tuple[th.Tensor, th.Tensor, th.Tensor | None]
 
 
 class _Layer(NamedTuple):
     """
-    What the backward pass needs of a hidden layer, in the names of ``mlp_field``; the networks come first in each shape.
+    What the backward pass needs of a hidden layer, in the names of ``evaluate``; the networks come first in each shape.
 
     Of all rows: ``before`` is ``h_{l-1}``, ``first`` is ``φ'(z_l)``. Of the field's rows: ``second`` is ``φ''(z_l)``,
     ``slope`` is ``u_l``, ``error`` is ``e_l``. Of the tangent's rows: ``third`` is ``φ'''(z_l)``, ``bend`` is
@@ -129,11 +59,24 @@ def evaluate(
     direction: th.Tensor | None,
     n_values: int,
     field_from: int,
-) -> tuple[_Field, Tape]:
+) -> tuple[Field, Tape]:
     """
-    ``mlp_field`` without a graph.
+    Output, action gradient and projected curvature of ``n`` Linear-φ-…-Linear networks ``Q([features, actions])``, without a
+    graph.
 
-    :return: its results, and what ``pull_back`` needs of the way to them
+    With ``z_l = W_l h_{l-1} + b_l``, ``h_l = φ(z_l)``, ``u_l = ∂Q/∂h_l`` and ``e_l = u_l ∘ φ'(z_l)``, the gradient is the
+    action columns of ``W_1ᵀ e_1``; with the tangents ``ṫ_1 = W_1^a v``, ``ṫ_{l+1} = W_{l+1} (φ'(z_l) ∘ ṫ_l)`` the curvature
+    is ``vᵀ ∇²_aa Q v = Σ_l ⟨u_l ∘ φ''(z_l), ṫ_l²⟩``, since each activation bends the network along its own tangent only.
+    A network with several outputs (quantiles) is read as their mean, which is linear in the last layer.
+
+    :param networks: the networks
+    :param features: shape (rows, features_dim)
+    :param actions: shape (rows, action_dim)
+    :param direction: ``v``, shape (k, action_dim), of the first ``k`` rows of the field; None: no curvature
+    :param n_values: evaluate ``Q`` at the first rows only
+    :param field_from: the row from which on the field is evaluated
+    :return: ``Q`` of shape (n, n_values, outputs), ``∇_a Q`` of shape (n, rows - field_from, action_dim) and
+        ``vᵀ ∇²_aa Q v`` of shape (n, k) or None; and what ``pull_back`` needs of the way to them
     """
     weights, biases = networks.weights, networks.biases
     n = len(weights[0])

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch as th
 from stable_baselines3.common.distributions import SquashedDiagGaussianDistribution
 from stable_baselines3.common.policies import BaseModel
-from stable_baselines3.common.torch_layers import FlattenExtractor
+from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtractor
 from stable_baselines3.sac.policies import LOG_STD_MAX, LOG_STD_MIN
 from stable_baselines3.sac.policies import Actor as GaussianActorModule
 from stable_baselines3.td3.policies import Actor as DeterministicActorModule
@@ -142,7 +142,8 @@ def is_mlp_actor(actor: Any) -> bool:
 
 
 def _is_plain(module: Any) -> bool:
-    """Whether calling the module flattens observations and then does what its class says."""
-    parts = (module, module.features_extractor)
-    plain = all(getattr(part, "_compiled_call_impl", None) is None and not has_hooks(part) for part in parts)
-    return plain and type(module.features_extractor) is FlattenExtractor
+    """Whether calling the module flattens observations, by an extractor without parameters, and does what its class says."""
+    extractor = module.features_extractor
+    if type(extractor) not in (FlattenExtractor, CombinedExtractor) or next(extractor.parameters(), None) is not None:
+        return False
+    return not any(has_hooks(part) or getattr(part, "_compiled_call_impl", None) for part in (module, *extractor.modules()))

@@ -41,13 +41,8 @@ class PAVE_CrossQ(EntropyBonus, CrossQ):
         current_q_values, target_q_values = self._q_values(replay_data, ent_coef)
         td_loss: th.Tensor = 0.5 * sum(F.mse_loss(current_q, target_q_values) for current_q in current_q_values)  # type: ignore[assignment]
         # Only now: this update's statistics are what the actor's step below sees
-        pave_loss = self._pave_loss(replay_data, successor, log)
-        if pave_loss is None:
-            log.add(critic_loss=td_loss)
-            descend(self.critic.optimizer, td_loss)
-        else:
-            log.add(critic_loss=td_loss.detach() + pave_loss.detach(), td_loss=td_loss)
-            descend(self.critic.optimizer, td_loss, pave_loss)
+        inputs = self._field_inputs(replay_data, successor)
+        descend(self.critic.optimizer, *self._with_terms(td_loss, inputs, successor, log))
 
         if self._n_updates % self.policy_delay == 0:
             observations = replay_data.observations

@@ -109,7 +109,7 @@ class MaxEntropyPave(EntropyBonus):
         ent_coef = self._ent_coef(log)
 
         target = self._td_target(replay_data, ent_coef)
-        descend(self.critic.optimizer, self._critic_loss(replay_data, successor, target, log))
+        descend(self.critic.optimizer, *self._critic_losses(replay_data, successor, target, log))
 
         critic = self._function_of(self.critic)
         loss, log_prob = self._differentiated(actor_loss, actor, critic, self._policy_value, observations, noise, ent_coef)
@@ -132,8 +132,12 @@ class MaxEntropyPave(EntropyBonus):
     def _policy_at(self, observations: PyTorchObs) -> tuple[PyTorchObs, _Network, th.Tensor | None]:
         """What the networks take for the observations, the actor as a function of that and noise, and noise for it."""
         if self._has_stand_ins:
-            noise = th.randn(len(observations), get_action_dim(self.action_space), device=self.device)
-            return self._features(observations), mlp_actor(self.actor), noise
+            features = self._features(observations)
+            return (
+                features,
+                mlp_actor(self.actor),
+                th.randn(len(features), get_action_dim(self.action_space), device=self.device),
+            )
         policy = self.actor.action_log_prob(observations)
         return observations, lambda *_: policy, None
 

@@ -82,9 +82,9 @@ class PaveOwnTrain(Pave):
             )
         replay_data, successor = last_batch.get()
         with th.enable_grad():
-            pave_loss = self._pave_loss(replay_data, successor, log)
-            assert pave_loss is not None
-            pave_loss.backward(inputs=parameters_of(optimizer))
+            inputs = self._field_inputs(replay_data, successor)
+            assert inputs is not None
+            self._pave_loss(inputs, successor, log).backward(inputs=parameters_of(optimizer))
 
     def _parameter_versions(self) -> list[int]:
         # In-place updates count the version up

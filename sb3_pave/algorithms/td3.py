@@ -62,7 +62,7 @@ class PAVE_TD3(Pave, TD3):
         self, replay_data: ReplayBufferSamples, successor: Successor, gradient_step: int, log: UpdateLog
     ) -> None:
         target = self._td_target(replay_data)
-        descend(self.critic.optimizer, self._critic_loss(replay_data, successor, target, log))
+        descend(self.critic.optimizer, *self._critic_losses(replay_data, successor, target, log))
 
         if self._n_updates % self.policy_delay == 0:
             actor: _Network = self.actor

@@ -14,7 +14,6 @@ from stable_baselines3.common.vec_env import VecNormalize
 from torch import nn
 
 from sb3_pave import PAVE_SAC
-from sb3_pave.field import gradient_field
 from sb3_pave.perturbation import is_perturbable, perturb
 from sb3_pave.successor import sample_with_successor
 from tests.algorithms.environments import CountingEnv
@@ -27,6 +26,7 @@ from tests.algorithms.scenarios import (
     host_of,
     layers_of,
 )
+from tests.method.closed_form import field_in_training
 
 every = pytest.mark.parametrize("algorithm", ALGORITHMS)
 IMAGE = spaces.Box(0, 255, (3, 8, 8), np.uint8)
@@ -164,7 +164,7 @@ def test_noise_is_added_to_what_vec_normalize_gives():
         replay_data.observations.numpy(), env.normalize_obs(env.unnormalize_obs(replay_data.observations.numpy())), atol=1e-5
     )
     assert replay_data.observations.abs().max() <= env.clip_obs
-    field = gradient_field(model.critic, model._field_inputs(replay_data, successor))
+    field = field_in_training(model.critic, model._field_inputs(replay_data, successor))
     assert th.isfinite(field.grad_noisy).all()
 
 
@@ -180,7 +180,7 @@ def test_the_field_neither_moves_running_statistics_nor_sees_dropout(algorithm):
         before = {name: value.clone() for name, value in model.critic.state_dict().items()}
         replay_data, successor = model._sample(32)
         still = successor._replace(observations=replay_data.observations)
-        field = gradient_field(model.critic, model._field_inputs(replay_data, still))
+        field = field_in_training(model.critic, model._field_inputs(replay_data, still))
         # A state that stays where it is has the same field: no mask and no batch statistics differ
         assert th.equal(field.grad_next, field.grad)
         assert all(th.equal(value, before[name]) for name, value in model.critic.state_dict().items())
@@ -211,9 +211,10 @@ def test_each_weight_scales_its_own_gradient(algorithm):
             setattr(model, name, weights.get(name, 0.0))
         th.manual_seed(0)
         log = type("Ignore", (), {"add": lambda self, **_: None})()
-        loss = model._pave_loss(replay_data, successor, log)
         weights = [layers_of(network, nn.Linear)[0].weight for network in model.critic.q_networks]
-        return th.cat([grad.flatten() for grad in th.autograd.grad(loss, weights)])
+        model.critic.zero_grad()
+        model._pave_loss(model._field_inputs(replay_data, successor), successor, log).backward(inputs=weights)
+        return th.cat([weight.grad.flatten() for weight in weights])
 
     single = {name: critic_gradient(**{name: 1.0}) for name in ("vfc_coef", "curv_coef", "mpr_coef")}
     for name, grad in single.items():

@@ -9,11 +9,11 @@ from stable_baselines3.common.policies import BaseModel
 from stable_baselines3.common.torch_layers import FlattenExtractor
 from torch import nn
 
-import sb3_pave.field as field_module
 from sb3_pave import PAVE_TQC
 from sb3_pave.field import gradient_field, has_closed_form
 from sb3_pave.losses import pave_losses
 from sb3_pave.points import FieldInputs
+from tests.method.closed_form import closed_form_field, closed_form_values_and_field
 
 OBS_DIM, ACTION_DIM, BATCH = 4, 2, 5
 OBS_SPACE = spaces.Box(-np.inf, np.inf, (OBS_DIM,), np.float64)
@@ -38,14 +38,13 @@ def draw_points():
 
 
 @pytest.mark.parametrize("critic", [1, 2, 3], indirect=True)
-def test_closed_form_and_autograd_are_the_field_of_the_mean_quantile(critic, monkeypatch):
+def test_closed_form_and_autograd_are_the_field_of_the_mean_quantile(critic):
     (obs, actions), others = draw_points()
     assert has_closed_form(critic)
     parameters = list(critic.parameters())
     gradients = []
-    for closed in (True, False):
-        monkeypatch.setattr(field_module, "has_closed_form", lambda _, closed=closed: closed)
-        field = gradient_field(critic, FieldInputs(obs, actions, **others))
+    for evaluate in (closed_form_field, gradient_field):
+        field = evaluate(critic, FieldInputs(obs, actions, **others))
         for i in range(critic.n_critics):
             for row in range(BATCH):
 
@@ -65,9 +64,8 @@ def test_closed_form_and_autograd_are_the_field_of_the_mean_quantile(critic, mon
         assert min(losses) > 0
         total = 0.3 * losses.mpr + 0.7 * losses.vfc + 1.1 * losses.curv
         gradients.append(th.autograd.grad(total, parameters, allow_unused=True))
-        if closed:
-            quantiles = field.q_values.transpose(0, 1)
-            th.testing.assert_close(quantiles, critic(obs, actions))
+    values, _ = closed_form_values_and_field(critic, FieldInputs(obs, actions))
+    th.testing.assert_close(PAVE_TQC._critic_output(values), critic(obs, actions))
     for ours, definition, parameter in zip(*gradients, parameters, strict=True):
         ours, definition = (th.zeros_like(parameter) if g is None else g for g in (ours, definition))
         th.testing.assert_close(ours, definition, rtol=0, atol=1e-10)

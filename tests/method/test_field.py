@@ -8,11 +8,11 @@ from stable_baselines3.common.policies import ContinuousCritic
 from stable_baselines3.common.torch_layers import FlattenExtractor
 from torch import nn
 
-import sb3_pave.field as field_module
 from sb3_pave.ensemble import is_mlp
 from sb3_pave.field import gradient_field, has_closed_form
 from sb3_pave.losses import pave_losses
 from sb3_pave.points import FieldInputs
+from tests.method.closed_form import closed_form_field, closed_form_values_and_field
 
 OBS_DIM, ACTION_DIM, BATCH = 5, 3, 6
 SMOOTH = {
@@ -60,10 +60,9 @@ def draw_points():
     return (obs, actions), dict(noisy_observations=noisy, next_observations=successor, direction=direction)
 
 
-def evaluate(critic, points, path, monkeypatch):
+def evaluate(critic, points, path):
     args, kwargs = points
-    monkeypatch.setattr(field_module, "has_closed_form", lambda _: path == "closed form")
-    return gradient_field(critic, FieldInputs(*args, **kwargs))
+    return (closed_form_field if path == "closed form" else gradient_field)(critic, FieldInputs(*args, **kwargs))
 
 
 def parameter_gradients(critic, losses):
@@ -75,12 +74,12 @@ def parameter_gradients(critic, losses):
 @pytest.mark.parametrize("n_critics", [1, 2, 3])
 @pytest.mark.parametrize("depth", [1, 2, 3, 4])
 @pytest.mark.parametrize("activation", SMOOTH)
-def test_closed_form_equals_autograd(activation, depth, n_critics, monkeypatch):
+def test_closed_form_equals_autograd(activation, depth, n_critics):
     critic = make_critic([8, 7, 6, 5][:depth], SMOOTH[activation], n_critics)
     assert has_closed_form(critic)
     points = draw_points()
-    closed = evaluate(critic, points, "closed form", monkeypatch)
-    slow = evaluate(critic, points, "autograd", monkeypatch)
+    closed = evaluate(critic, points, "closed form")
+    slow = evaluate(critic, points, "autograd")
     for name in ("grad", "grad_noisy", "grad_next", "curvature"):
         th.testing.assert_close(getattr(closed, name), getattr(slow, name), rtol=0, atol=1e-10)
     closed_losses, slow_losses = pave_losses(closed, 5.0), pave_losses(slow, 5.0)
@@ -93,11 +92,11 @@ def test_closed_form_equals_autograd(activation, depth, n_critics, monkeypatch):
 
 @pytest.mark.parametrize("path", ["closed form", "autograd"])
 @pytest.mark.parametrize("activation", ["silu", "tanh"])
-def test_both_equal_a_naive_per_sample_definition(activation, path, monkeypatch):
+def test_both_equal_a_naive_per_sample_definition(activation, path):
     critic = make_critic([8, 7], SMOOTH[activation])
     points = draw_points()
     (obs, actions), others = points
-    field = evaluate(critic, points, path, monkeypatch)
+    field = evaluate(critic, points, path)
     for i in range(critic.n_critics):
         for row in range(BATCH):
 
@@ -117,12 +116,12 @@ def test_both_equal_a_naive_per_sample_definition(activation, path, monkeypatch)
 
 @pytest.mark.parametrize("path", ["closed form", "autograd"])
 @pytest.mark.parametrize("term", ["mpr", "vfc", "curv"])
-def test_each_term_moves_the_parameters_as_finite_differences_say(term, path, monkeypatch):
+def test_each_term_moves_the_parameters_as_finite_differences_say(term, path):
     critic = make_critic([6, 5])
     points = draw_points()
 
     def loss():
-        return getattr(pave_losses(evaluate(critic, points, path, monkeypatch), 5.0), term)
+        return getattr(pave_losses(evaluate(critic, points, path), 5.0), term)
 
     grads = th.autograd.grad(loss(), list(critic.parameters()), allow_unused=True)
     step = 1e-6
@@ -137,31 +136,31 @@ def test_each_term_moves_the_parameters_as_finite_differences_say(term, path, mo
         assert analytic == pytest.approx((above - below) / (2 * step), rel=1e-4, abs=1e-8)
 
 
-def test_a_linear_critic_has_a_constant_field_without_curvature(monkeypatch):
+def test_a_linear_critic_has_a_constant_field_without_curvature():
     critic = make_critic([])
     points = draw_points()
     for path in ("closed form", "autograd"):
-        field = evaluate(critic, points, path, monkeypatch)
+        field = evaluate(critic, points, path)
         for i, network in enumerate(critic.q_networks):
             th.testing.assert_close(field.grad[i], network[0].weight[:, OBS_DIM:].expand(BATCH, -1))
         th.testing.assert_close(field.grad_noisy, field.grad)
         assert (field.curvature == 0).all()
 
 
-def test_relu_has_no_curvature(monkeypatch):
+def test_relu_has_no_curvature():
     critic = make_critic([8, 8], nn.ReLU)
     points = draw_points()
-    closed = evaluate(critic, points, "closed form", monkeypatch)
-    slow = evaluate(critic, points, "autograd", monkeypatch)
+    closed = evaluate(critic, points, "closed form")
+    slow = evaluate(critic, points, "autograd")
     th.testing.assert_close(closed.grad_next, slow.grad_next)
     assert (closed.curvature == 0).all() and (slow.curvature == 0).all()
 
 
-def test_the_closed_form_returns_the_critics_own_values(monkeypatch):
+def test_the_closed_form_returns_the_critics_own_values():
     critic = make_critic([8, 7])
     points = draw_points()
-    field = evaluate(critic, points, "closed form", monkeypatch)
-    for ours, own in zip(field.q_values, critic(*points[0]), strict=True):
+    values, _ = closed_form_values_and_field(critic, FieldInputs(*points[0], **points[1]))
+    for ours, own in zip(values, critic(*points[0]), strict=True):
         th.testing.assert_close(ours, own)
 
 

@@ -7,7 +7,7 @@ from torch import nn
 from sb3_pave import matmul
 from sb3_pave.activations import ACTIVATIONS, derivatives
 from sb3_pave.matmul import affine, product
-from sb3_pave.mlp_field import mlp_field
+from tests.method.closed_form import closed_form
 
 OBS, ACTION, ROWS, TANGENTS = 4, 2, 7, 3
 
@@ -45,7 +45,7 @@ def test_gradcheck(critic, rows):
     parameters = list(critic.parameters())
 
     def evaluate(*tensors):
-        return mlp_field(critic, *tensors[:3], **rows)
+        return closed_form([critic], *tensors[:3], **rows)
 
     assert th.autograd.gradcheck(evaluate, [*inputs(), *parameters])
 
@@ -53,7 +53,7 @@ def test_gradcheck(critic, rows):
 @pytest.mark.parametrize("part", [0, 1, 2])
 def test_each_result_has_its_own_gradient_and_the_graph_can_be_used_again(part):
     critic = network(5, 4)
-    results = mlp_field(critic, *inputs(requires_grad=False))
+    results = closed_form([critic], *inputs(requires_grad=False))
     weights = [th.randn_like(result) for result in results]
     parameters = list(critic.parameters())
 
@@ -70,27 +70,39 @@ def test_each_result_has_its_own_gradient_and_the_graph_can_be_used_again(part):
 def test_without_a_direction_there_is_no_curvature():
     critic = network(5, 4)
     features, actions, _ = inputs()
-    values, gradient, curvature = mlp_field(critic, features, actions, None)
+    values, gradient, curvature = closed_form([critic], features, actions, None)
     assert curvature is None
     (expected,) = th.autograd.grad(critic(th.cat([features, actions], dim=1)).sum(), actions)
-    th.testing.assert_close(gradient, expected)
-    th.testing.assert_close(values, critic(th.cat([features, actions], dim=1)))
+    th.testing.assert_close(gradient[0], expected)
+    th.testing.assert_close(values[0], critic(th.cat([features, actions], dim=1)))
 
 
-def test_a_third_derivative_through_it_is_refused():
-    critic = network(5)
-    loss = mlp_field(critic, *inputs())[1].sum()
-    with pytest.raises(RuntimeError, match="can be differentiated once"):
-        th.autograd.grad(loss, critic[0].weight, create_graph=True)
+def test_an_ensemble_is_its_networks_one_by_one():
+    critics = [network(5, 4), network(5, 4)]
+    for parameter in critics[1].parameters():
+        parameter.data.normal_()
+    points = inputs(requires_grad=False)
+    together = closed_form(critics, *points, n_values=5, field_from=2)
+    for i, critic in enumerate(critics):
+        alone = closed_form([critic], *points, n_values=5, field_from=2)
+        for ours, own in zip(together, alone, strict=True):
+            th.testing.assert_close(ours[i], own[0])
+        grads = [
+            th.autograd.grad([part.sum() for part in parts], list(critic.parameters()))
+            for parts in ([part[i] for part in closed_form(critics, *points, n_values=5, field_from=2)], alone)
+        ]
+        for ours, own in zip(*grads, strict=True):
+            th.testing.assert_close(ours, own)
 
 
 @pytest.mark.parametrize(
     "activation", [*(a() for a in ACTIVATIONS), nn.GELU("tanh"), nn.Softplus(3, 2), nn.ELU(0.7)], ids=repr
 )
 def test_derivatives_are_those_of_the_activation(activation):
-    z = (th.linspace(-6, 6, 60, dtype=th.float64) + 0.01).reshape(-1, 1).requires_grad_()
+    z = (th.linspace(-6, 6, 120, dtype=th.float64) + 0.01).reshape(2, 60, 1).requires_grad_()
+    every = slice(None)
     with th.no_grad():
-        ours = derivatives(activation, z.clone(), slice(10, None), slice(10, 40))
+        ours = derivatives(activation, z.clone(), (every, slice(10, None)), (every, slice(10, 40)))
     expected = activation(z)
     th.testing.assert_close(ours.value, expected)
     for name, rows in (("first", slice(None)), ("second", slice(10, None)), ("third", slice(10, 40))):
@@ -100,7 +112,7 @@ def test_derivatives_are_those_of_the_activation(activation):
         if derivative is None:
             assert isinstance(activation, nn.ReLU)
             continue
-        th.testing.assert_close(derivative, expected[rows], rtol=1e-10, atol=1e-10)
+        th.testing.assert_close(derivative, expected[:, rows], rtol=1e-10, atol=1e-10)
 
 
 @pytest.fixture(params=["oneDNN", "PyTorch"])
@@ -115,12 +127,12 @@ def library(request, monkeypatch):
 def test_products_are_products(shape, library):
     m, k, n = shape
     th.manual_seed(0)
-    a, b, bias = th.randn(m, k), th.randn(k, n), th.randn(n)
+    a, b, bias = th.randn(2, m, k), th.randn(2, k, n), th.randn(2, 1, n)
     expected = a.double() @ b.double()
-    wide = th.randn(m, k + 5)
-    wide[:, 5:] = a
-    for left in (a, a.T.contiguous().T, wide[:, 5:]):
-        for right in (b, b.T.contiguous().T):
+    wide = th.randn(2, m, k + 5)
+    wide[..., 5:] = a
+    for left in (a, a.mT.contiguous().mT, wide[..., 5:]):
+        for right in (b, b.mT.contiguous().mT):
             th.testing.assert_close(product(left, right).double(), expected, rtol=1e-5, atol=1e-4)
-            th.testing.assert_close(affine(left, right.T, bias).double(), expected + bias, rtol=1e-5, atol=1e-4)
-            th.testing.assert_close(affine(left, right.T, None).double(), expected, rtol=1e-5, atol=1e-4)
+            th.testing.assert_close(affine(left, right.mT, bias).double(), expected + bias, rtol=1e-5, atol=1e-4)
+            th.testing.assert_close(affine(left, right.mT, None).double(), expected, rtol=1e-5, atol=1e-4)

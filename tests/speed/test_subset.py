@@ -15,9 +15,9 @@ from stable_baselines3.common.torch_layers import FlattenExtractor
 from torch import nn
 
 from sb3_pave import PAVE_SAC, PAVE_TD3
-from sb3_pave.field import gradient_field
 from sb3_pave.losses import pave_losses
 from sb3_pave.points import FieldInputs
+from tests.method.closed_form import closed_form_values_and_field, field_in_training
 
 BATCH = 6
 OBS = spaces.Box(-np.inf, np.inf, (5,), np.float32)
@@ -47,7 +47,7 @@ def points():
 def field_at(critic, points, rows):
     obs, actions, *given = points
     noisy, successor, direction = (x if rows is None else x[rows] for x in given)
-    return gradient_field(critic, FieldInputs(obs, actions, noisy, successor, direction, rows))
+    return field_in_training(critic, FieldInputs(obs, actions, noisy, successor, direction, rows))
 
 
 def test_the_field_of_some_rows_is_those_rows_of_the_field(critic, points):
@@ -60,7 +60,8 @@ def test_the_field_of_some_rows_is_those_rows_of_the_field(critic, points):
 def test_the_values_are_those_of_the_whole_batch_in_its_order(points):
     th.manual_seed(0)
     critic = ContinuousCritic(OBS, ACTION, [8, 7], FlattenExtractor(OBS), 5, nn.SiLU)
-    values = field_at(critic, points, th.tensor([4, 1, 3])).q_values
+    inputs = FieldInputs(*points[:2], *(point[:3] for point in points[2:]), rows=th.tensor([4, 1, 3]))
+    values, _ = closed_form_values_and_field(critic, inputs)
     for ours, own in zip(values, critic(*points[:2]), strict=True):
         th.testing.assert_close(ours, own)
 

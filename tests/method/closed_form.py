@@ -1,0 +1,55 @@
+"""The closed form as a function that autograd can differentiate, through its own ``pull_back``."""
+
+from typing import Any
+
+import torch as th
+
+from sb3_pave.ensemble import Ensemble, activations_of_mlp, ensemble, parameters_of_mlp
+from sb3_pave.field import GradientField, gradient_field, has_closed_form, split_field
+from sb3_pave.mlp_field import Field, evaluate, pull_back
+from sb3_pave.points import FieldInputs, stacked_points
+
+
+class _ClosedForm(th.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, features, actions, direction, n_values, field_from, activations, *parameters) -> Field:
+        n_layers = len(parameters) // 2
+        networks = Ensemble(parameters[:n_layers], parameters[n_layers:], activations)
+        results, ctx.tape = evaluate(networks, features, actions, direction, n_values, field_from)
+        ctx.rows = n_values, field_from
+        return results
+
+    @staticmethod
+    @th.autograd.function.once_differentiable
+    def backward(ctx: Any, *bars: Any) -> tuple[Any, ...]:
+        features, actions, direction, *_ = needs = ctx.needs_input_grad
+        pulled = pull_back(ctx.tape, bars, *ctx.rows, to_inputs=features or actions, to_direction=direction)
+        bias_bars = [bar if needed else None for bar, needed in zip(pulled.biases, needs[-len(pulled.biases) :], strict=True)]
+        return *pulled.inputs, pulled.direction, None, None, None, *pulled.weights, *bias_bars
+
+
+def closed_form(networks, features, actions, direction, n_values=None, field_from=0) -> Field:
+    """``evaluate`` of some networks (modules), with a graph to their parameters."""
+    stacked = ensemble(list(map(parameters_of_mlp, networks)), activations_of_mlp(networks[0]))
+    n_values = len(features) if n_values is None else n_values
+    parameters = (*stacked.weights, *stacked.biases)
+    return _ClosedForm.apply(features, actions, direction, n_values, field_from, stacked.activations, *parameters)
+
+
+def closed_form_field(critic: Any, inputs: FieldInputs) -> GradientField:
+    """What ``gradient_field`` returns, by the closed form."""
+    return closed_form_values_and_field(critic, inputs)[1]
+
+
+def closed_form_values_and_field(critic: Any, inputs: FieldInputs) -> tuple[th.Tensor, GradientField]:
+    """The networks' outputs at the batch in its order, shape (n_critics, batch, outputs), and the field."""
+    features, actions, direction, n_values, field_from, order = stacked_points(critic, inputs)
+    values, grad, curvature = closed_form(critic.q_networks, features, actions, direction, n_values, field_from)
+    if order is not None:
+        values = values[:, th.argsort(order)]
+    return values, split_field(grad, curvature, tuple(inputs.displaced))
+
+
+def field_in_training(critic: Any, inputs: FieldInputs) -> GradientField:
+    """The field as an update evaluates it: by the closed form where there is one."""
+    return (closed_form_field if has_closed_form(critic) else gradient_field)(critic, inputs)
