@@ -10,7 +10,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 
 from sb3_pave.batches import select
-from sb3_pave.ensemble import is_ensemble
+from sb3_pave.ensemble import has_hooks, is_ensemble
 from sb3_pave.points import FieldInputs, evaluating, stack
 
 
@@ -72,13 +72,13 @@ def split_field(grad: th.Tensor, curvature: th.Tensor | None, displaced: Sequenc
 
 def has_closed_form(critic: Any) -> bool:
     """
-    Whether the critic is SB3's own, or that of sb3-contrib's TQC or CrossQ (no forward pass of its own), with networks
-    for which ``is_mlp`` holds (CrossQ's: without batch renormalisation).
+    Whether the critic is SB3's own, or that of sb3-contrib's TQC or CrossQ (no forward pass of its own, no hooks), with
+    networks that the closed form serves (CrossQ's: without batch renormalisation).
     """
-    of_contrib_ = (*of_contrib("tqc", "Critic"), *of_contrib("crossq", "CrossQCritic"))
-    own_forward = type(critic).forward in [known.forward for known in (ContinuousCritic, *of_contrib_)]
+    known = (ContinuousCritic, *of_contrib("tqc", "Critic"), *of_contrib("crossq", "CrossQCritic"))
+    own_forward = any(type(critic).forward is upstream.forward for upstream in known)
     own_features = getattr(type(critic), "extract_features", None) is ContinuousCritic.extract_features
-    return own_forward and own_features and is_ensemble(critic.q_networks)
+    return own_forward and own_features and not has_hooks(critic) and is_ensemble(critic.q_networks)
 
 
 def of_contrib(algorithm: str, name: str) -> list[Any]:

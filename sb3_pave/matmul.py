@@ -39,14 +39,12 @@ def _product(a: th.Tensor, b: th.Tensor) -> th.Tensor:
     return _linears(a, b.mT, None) if _is_onednns(a, b) else th.bmm(a, b)
 
 
-# On processors with AVX-512 that are not Intel's, MKL (behind ``@`` on x86) leaves half of their width unused; oneDNN,
-# which PyTorch's own compiler uses as well, does not. On Intel's own, MKL is the faster one. Both compute in float32.
-# The operator is PyTorch's internal one: where it is missing or differs, ``@`` serves.
+# The operator is PyTorch's internal one: where it is missing or differs, ``@`` serves
 def _find_onednns_linear() -> Any:
     avx512 = th.backends.cpu.get_cpu_capability().startswith("AVX512") and th.backends.mkldnn.is_available()
     operator = getattr(getattr(th.ops, "mkldnn", None), "_linear_pointwise", None)
     # Before PyTorch 2.4 there is no register_fake, through which the compiler learns the operator's shape
-    if not avx512 or _is_intels() or operator is None or not hasattr(th.library, "register_fake"):
+    if not avx512 or operator is None or not hasattr(th.library, "register_fake"):
         return None
     try:
         operator(th.ones(2, 2), th.ones(2, 2), None, "none", [], "")
@@ -64,6 +62,9 @@ def _is_intels() -> bool:
 
 
 _ONEDNN_LINEAR: Any = _find_onednns_linear()
+# On processors with AVX-512 that are not Intel's, MKL (behind ``@`` on x86) leaves half of their width unused; oneDNN,
+# which PyTorch's own compiler uses as well, does not. On Intel's own, MKL is the faster one. Both compute in float32.
+_PREFERS_ONEDNN = _ONEDNN_LINEAR is not None and not _is_intels()
 
 
 def _linears(x: th.Tensor, weight: th.Tensor, bias: th.Tensor | None) -> th.Tensor:
@@ -90,7 +91,7 @@ if _ONEDNN_LINEAR is not None:
 
 
 def _is_onednns(a: th.Tensor, b: th.Tensor) -> bool:
-    if _ONEDNN_LINEAR is None or a.device.type != "cpu" or a.dtype != th.float32:
+    if not _PREFERS_ONEDNN or a.device.type != "cpu" or a.dtype != th.float32:
         return False
     return min(*a.shape[1:], *b.shape[1:]) >= _SMALL and _is_dense(a) and _is_dense(b)
 

@@ -29,7 +29,7 @@ class EntropyBonus(Pave):
         learned = self.ent_coef_optimizer is not None
         ent_coef = th.exp(self.log_ent_coef.detach()) if learned else self.ent_coef_tensor
         log.add(ent_coef=ent_coef)
-        return ent_coef
+        return ent_coef.reshape(())
 
     def _update_ent_coef(self, log_prob: th.Tensor, log: UpdateLog) -> None:
         if self.ent_coef_optimizer is not None:

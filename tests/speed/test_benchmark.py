@@ -21,7 +21,7 @@ EAGER = [
 
 @pytest.mark.parametrize("algo", ["td3", "sac"])
 def test_the_floor_counts_the_products_that_the_update_computes(algo, monkeypatch):
-    monkeypatch.setattr(matmul, "_ONEDNN_LINEAR", None)  # the counter does not know it
+    monkeypatch.setattr(matmul, "_PREFERS_ONEDNN", False)  # the counter does not know it
     workload = Workload(algo=algo, **SMALL)
     for rows in (8, 3):
         model = make_model(workload, Variant("pave", kwargs={"pave_batch_size": rows}))

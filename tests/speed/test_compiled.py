@@ -5,9 +5,12 @@ import warnings
 
 import pytest
 import torch as th
+from stable_baselines3 import SAC
 
-from sb3_pave import PAVE_SAC, PAVE_TD3, compiled
+from sb3_pave import PAVE_DDPG, PAVE_SAC, PAVE_TD3, PAVE_TQC, compiled, matmul, pave
 from sb3_pave.fused_adam import fused_adam
+from tests.algorithms.scenarios import NormalizedExtractor
+from tests.breadth.own_algorithms import with_own_train
 
 needs_compiler = pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++", "cl"))), reason="no C++ compiler")
 SETTINGS = dict(learning_starts=60, batch_size=32, buffer_size=200, policy_kwargs={"net_arch": [32, 24]}, seed=0)
@@ -23,9 +26,11 @@ def compiler_state():
     compiled._can_compile.cache_clear()
 
 
-def train(algorithm, n_updates=50, **kwargs):
-    model = algorithm("MlpPolicy", "Pendulum-v1", **SETTINGS, **kwargs).learn(60)
-    model.train(n_updates, batch_size=32)
+def train(algorithm, n_updates=50, policy_kwargs=None, **kwargs):
+    settings = {**SETTINGS, "policy_kwargs": {**SETTINGS["policy_kwargs"], **(policy_kwargs or {})}, **kwargs}
+    model = algorithm("MlpPolicy", "Pendulum-v1", **settings).learn(60)
+    if n_updates > 0:
+        model.train(n_updates, batch_size=32)
     return model
 
 
@@ -33,12 +38,51 @@ def flat(model):
     return th.cat([parameter.detach().flatten() for parameter in model.policy.parameters()])
 
 
+MEMORY_OPTIMISED = {"optimize_memory_usage": True, "replay_buffer_kwargs": {"handle_timeout_termination": False}}
+CASES = {
+    "td3": (PAVE_TD3, {}),
+    "sac": (PAVE_SAC, {}),
+    "tqc": (PAVE_TQC, {}),
+    "ddpg": (PAVE_DDPG, {}),
+    "part of the batch": (PAVE_SAC, {"pave_batch_size": 20}),
+    "curvature only": (PAVE_SAC, {"mpr_coef": 0.0, "vfc_coef": 0.0}),
+    "without curvature": (PAVE_TD3, {"curv_coef": 0.0}),
+    "missing successors": (PAVE_TD3, MEMORY_OPTIMISED),
+    # Its features have parameters, and are others in training: the TD loss is evaluated apart
+    "batch normalisation": (PAVE_TD3, {"policy_kwargs": {"features_extractor_class": NormalizedExtractor}}),
+    "own train()": (pave(with_own_train(SAC)), {}),
+}
+
+
 @needs_compiler
-@pytest.mark.parametrize("algorithm", [PAVE_TD3, PAVE_SAC])
-def test_fifty_updates_give_the_same_parameters(algorithm):
-    eager, fast = train(algorithm), train(algorithm, compile=True)
+@pytest.mark.filterwarnings("ignore:curv_coef=0 while MPR or VFC is on")
+@pytest.mark.parametrize("case", CASES)
+def test_fifty_updates_give_the_same_parameters(case):
+    algorithm, kwargs = CASES[case]
+    th._dynamo.utils.counters.clear()
+    eager, fast = train(algorithm, **kwargs), train(algorithm, compile=True, **kwargs)
     th.testing.assert_close(flat(fast), flat(eager), rtol=0, atol=1e-5)
-    assert not th.equal(flat(fast), flat(algorithm("MlpPolicy", "Pendulum-v1", **SETTINGS)))
+    assert not th.equal(flat(fast), flat(train(algorithm, 0, **kwargs)))
+    # Each part in one graph
+    assert not th._dynamo.utils.counters["graph_break"]
+
+
+@needs_compiler
+def test_products_by_onednn_give_the_same_parameters(monkeypatch):
+    if matmul._ONEDNN_LINEAR is None:
+        pytest.skip("no AVX-512 here")
+    monkeypatch.setattr(matmul, "_PREFERS_ONEDNN", False)
+    eager = train(PAVE_TD3)
+    monkeypatch.setattr(matmul, "_PREFERS_ONEDNN", True)
+    th.testing.assert_close(flat(train(PAVE_TD3, compile=True)), flat(eager), rtol=0, atol=1e-5)
+
+
+@needs_compiler
+def test_another_agent_of_the_same_sizes_compiles_nothing():
+    train(PAVE_SAC, 2, compile=True)
+    before = th._dynamo.utils.counters["stats"]["unique_graphs"]
+    train(PAVE_SAC, 2, compile=True, gamma=0.5, tau=0.1, curv_coef=0.7, curv_delta=3.0, ent_coef=0.1, learning_rate=1e-4)
+    assert th._dynamo.utils.counters["stats"]["unique_graphs"] == before > 0
 
 
 @needs_compiler
