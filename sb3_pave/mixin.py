@@ -303,7 +303,8 @@ class Pave(OffPolicyAlgorithm):
         :param log: takes the losses
         """
         inputs = self._field_inputs(replay_data, successor)
-        if inputs is not None and has_closed_form(self.critic) and has_mode_free_features(self.critic):
+        closed_form = self._has_stand_ins or (has_closed_form(self.critic) and has_mode_free_features(self.critic))
+        if inputs is not None and closed_form:
             # The field's own forward pass has the values
             return [self._pave_loss(inputs, successor, log, TdError(self._critic_output, self._td_loss, target))]
         current = self.critic(replay_data.observations, replay_data.actions)
@@ -321,7 +322,7 @@ class Pave(OffPolicyAlgorithm):
     def _pave_loss(self, inputs: FieldInputs, successor: Successor, log: UpdateLog, td: TdError | None = None) -> Loss:
         """``λ1 L_MPR + λ2 L_VFC + λ3 L_Curv``, and ``L_TD`` where the closed form is to evaluate it, too."""
         exists = successor.exists if inputs.rows is None else select(successor.exists, inputs.rows)
-        if has_closed_form(self.critic):
+        if td is not None or has_closed_form(self.critic):
             loss, scalars = mlp_critic_loss(
                 self.critic, inputs, td, self._coefs(), self.curv_delta, exists, compile=self._compiles()
             )

@@ -246,9 +246,12 @@ def _of_all_rows(z_bar: th.Tensor | None, hidden_bar: th.Tensor, first: th.Tenso
     n_rows = hidden_bar.shape[1]
     if z_bar is None:
         return hidden_bar.mul_(first[:, :n_rows])
+    hidden_bar = hidden_bar.mul_(first[:, :n_rows])
     if field_from > 0:
-        z_bar = F.pad(z_bar, (0, 0, field_from, 0))
-    return _add_to_first_rows(z_bar, hidden_bar.mul_(first[:, :n_rows]))
+        both = n_rows - field_from
+        parts = [hidden_bar[:, :field_from], hidden_bar[:, field_from:] + z_bar[:, :both], z_bar[:, both:]]
+        return th.cat(parts, dim=1)
+    return _add_to_first_rows(z_bar, hidden_bar)
 
 
 def _add_to_first_rows(matrix: th.Tensor, rows: th.Tensor) -> th.Tensor:
