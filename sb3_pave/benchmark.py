@@ -112,6 +112,7 @@ class Timing:
     :param floor_ms: time of the indispensable matrix products at the measured rate; None where they are not counted
     :param first_update_s: time of the first update, compilation included, in seconds
     :param peak_memory_mb: peak resident memory of a process of its own (CPU), or peak allocation (CUDA)
+    :param memory_growth_mb: what that process held more after all of its updates than after the first tenth of them
     :param env_steps_per_s: quartiles of the environment steps per second of ``learn()``
     """
 
@@ -122,6 +123,7 @@ class Timing:
     floor_ms: float | None
     first_update_s: float
     peak_memory_mb: float | None = None
+    memory_growth_mb: float | None = None
     env_steps_per_s: tuple[float, float, float] | None = None
 
 
@@ -154,7 +156,7 @@ def benchmark(
     *,
     repetitions: int = 50,
     warmup: int = 5,
-    memory: bool = True,
+    memory_updates: int = 20,
     learn_steps: int = 0,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Report:
@@ -168,7 +170,8 @@ def benchmark(
     :param variants: what to compare; the host is added where it is missing
     :param repetitions: timed rounds
     :param warmup: rounds before them (compilation, capture, caches)
-    :param memory: measure each variant's peak memory, on the CPU in a process of its own
+    :param memory_updates: gradient steps over which each variant's memory is measured, on the CPU in a process of its own;
+        0: leave it out
     :param learn_steps: environment steps of each of three rounds of ``learn()``; 0: leave it out
     :param progress: called with a line of text as the work proceeds
     :raises RuntimeError: if the variants do not compute the same losses
@@ -180,10 +183,11 @@ def benchmark(
         seconds = _time_blocks(models, workload, updates, repetitions, warmup, progress)
         gflops = _matmul_gflops(models[HOST.name], workload)
         learned = _time_learning(workload, chosen, learn_steps, progress) if learn_steps else {}
-        peaks = {v.name: _peak_memory_mb(workload, v, progress) for v in chosen} if memory else {}
+        memory = {v.name: _memory_mb(workload, v, memory_updates, progress) for v in chosen if memory_updates}
     timings = []
     for variant in chosen:
         own, host = seconds[variant.name], seconds[HOST.name]
+        peak, growth = memory.get(variant.name, (None, None))
         timings.append(
             Timing(
                 variant.name,
@@ -192,7 +196,8 @@ def benchmark(
                 loss=losses[variant.name],
                 floor_ms=_floor_ms(models[variant.name], workload, variant, gflops),
                 first_update_s=first_update_s[variant.name],
-                peak_memory_mb=peaks.get(variant.name),
+                peak_memory_mb=peak,
+                memory_growth_mb=growth,
                 env_steps_per_s=learned.get(variant.name),
             )
         )
@@ -359,34 +364,42 @@ def _time_learning(
     return {name: _quartiles(values) for name, values in rates.items()}
 
 
-def _peak_memory_mb(workload: Workload, variant: Variant, progress: Callable[[str], None]) -> float | None:
+def _memory_mb(
+    workload: Workload, variant: Variant, updates: int, progress: Callable[[str], None]
+) -> tuple[float, float] | tuple[None, None]:
     progress(f"memory: {variant.name}")
     if th.device(workload.device).type == "cuda":
-        return _train_and_read_peak(workload, variant)
+        return _train_and_read_memory(workload, variant, updates)
     if sys.platform == "win32":
-        return None
+        return None, None
     # The peak of a process never falls again: each variant gets its own
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(_train_and_read_peak, workload, variant).result()
+        return pool.submit(_train_and_read_memory, workload, variant, updates).result()
 
 
-def _train_and_read_peak(workload: Workload, variant: Variant, updates: int = 20) -> float:
+def _train_and_read_memory(workload: Workload, variant: Variant, updates: int) -> tuple[float, float]:
+    """Peak of a training run, and what it held more at its end than after a tenth of it."""
     with _threads(workload.threads):
         model: Any = make_model(workload, variant)
         on_cuda = model.device.type == "cuda"
         if on_cuda:
             th.cuda.reset_peak_memory_stats()
-        model.train(gradient_steps=updates, batch_size=workload.batch_size)
-    if on_cuda:
-        return th.cuda.max_memory_allocated() / 2**20
-    return _peak_resident_mb()
+        held = []
+        for part in (updates // 10, updates - updates // 10):
+            for _ in range(part):
+                # As SB3 trains after each environment step
+                model.train(gradient_steps=1, batch_size=workload.batch_size)
+            held.append(th.cuda.memory_allocated() / 2**20 if on_cuda else _resident_mb("VmRSS"))
+    peak = th.cuda.max_memory_allocated() / 2**20 if on_cuda else _resident_mb("VmHWM")
+    return peak, held[1] - held[0]
 
 
-def _peak_resident_mb() -> float:
+def _resident_mb(field: str) -> float:
+    """Of this process: ``VmHWM``, its peak, or ``VmRSS``, what it holds now (its peak where the system does not say)."""
     try:
         # On Linux getrusage() gives the parent's peak where that was higher
         with open("/proc/self/status") as status:
-            return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 2**10
+            return next(int(line.split()[1]) for line in status if line.startswith(field)) / 2**10
     except (OSError, StopIteration):
         import resource  # not on Windows
 

@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> None:
                 workload,
                 _chosen(parser, default_variants(workload), args.variants),
                 repetitions=args.repetitions,
-                memory=not args.no_memory,
+                memory_updates=0 if args.no_memory else args.memory_updates,
                 learn_steps=args.learn or 0,
                 progress=status.update,
             )
@@ -71,13 +71,13 @@ def table(report: Report) -> Any:
             f"{report.repetitions} interleaved rounds; floor: matrix products at {report.gflops:.0f} GFLOP/s"
         ),
     )
-    columns = ["variant", "ms", "ratio to host", "floor ms", "ratio to floor", "first update s", "peak MB"]
+    columns = ["variant", "ms", "ratio to host", "floor ms", "ratio to floor", "first update s", "peak MB", "growth MB"]
     learned = any(timing.env_steps_per_s for timing in report.timings)
     for column in columns + (["env steps/s"] if learned else []):
         result.add_column(column, justify="left" if column == "variant" else "right")
     for timing in report.timings:
         cells = [timing.variant, _spread(timing.ms, 2), _spread(timing.ratio, 2), *_floor(timing)]
-        cells += [f"{timing.first_update_s:.1f}", _or_dash(timing.peak_memory_mb, 0)]
+        cells += [f"{timing.first_update_s:.1f}", _or_dash(timing.peak_memory_mb, 0), _or_dash(timing.memory_growth_mb, 1)]
         if learned:
             cells.append("-" if timing.env_steps_per_s is None else _spread(timing.env_steps_per_s, 0))
         result.add_row(*cells)
@@ -124,7 +124,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="of networks and batches")
     parser.add_argument("--variants", nargs="+", metavar="NAME", help="compare these only")
     parser.add_argument("--learn", type=_positive, metavar="STEPS", help="time learn() too, three rounds of STEPS each")
-    parser.add_argument("--no-memory", action="store_true", help="leave the peak memory out")
+    parser.add_argument(
+        "--memory-updates", type=_positive, default=20, metavar="N", help="measure the memory of N updates, and its growth"
+    )
+    parser.add_argument("--no-memory", action="store_true", help="leave the memory out")
     parser.add_argument("-o", "--output", type=pathlib.Path, metavar="FILE", help="write a JSON report")
     parser.add_argument("--force", action="store_true", help="overwrite FILE")
     return parser

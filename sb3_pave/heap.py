@@ -13,8 +13,8 @@ def keep_freed_memory() -> None:
     Let the process keep the memory that an update frees for the next one.
 
     By default glibc gives it back to the system as soon as some hundred kilobytes lie free at the heap's end, and the next
-    update waits for the system to clear every page anew: a fifth of the time of a compiled SAC update. How much may lie free
-    follows the largest block that was allocated and freed, so that one of 31 MiB, which is never written to, makes it 62 MiB.
+    update waits for the system to clear every page anew. How much may lie free follows the largest block that was allocated
+    and freed, so that one of 31 MiB, which is never written to, makes it 62 MiB.
     Other C libraries are not affected, nor is a process with ``MALLOC_TRIM_THRESHOLD_`` in its environment.
     """
     th.empty(_BLOCK, dtype=th.uint8)

@@ -53,8 +53,8 @@ class Pave(OffPolicyAlgorithm):
     :param curv_delta: ``δ``, curvature below which Curv vanishes, in units of Q per squared (scaled) action
     :param pave_batch_size: the three terms are means over this many transitions of each batch, drawn at random: the loss
         stays unbiased, at a lower price and a higher variance; None: over the whole batch
-    :param compile: evaluate the field of MLP critics through ``torch.compile`` (seconds to a minute, once); on the CPU, also
-        step Adam by PyTorch's fused implementation
+    :param compile: run targets and losses of MLP networks, with their gradients, through ``torch.compile`` (half a minute,
+        once); on the CPU, also step Adam by PyTorch's fused implementation
     :param cuda_graph: on a CUDA device, record the update as CUDA graphs and replay them
     :param kwargs: the host's keyword arguments; without an ``activation_fn`` in ``policy_kwargs`` it is SiLU,
         since the critic must be twice differentiable
@@ -197,10 +197,10 @@ class Pave(OffPolicyAlgorithm):
         self.policy.set_training_mode(True)
         self._update_learning_rate(self._optimizers())
         log = UpdateLog()
-        graphs = self._prepare_graphs()
         self._has_stand_ins = (
             self._has_terms() and all(map(is_mlp_critic, self._critics())) and all(map(is_mlp_actor, self._actors()))
         )
+        graphs = self._prepare_graphs()
         fuse = self._compiles() and self.device.type == "cpu"
         with fused_adam(self._optimizers() if fuse else []):
             for gradient_step in range(gradient_steps):

@@ -24,6 +24,7 @@ from sb3_pave.ensemble import (
 from sb3_pave.field import has_closed_form, of_contrib
 
 _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
+_EPSILON = 1e-6  # SB3's, against log(0)
 
 
 class MlpCritic(NamedTuple):
@@ -82,8 +83,7 @@ class GaussianActor(NamedTuple):
         log_std = log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
         actions = th.tanh(mean + noise * log_std.exp())
         log_prob = (-0.5 * noise.square() - log_std - _LOG_SQRT_2PI).sum(dim=1)
-        # SB3's constant against log(0)
-        return actions, log_prob - th.log(1 - actions.square() + 1e-6).sum(dim=1)
+        return actions, log_prob - th.log(1 - actions.square() + _EPSILON).sum(dim=1)
 
 
 def mlp_critic(critic: Any, output: Callable[[th.Tensor], Any], n_critics: int | None = None) -> Any:
@@ -136,6 +136,7 @@ def is_mlp_actor(actor: Any) -> bool:
     return (
         any(all(getattr(own, name, None) is getattr(upstream, name) for name in names) for upstream in known)
         and type(actor.action_dist) is SquashedDiagGaussianDistribution
+        and actor.action_dist.epsilon == _EPSILON
         and all(is_mlp_of([*actor.latent_pi, head]) and head.bias is not None for head in (actor.mu, actor.log_std))
         and not has_hooks(actor.latent_pi)
     )

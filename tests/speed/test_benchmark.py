@@ -41,7 +41,7 @@ def test_the_floor_counts_the_products_that_the_update_computes(algo, monkeypatc
 def test_every_variant_has_the_losses_of_the_first(algo):
     progress = []
     workload = Workload(algo=algo, threads=1, **SMALL)
-    report = benchmark(workload, EAGER, repetitions=3, warmup=1, memory=False, learn_steps=10, progress=progress.append)
+    report = benchmark(workload, EAGER, repetitions=3, warmup=1, memory_updates=0, learn_steps=10, progress=progress.append)
     timings = {timing.variant: timing for timing in report.timings}
     assert list(timings) == ["host", "autograd", "pave", "part"] and "first update: part" in progress
     td_loss, critic_loss = timings["pave"].loss
@@ -58,7 +58,7 @@ def test_every_variant_has_the_losses_of_the_first(algo):
 def test_a_variant_that_computes_something_else_is_refused(wrong, message):
     kwargs = {"gamma": 0.5} if wrong == "td" else {"curv_coef": 3.0}
     with pytest.raises(RuntimeError, match=message):
-        benchmark(Workload(**SMALL), [Variant("pave"), Variant("broken", kwargs=kwargs)], repetitions=1, memory=False)
+        benchmark(Workload(**SMALL), [Variant("pave"), Variant("broken", kwargs=kwargs)], repetitions=1, memory_updates=0)
 
 
 def test_the_definition_is_not_the_closed_form():
@@ -69,8 +69,9 @@ def test_the_definition_is_not_the_closed_form():
 
 def test_peak_memory_is_that_of_a_process_of_its_own():
     ballast = th.ones(2**28)  # a gigabyte of this process
-    report = benchmark(Workload(**SMALL), [Variant("pave")], repetitions=1, warmup=0, memory=True)
+    report = benchmark(Workload(**SMALL), [Variant("pave")], repetitions=1, warmup=0, memory_updates=10)
     assert all(50 < timing.peak_memory_mb < 1024 for timing in report.timings) and len(ballast) > 0
+    assert all(abs(timing.memory_growth_mb) < 100 for timing in report.timings)
 
 
 def test_graphs_are_timed_on_cuda_only():
@@ -110,5 +111,5 @@ def test_bad_arguments_are_explained(arguments, message, capsys):
 
 def test_threads_are_as_before_afterwards():
     before = th.get_num_threads()
-    benchmark(Workload(threads=before + 1, **SMALL), [Variant("pave")], repetitions=1, memory=False)
+    benchmark(Workload(threads=before + 1, **SMALL), [Variant("pave")], repetitions=1, memory_updates=0)
     assert th.get_num_threads() == before
