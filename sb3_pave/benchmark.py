@@ -133,6 +133,7 @@ class Report:
     :param workload: what was timed
     :param repetitions: timed blocks of a variant
     :param updates: gradient steps of a block
+    :param memory_updates: gradient steps over which memory was measured
     :param gflops: the measured matrix-multiplication rate
     :param machine: processor or GPU, and versions
     :param timings: one per variant, the host first
@@ -141,6 +142,7 @@ class Report:
     workload: Workload
     repetitions: int
     updates: int
+    memory_updates: int
     gflops: float
     machine: dict[str, str]
     timings: list[Timing]
@@ -201,7 +203,7 @@ def benchmark(
                 env_steps_per_s=learned.get(variant.name),
             )
         )
-    return Report(workload, repetitions, updates, gflops, _machine(workload), timings)
+    return Report(workload, repetitions, updates, memory_updates, gflops, _machine(workload), timings)
 
 
 def make_model(workload: Workload, variant: Variant) -> OffPolicyAlgorithm:

@@ -9,6 +9,7 @@ from typing import Any
 
 from sb3_pave.benchmark import Report, Timing, Variant, Workload, benchmark, default_variants
 
+_WATCHED = 1000  # updates over which a growth of memory says something
 # The batch sizes of the paper's protocol
 _BATCH_SIZES = {"td3": 256, "sac": 100}
 
@@ -71,13 +72,16 @@ def table(report: Report) -> Any:
             f"{report.repetitions} interleaved rounds; floor: matrix products at {report.gflops:.0f} GFLOP/s"
         ),
     )
-    columns = ["variant", "ms", "ratio to host", "floor ms", "ratio to floor", "first update s", "peak MB", "growth MB"]
+    columns = ["variant", "ms", "ratio to host", "floor ms", "ratio to floor", "first update s", "peak MB"]
+    watched = report.memory_updates >= _WATCHED
+    columns += ["growth MB"] if watched else []
     learned = any(timing.env_steps_per_s for timing in report.timings)
     for column in columns + (["env steps/s"] if learned else []):
         result.add_column(column, justify="left" if column == "variant" else "right")
     for timing in report.timings:
         cells = [timing.variant, _spread(timing.ms, 2), _spread(timing.ratio, 2), *_floor(timing)]
-        cells += [f"{timing.first_update_s:.1f}", _or_dash(timing.peak_memory_mb, 0), _or_dash(timing.memory_growth_mb, 1)]
+        cells += [f"{timing.first_update_s:.1f}", _or_dash(timing.peak_memory_mb, 0)]
+        cells += [_or_dash(timing.memory_growth_mb, 1)] if watched else []
         if learned:
             cells.append("-" if timing.env_steps_per_s is None else _spread(timing.env_steps_per_s, 0))
         result.add_row(*cells)

@@ -43,8 +43,8 @@ def gradient_field(critic: nn.Module, inputs: FieldInputs) -> GradientField:
     :raises RuntimeError: if the critic has no second-order graph (passed through ``torch.compile``, detached, ...)
     """
     refuse_compiled(critic)
-    observations, actions, *_, direction, rows = inputs
-    displaced = inputs.displaced
+    observations, actions, *_, direction, _ = inputs
+    displaced, rows = inputs.displaced, inputs.rows
     if rows is not None:
         observations, actions = select(observations, rows), actions[rows]
     with evaluating(critic):

@@ -275,12 +275,12 @@ class Pave(OffPolicyAlgorithm):
         if not self._has_terms():
             return None
         points = (replay_data.observations, replay_data.actions, successor.observations)
-        rows = None
+        order = None
         batch_size = len(replay_data.actions)
         if self.pave_batch_size is not None and self.pave_batch_size < batch_size:
             # At random, since not every buffer draws in random order: HER does not
-            rows = th.randperm(batch_size, device=self.device)[: self.pave_batch_size]
-            points = select(points, rows)
+            order = th.randperm(batch_size, device=self.device)
+            points = select(points, order[batch_size - self.pave_batch_size :])
         observations, actions, next_observations = points
         noisy_observations = direction = None
         if self.mpr_coef > 0:
@@ -289,7 +289,7 @@ class Pave(OffPolicyAlgorithm):
         if self.curv_coef > 0:
             direction = th.empty_like(actions).bernoulli_(0.5).mul_(2).sub_(1)
         whole = (replay_data.observations, replay_data.actions)
-        return FieldInputs(*whole, noisy_observations, next_observations if self.vfc_coef > 0 else None, direction, rows)
+        return FieldInputs(*whole, noisy_observations, next_observations if self.vfc_coef > 0 else None, direction, order)
 
     def _critic_losses(
         self, replay_data: ReplayBufferSamples, successor: Successor, target: th.Tensor, log: UpdateLog
@@ -321,7 +321,9 @@ class Pave(OffPolicyAlgorithm):
 
     def _pave_loss(self, inputs: FieldInputs, successor: Successor, log: UpdateLog, td: TdError | None = None) -> Loss:
         """``λ1 L_MPR + λ2 L_VFC + λ3 L_Curv``, and ``L_TD`` where the closed form is to evaluate it, too."""
-        exists = successor.exists if inputs.rows is None else select(successor.exists, inputs.rows)
+        exists, rows = successor.exists, inputs.rows
+        if exists is not None and rows is not None:
+            exists = exists[rows]
         if td is not None or has_closed_form(self.critic):
             loss, scalars = mlp_critic_loss(
                 self.critic, inputs, td, self._coefs(), self.curv_delta, exists, compile=self._compiles()

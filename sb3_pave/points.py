@@ -9,7 +9,7 @@ from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtr
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 
-from sb3_pave.batches import select
+from sb3_pave.batches import leaves, select
 
 # These compute the same in training and evaluation mode, so that one forward pass serves the TD term and the field
 _MODE_FREE_EXTRACTORS = (FlattenExtractor, CombinedExtractor, NatureCNN)
@@ -24,8 +24,8 @@ class FieldInputs(NamedTuple):
     :param noisy_observations: ``s + ε``, see ``perturb``; None: not there
     :param next_observations: ``s'``, one step after ``s``; None: not there
     :param direction: ``v`` of the projected curvature, shape (batch, action_dim); None: no curvature
-    :param rows: indices of the transitions to evaluate the field at, which the noisy and the next observations and the
-        directions are then given for, in this order; None: the whole batch
+    :param order: a permutation of the batch that ends with the transitions to evaluate the field at, which the noisy and the
+        next observations and the directions are then given for, in this order; None: the whole batch, as it is
     """
 
     observations: PyTorchObs
@@ -33,7 +33,15 @@ class FieldInputs(NamedTuple):
     noisy_observations: PyTorchObs | None = None
     next_observations: PyTorchObs | None = None
     direction: th.Tensor | None = None
-    rows: th.Tensor | None = None
+    order: th.Tensor | None = None
+
+    @property
+    def rows(self) -> th.Tensor | None:
+        """Indices of the transitions to evaluate the field at; None: the whole batch."""
+        if self.order is None:
+            return None
+        given = leaves((self.noisy_observations, self.next_observations, self.direction))[0]
+        return self.order[len(self.order) - len(given) :]
 
     @property
     def displaced(self) -> dict[str, PyTorchObs]:
@@ -69,16 +77,16 @@ def stacked_points(critic: Any, inputs: FieldInputs) -> StackedPoints:
     :param critic: one that has a closed form
     :param inputs: the points
     """
-    observations, actions, *_, direction, rows = inputs
-    displaced = list(inputs.displaced.values())
-    field_actions, order = actions, None
-    if rows is not None:
-        order = _order_with_last(rows, len(actions))
-        observations, actions, field_actions = select(observations, order), actions[order], actions[rows]
+    observations, actions, *_, direction, order = inputs
+    displaced, rows = list(inputs.displaced.values()), inputs.rows
+    field_from = 0
+    if order is not None and rows is not None:
+        observations, actions = select(observations, order), actions[order]
+        field_from = len(order) - len(rows)
     with th.set_grad_enabled(not critic.share_features_extractor), evaluating(critic, unless=has_mode_free_features(critic)):
         features = critic.extract_features(stack([observations, *displaced]), critic.features_extractor)
-    stacked_actions = th.cat([actions, field_actions.repeat(len(displaced), 1)])
-    return StackedPoints(features, stacked_actions, direction, len(actions), len(actions) - len(field_actions), order)
+    stacked_actions = th.cat([actions, *[actions[field_from:]] * len(displaced)])
+    return StackedPoints(features, stacked_actions, direction, len(actions), field_from, order)
 
 
 def has_mode_free_features(critic: Any) -> bool:
@@ -117,10 +125,3 @@ def evaluating(module: nn.Module, unless: bool = False) -> Iterator[None]:
     finally:
         for submodule in training:
             submodule.training = True
-
-
-def _order_with_last(rows: th.Tensor, batch: int) -> th.Tensor:
-    """A permutation of the batch that ends with the given rows (found by sorting: no wait for the device)."""
-    rank = rows.new_zeros(batch)
-    rank[rows] = th.arange(1, len(rows) + 1, device=rows.device)
-    return th.argsort(rank)

@@ -50,6 +50,11 @@ def closed_form_values_and_field(critic: Any, inputs: FieldInputs) -> tuple[th.T
     return values, split_field(grad, curvature, tuple(inputs.displaced))
 
 
+def order_ending_with(rows: th.Tensor, batch: int) -> th.Tensor:
+    """A permutation of the batch, see ``FieldInputs``."""
+    return th.tensor([row for row in range(batch) if row not in rows] + rows.tolist())
+
+
 def field_in_training(critic: Any, inputs: FieldInputs) -> GradientField:
     """The field as an update evaluates it: by the closed form where there is one."""
     return (closed_form_field if has_closed_form(critic) else gradient_field)(critic, inputs)

@@ -14,6 +14,7 @@ from sb3_pave.field import gradient_field
 from sb3_pave.losses import pave_losses
 from sb3_pave.points import FieldInputs
 from tests.algorithms.scenarios import DroppingExtractor
+from tests.method.closed_form import order_ending_with
 
 BATCH = 6
 OBS = spaces.Box(-np.inf, np.inf, (5,), np.float32)
@@ -58,7 +59,9 @@ def test_it_is_the_gradient_of_the_definition(critic, inputs, rows, with_target,
     if rows is not None:
         rows = th.tensor(rows)
         of_rows = {name: getattr(inputs, name) for name in ("noisy_observations", "next_observations", "direction")}
-        inputs = inputs._replace(rows=rows, **{name: x if x is None else x[rows] for name, x in of_rows.items()})
+        inputs = inputs._replace(
+            order=order_ending_with(rows, BATCH), **{name: x if x is None else x[rows] for name, x in of_rows.items()}
+        )
         has_successor = has_successor[rows]
     target = th.randn(BATCH, 1).double() if with_target else None
     td = None if target is None else TdError(th.unbind, mean_squared_errors, target)

@@ -17,7 +17,7 @@ from torch import nn
 from sb3_pave import PAVE_SAC, PAVE_TD3
 from sb3_pave.losses import pave_losses
 from sb3_pave.points import FieldInputs
-from tests.method.closed_form import closed_form_values_and_field, field_in_training
+from tests.method.closed_form import closed_form_values_and_field, field_in_training, order_ending_with
 
 BATCH = 6
 OBS = spaces.Box(-np.inf, np.inf, (5,), np.float32)
@@ -47,7 +47,8 @@ def points():
 def field_at(critic, points, rows):
     obs, actions, *given = points
     noisy, successor, direction = (x if rows is None else x[rows] for x in given)
-    return field_in_training(critic, FieldInputs(obs, actions, noisy, successor, direction, rows))
+    order = None if rows is None else order_ending_with(rows, BATCH)
+    return field_in_training(critic, FieldInputs(obs, actions, noisy, successor, direction, order))
 
 
 def test_the_field_of_some_rows_is_those_rows_of_the_field(critic, points):
@@ -60,7 +61,9 @@ def test_the_field_of_some_rows_is_those_rows_of_the_field(critic, points):
 def test_the_values_are_those_of_the_whole_batch_in_its_order(points):
     th.manual_seed(0)
     critic = ContinuousCritic(OBS, ACTION, [8, 7], FlattenExtractor(OBS), 5, nn.SiLU)
-    inputs = FieldInputs(*points[:2], *(point[:3] for point in points[2:]), rows=th.tensor([4, 1, 3]))
+    inputs = FieldInputs(
+        *points[:2], *(point[:3] for point in points[2:]), order=order_ending_with(th.tensor([4, 1, 3]), BATCH)
+    )
     values, _ = closed_form_values_and_field(critic, inputs)
     for ours, own in zip(values, critic(*points[:2]), strict=True):
         th.testing.assert_close(ours, own)
