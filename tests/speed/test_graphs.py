@@ -81,10 +81,12 @@ CASES = {
     "td3, part of the batch": (PAVE_TD3, lambda: {"pave_batch_size": 5}),
     "td3, Dict": (PAVE_TD3, lambda: {"env": Pendulums(), "policy": "MultiInputPolicy"}),
     "sac, VecNormalize": (PAVE_SAC, lambda: {"env": normalised()}),
+    "sac, compiled": (PAVE_SAC, lambda: {"compile": True}),
     "td3, schedule": (PAVE_TD3, lambda: {"learning_rate": lambda progress: 1e-3 * progress}),
 }
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # PyTorch's compiler, of parts of itself
 @pytest.mark.parametrize("case", CASES)
 def test_fifty_updates_give_the_same_parameters(case, stand_in):
     algorithm, kwargs = CASES[case]
