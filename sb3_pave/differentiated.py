@@ -1,4 +1,4 @@
-"""Losses that come with their gradient."""
+"""Losses that come with their gradient, and steps down them."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -74,3 +74,23 @@ def _gradient_and_value(loss: Callable[..., Any], actor: Any, *others: Any) -> A
         return loss(actor._replace(parameters=parameters), *others)
 
     return th.func.grad_and_value(of, has_aux=True)(actor.parameters)
+
+
+def descend(optimizer: th.optim.Optimizer, *losses: Loss) -> None:
+    """
+    One step of the optimizer down the sum of the losses; only the optimizer's own parameters get gradients.
+
+    :param optimizer: the optimizer of a network
+    :param losses: scalars
+    """
+    parameters = parameters_of(optimizer)
+    for parameter in parameters:
+        parameter.grad = None
+    for loss in losses:
+        loss.backward(inputs=parameters)
+    optimizer.step()
+
+
+def parameters_of(optimizer: th.optim.Optimizer) -> list[th.Tensor]:
+    """What the optimizer moves."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"] if parameter.requires_grad]

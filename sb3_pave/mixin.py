@@ -2,15 +2,12 @@
 
 import inspect
 import io
-import math
 import pathlib
-import warnings
 from collections.abc import Callable
 from functools import partial
 from statistics import fmean
 from typing import Any, ClassVar, TypeVar
 
-import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
@@ -19,6 +16,13 @@ from stable_baselines3.common.type_aliases import MaybeCallback, PyTorchObs, Rep
 from torch import nn
 
 from sb3_pave.batches import select
+from sb3_pave.checks import (
+    check_finite,
+    check_hyperparameters,
+    naming_what_is_not_finite,
+    refuse_parallel_training,
+    warn_of_flat_fields,
+)
 from sb3_pave.compiled import can_compile, compiled
 from sb3_pave.critic_loss import TdError, mlp_critic_loss
 from sb3_pave.differentiated import Loss, compiled_loss
@@ -27,15 +31,13 @@ from sb3_pave.fused_adam import fused_adam
 from sb3_pave.graphs import CudaCapture, GraphedUpdate, fixed_numbers, without_capture
 from sb3_pave.heap import keep_freed_memory
 from sb3_pave.losses import pave_losses, signals, weighted_sum
-from sb3_pave.perturbation import is_perturbable, perturb
+from sb3_pave.perturbation import perturb
 from sb3_pave.points import FieldInputs, has_mode_free_features
 from sb3_pave.stand_ins import is_mlp_actor, is_mlp_critic
 from sb3_pave.successor import Successor, sample_with_successor
 from sb3_pave.update_log import UpdateLog
 
 SelfPave = TypeVar("SelfPave", bound="Pave")
-
-_PIECEWISE_LINEAR = (nn.ReLU, nn.LeakyReLU, nn.ReLU6, nn.PReLU, nn.RReLU, nn.Hardtanh, nn.Threshold)
 
 
 class Pave(OffPolicyAlgorithm):
@@ -128,7 +130,7 @@ class Pave(OffPolicyAlgorithm):
             # A policy of the user's that passes on its own
             self.policy_kwargs = given
             super()._setup_model()
-        self._warn_of_flat_fields()
+        warn_of_flat_fields(self)
 
     @classmethod
     def load(cls: type[SelfPave], path: str | pathlib.Path | io.BufferedIOBase, *args: Any, **kwargs: Any) -> SelfPave:
@@ -202,7 +204,7 @@ class Pave(OffPolicyAlgorithm):
         )
         graphs = self._prepare_graphs()
         fuse = self._compiles() and self.device.type == "cpu"
-        with fused_adam(self._optimizers() if fuse else []):
+        with fused_adam(self._optimizers() if fuse else []), naming_what_is_not_finite(log, self._n_updates):
             for gradient_step in range(gradient_steps):
                 if graphs is None:
                     replay_data, successor = self._sample(batch_size)
@@ -383,71 +385,18 @@ class Pave(OffPolicyAlgorithm):
 
     def _write_log(self, log: UpdateLog) -> None:
         values = log.read()
-        _check_finite(values, self._n_updates)
+        check_finite(values, self._n_updates)
         for tag, per_update in values.items():
             self.logger.record(f"train/{tag}", fmean(per_update))
 
-    def _init_callback(self, callback: MaybeCallback, *args: Any, **kwargs: Any) -> Any:
-        _refuse_parallel_training(callback)
-        return super()._init_callback(callback, *args, **kwargs)
-
     def _check_hyperparameters(self) -> None:
-        for name in ("mpr_coef", "vfc_coef", "curv_coef", "mpr_sigma", "curv_delta"):
-            value = getattr(self, name)
-            if isinstance(value, str):
-                raise ValueError(f"{name} must be a number, not the text {value!r} (in YAML, write 1.0e-2 rather than 1e-2).")
-            if not math.isfinite(value) or value < 0:
-                raise ValueError(f"{name} must be finite and not negative, not {value}. A weight of 0 switches its term off.")
-        for name in ("compile", "cuda_graph"):
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"{name} must be True or False, not {getattr(self, name)!r}.")
+        check_hyperparameters(self)
         if self.cuda_graph and type(self).train is not Pave.train:
             raise ValueError(f"cuda_graph=True records PAVE's own update, but {type(self).__name__} has a train() of its own.")
-        rows = self.pave_batch_size
-        if rows is not None and (isinstance(rows, bool) or not isinstance(rows, (int, np.integer)) or rows < 1):
-            raise ValueError(f"pave_batch_size must be a positive number of transitions, or None for all, not {rows!r}.")
-        if self.mpr_coef > 0 and not is_perturbable(self.observation_space):
-            raise ValueError(
-                f"MPR adds noise to the observations, but {self.observation_space} has no continuous entry. Set mpr_coef=0 "
-                "(VFC and Curv work with discrete observations)."
-            )
 
-    def _warn_of_flat_fields(self) -> None:
-        if self.curv_coef == 0 and (self.mpr_coef > 0 or self.vfc_coef > 0):
-            warnings.warn(
-                "curv_coef=0 while MPR or VFC is on: they flatten Q in the action, and without curvature preservation the "
-                "paper measured less smooth policies than without PAVE. Use curv_coef=0.01 or more.",
-                stacklevel=3,
-            )
-        networks = getattr(getattr(self, "critic", None), "q_networks", [])
-        flat = {type(m).__name__ for network in networks for m in network.modules() if isinstance(m, _PIECEWISE_LINEAR)}
-        if self.curv_coef > 0 and flat:
-            warnings.warn(
-                f"The critic's activation ({', '.join(sorted(flat))}) is piecewise linear: its second derivative is zero, so "
-                "that curv_coef has no effect. Leave activation_fn out of policy_kwargs (PAVE then uses SiLU), or pass a "
-                "smooth one.",
-                stacklevel=3,
-            )
-
-
-def descend(optimizer: th.optim.Optimizer, *losses: Loss) -> None:
-    """
-    One step of the optimizer down the sum of the losses; only the optimizer's own parameters get gradients.
-
-    :param optimizer: the optimizer of a network
-    :param losses: scalars
-    """
-    parameters = parameters_of(optimizer)
-    for parameter in parameters:
-        parameter.grad = None
-    for loss in losses:
-        loss.backward(inputs=parameters)
-    optimizer.step()
-
-
-def parameters_of(optimizer: th.optim.Optimizer) -> list[th.Tensor]:
-    """What the optimizer moves."""
-    return [parameter for group in optimizer.param_groups for parameter in group["params"] if parameter.requires_grad]
+    def _init_callback(self, callback: MaybeCallback, *args: Any, **kwargs: Any) -> Any:
+        refuse_parallel_training(callback)
+        return super()._init_callback(callback, *args, **kwargs)
 
 
 def continuation(replay_data: ReplayBufferSamples, gamma: float) -> th.Tensor:
@@ -468,36 +417,3 @@ def _default_activation(policy_class: type) -> dict[str, Any]:
         return {"activation_fn": nn.SiLU} if parameters["activation_fn"].default is nn.ReLU else {}
     passes_on = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
     return {"activation_fn": nn.SiLU} if passes_on else {}
-
-
-def _check_finite(values: dict[str, list[float]], n_updates: int) -> None:
-    """:raises ValueError: naming the first update at which a PAVE term was not finite"""
-    all_finite = {tag: list(map(math.isfinite, per_update)) for tag, per_update in values.items()}
-    broken = {tag: finite.index(False) for tag, finite in all_finite.items() if not all(finite)}
-    terms = [tag for tag in ("mpr_loss", "vfc_loss", "curv_loss") if tag in broken]
-    if not terms:
-        return
-    term = min(terms, key=lambda tag: broken[tag])
-    update = n_updates - len(values[term]) + broken[term] + 1
-    if broken.get("td_loss", len(values[term])) < broken[term]:
-        cause = "the TD loss was not finite before it: look for NaN or huge values in rewards and observations"
-    else:
-        cause = (
-            "the critic diverges: lower the learning rate or the weight of the term, and look for NaN or huge values in "
-            "observations and rewards (VecNormalize scales both)"
-        )
-    raise ValueError(f"PAVE's {term} is {values[term][broken[term]]} at update {update}; probably {cause}.")
-
-
-def _refuse_parallel_training(callback: Any) -> None:
-    """:raises ValueError: if the zoo's ParallelTrainCallback is among the callbacks"""
-    children = (
-        callback if isinstance(callback, list) else getattr(callback, "callbacks", [getattr(callback, "callback", None)])
-    )
-    if type(callback).__name__ == "ParallelTrainCallback":
-        raise ValueError(
-            "RL Zoo's ParallelTrainCallback trains a plain SAC or TQC in its thread, without PAVE. Remove the callback."
-        )
-    for child in children:
-        if child is not None:
-            _refuse_parallel_training(child)

@@ -130,16 +130,20 @@ def is_mlp_actor(actor: Any) -> bool:
         return False
     if own.forward is DeterministicActorModule.forward:
         *layers, last = actor.mu
-        return is_mlp_of(layers) and type(last) is nn.Tanh and not has_hooks(last) and not has_hooks(actor.mu)
+        return _is_mlp_with_biases(layers) and type(last) is nn.Tanh and not has_hooks(last) and not has_hooks(actor.mu)
     names = ("action_log_prob", "get_action_dist_params")
     known = (GaussianActorModule, *of_contrib("tqc", "Actor"))
     return (
         any(all(getattr(own, name, None) is getattr(upstream, name) for name in names) for upstream in known)
         and type(actor.action_dist) is SquashedDiagGaussianDistribution
         and actor.action_dist.epsilon == _EPSILON
-        and all(is_mlp_of([*actor.latent_pi, head]) and head.bias is not None for head in (actor.mu, actor.log_std))
+        and all(_is_mlp_with_biases([*actor.latent_pi, head]) for head in (actor.mu, actor.log_std))
         and not has_hooks(actor.latent_pi)
     )
+
+
+def _is_mlp_with_biases(layers: list[Any]) -> bool:
+    return is_mlp_of(layers) and all(layer.bias is not None for layer in layers[::2])
 
 
 def _is_plain(module: Any) -> bool:

@@ -7,8 +7,10 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 
+from sb3_pave.differentiated import parameters_of
 from sb3_pave.field import refuse_compiled
-from sb3_pave.mixin import Pave, parameters_of
+from sb3_pave.heap import keep_freed_memory
+from sb3_pave.mixin import Pave
 from sb3_pave.successor import Successor, sample_with_successor
 from sb3_pave.update_log import UpdateLog
 
@@ -51,6 +53,7 @@ class PaveOwnTrain(Pave):
             host_train(*args, **kwargs)
             return
         refuse_compiled(self.critic)
+        keep_freed_memory()
         log, versions = UpdateLog(), self._parameter_versions()
         with _LastBatch(self.replay_buffer, with_successor=self.vfc_coef > 0) as last_batch:
             hook = self.critic.optimizer.register_step_pre_hook(partial(self._add_gradient, last_batch, log))

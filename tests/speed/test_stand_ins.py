@@ -131,3 +131,11 @@ def test_an_actor_with_a_forward_of_its_own_has_none():
     own = {"get_action_dist_params": lambda self, obs: base.get_action_dist_params(self, 2 * obs)}
     actor.__class__ = type("Own", (base,), own)
     assert not is_mlp_actor(actor)
+
+
+@pytest.mark.parametrize("algorithm", [PAVE_TD3, PAVE_SAC])
+def test_an_actor_without_biases_has_none(algorithm):
+    actor = make(algorithm).actor
+    layer = (actor.mu if algorithm is PAVE_TD3 else actor.latent_pi)[0]
+    layer.register_parameter("bias", None)
+    assert not is_mlp_actor(actor)
