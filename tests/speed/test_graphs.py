@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
@@ -93,7 +94,7 @@ def test_fifty_updates_give_the_same_parameters(case, stand_in):
     models = make(algorithm, **kwargs()), make(algorithm, cuda_graph=True, **kwargs())
     for model in models:
         th.manual_seed(3)
-        pave_module.np.random.seed(3)
+        np.random.seed(3)
         for done in range(10):
             model._current_progress_remaining = 1 - done / 10
             model.train(5, batch_size=16)
@@ -145,7 +146,7 @@ def test_saving_and_loading_in_the_middle(algorithm, host, stand_in, tmp_path):
             other.set_logger(model.logger)
     for trained in (model, loaded):
         th.manual_seed(0)
-        pave_module.np.random.seed(0)
+        np.random.seed(0)
         trained.train(10, 16)
     th.testing.assert_close(flat(loaded), flat(model), rtol=0, atol=1e-6)
     plain.train(2, 16)
@@ -165,7 +166,7 @@ def test_where_it_cannot_be_recorded_there_is_one_warning(monkeypatch):
     with pytest.warns(UserWarning, match="can't be recorded: operation not permitted when stream is capturing. Tr") as caught:
         for trained in (model, eager):
             th.manual_seed(0)
-            pave_module.np.random.seed(0)
+            np.random.seed(0)
             trained.train(10, 16)
             trained.train(10, 16)
     assert len(caught) == 1
@@ -177,7 +178,7 @@ def test_on_the_cpu_there_is_one_warning_and_the_eager_path():
     with pytest.warns(UserWarning, match="the agent is on the device cpu") as caught:
         for trained in (model, eager):
             th.manual_seed(0)
-            pave_module.np.random.seed(0)
+            np.random.seed(0)
             trained.train(3, 16)
             trained.train(3, 16)
     assert len(caught) == 1
