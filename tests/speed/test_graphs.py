@@ -107,6 +107,7 @@ def test_fifty_updates_give_the_same_parameters(case, stand_in):
 
 def test_a_recording_is_made_anew_when_what_it_holds_changes(stand_in):
     model = make(PAVE_SAC, cuda_graph=True)
+    model.train(1, 16)
 
     def recordings_of(n_updates=8, batch_size=16):
         before = StandIn.last.recordings
