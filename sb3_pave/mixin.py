@@ -33,7 +33,7 @@ from sb3_pave.heap import keep_freed_memory
 from sb3_pave.losses import pave_losses, signals, weighted_sum
 from sb3_pave.perturbation import perturb
 from sb3_pave.points import FieldInputs, has_mode_free_features
-from sb3_pave.stand_ins import is_mlp_actor, is_mlp_critic
+from sb3_pave.stand_ins import is_mlp_actor, is_mlp_critic, mlp_critic
 from sb3_pave.successor import Successor, sample_with_successor
 from sb3_pave.update_log import UpdateLog
 
@@ -343,6 +343,10 @@ class Pave(OffPolicyAlgorithm):
             return observations
         return self.critic.extract_features(observations, self.critic.features_extractor)
 
+    def _function_of(self, critic: Any) -> Callable[..., Any]:
+        """What to call with ``_features`` and actions: the critic, or its stand-in."""
+        return mlp_critic(critic, self._critic_output) if self._has_stand_ins else critic
+
     def _evaluated(self, function: Callable[..., Any], *networks_and_inputs: Any) -> Any:
         """The function's value, through ``torch.compile`` where the networks are stand-ins and the user asks for it."""
         if self._has_stand_ins and self._compiles():
@@ -401,13 +405,9 @@ class Pave(OffPolicyAlgorithm):
 
 def continuation(replay_data: ReplayBufferSamples, gamma: float) -> th.Tensor:
     """What the next value counts in the target: the discount, 0 after a terminal step, shape (batch, 1)."""
-    return (1 - replay_data.dones) * discounts(replay_data, gamma)
-
-
-def discounts(replay_data: ReplayBufferSamples, gamma: float) -> th.Tensor | float:
-    """The batch's own discounts where it has some (n-step returns), else ``gamma``."""
+    # n-step returns have discounts of their own
     own = getattr(replay_data, "discounts", None)
-    return gamma if own is None else own
+    return (1 - replay_data.dones) * (gamma if own is None else own)
 
 
 def _default_activation(policy_class: type) -> dict[str, Any]:

@@ -244,9 +244,9 @@ def _accumulate(bars: list[Any], i: int, bar: th.Tensor) -> None:
 def _of_all_rows(z_bar: th.Tensor | None, hidden_bar: th.Tensor, first: th.Tensor, field_from: int) -> th.Tensor:
     """The sum of ``z_bar``, of the rows from ``field_from`` on, and ``hidden_bar ∘ φ'(z)``, of the first rows."""
     n_rows = hidden_bar.shape[1]
-    if z_bar is None:
-        return hidden_bar.mul_(first[:, :n_rows])
     hidden_bar = hidden_bar.mul_(first[:, :n_rows])
+    if z_bar is None:
+        return hidden_bar
     if field_from > 0:
         both = n_rows - field_from
         parts = [hidden_bar[:, :field_from], hidden_bar[:, field_from:] + z_bar[:, :both], z_bar[:, both:]]

@@ -8,7 +8,7 @@ from stable_baselines3.common.utils import polyak_update
 
 from sb3_pave.differentiated import descend
 from sb3_pave.mixin import Pave, continuation
-from sb3_pave.stand_ins import mlp_actor, mlp_critic
+from sb3_pave.stand_ins import mlp_actor
 from sb3_pave.successor import Successor
 from sb3_pave.update_log import UpdateLog
 
@@ -134,16 +134,10 @@ class MaxEntropyPave(EntropyBonus):
         """What the networks take for the observations, the actor as a function of that and noise, and noise for it."""
         if self._has_stand_ins:
             features = self._features(observations)
-            return (
-                features,
-                mlp_actor(self.actor),
-                th.randn(len(features), get_action_dim(self.action_space), device=self.device),
-            )
+            noise = th.randn(len(features), get_action_dim(self.action_space), device=self.device)
+            return features, mlp_actor(self.actor), noise
         policy = self.actor.action_log_prob(observations)
         return observations, lambda *_: policy, None
-
-    def _function_of(self, critic: Any) -> _Network:
-        return mlp_critic(critic, self._critic_output) if self._has_stand_ins else critic
 
     def _next_value(self) -> Callable[[Any], th.Tensor]:
         """What the target bootstraps from, of the target critics' output: shape (batch, 1) or (batch, quantiles)."""

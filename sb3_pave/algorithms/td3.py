@@ -83,10 +83,8 @@ class PAVE_TD3(Pave, TD3):
     def _td_target(self, replay_data: ReplayBufferSamples) -> th.Tensor:
         noise = th.empty_like(replay_data.actions).normal_(0, self.target_policy_noise)
         noise.clamp_(-self.target_noise_clip, self.target_noise_clip)
-        actor: _Network = self.actor_target
-        critic: _Network = self.critic_target
-        if self._has_stand_ins:
-            actor, critic = mlp_actor(actor), mlp_critic(critic, self._critic_output)
+        actor = mlp_actor(self.actor_target) if self._has_stand_ins else self.actor_target
+        critic = self._function_of(self.critic_target)
         rewards, continues = replay_data.rewards, continuation(replay_data, self.gamma)
         return self._evaluated(
             td_target, actor, critic, self._features(replay_data.next_observations), noise, rewards, continues
