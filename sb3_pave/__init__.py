@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from sb3_pave import algorithms
 from sb3_pave.algorithms import PAVE_DDPG, PAVE_SAC, PAVE_TD3
-from sb3_pave.factory import pave
+from sb3_pave.algorithms.factory import pave
 
 if TYPE_CHECKING:
     from sb3_pave.algorithms import PAVE_TQC as PAVE_TQC

@@ -4,10 +4,10 @@ from sb3_contrib import CrossQ
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 
 from sb3_pave.algorithms.max_entropy import EntropyBonus
-from sb3_pave.differentiated import descend
-from sb3_pave.mixin import continuation
-from sb3_pave.successor import Successor
-from sb3_pave.update_log import UpdateLog
+from sb3_pave.algorithms.mixin import continuation
+from sb3_pave.fast.differentiated import descend
+from sb3_pave.fast.update_log import UpdateLog
+from sb3_pave.method.successor import Successor
 
 
 class PAVE_CrossQ(EntropyBonus, CrossQ):

@@ -6,11 +6,11 @@ from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.type_aliases import PyTorchObs, ReplayBufferSamples
 from stable_baselines3.common.utils import polyak_update
 
-from sb3_pave.differentiated import descend
-from sb3_pave.mixin import Pave, continuation
-from sb3_pave.stand_ins import mlp_actor
-from sb3_pave.successor import Successor
-from sb3_pave.update_log import UpdateLog
+from sb3_pave.algorithms.mixin import Pave, continuation
+from sb3_pave.fast.differentiated import descend
+from sb3_pave.fast.stand_ins import mlp_actor
+from sb3_pave.fast.update_log import UpdateLog
+from sb3_pave.method.successor import Successor
 
 # Actor and critic below are the host's modules or stand-ins: functions of (observations, noise) and (observations, actions)
 _Network = Callable[..., Any]

@@ -7,12 +7,12 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 
-from sb3_pave.differentiated import parameters_of
-from sb3_pave.field import refuse_compiled
-from sb3_pave.heap import keep_freed_memory
-from sb3_pave.mixin import Pave
-from sb3_pave.successor import Successor, sample_with_successor
-from sb3_pave.update_log import UpdateLog
+from sb3_pave.algorithms.mixin import Pave
+from sb3_pave.fast.differentiated import parameters_of
+from sb3_pave.fast.heap import keep_freed_memory
+from sb3_pave.fast.update_log import UpdateLog
+from sb3_pave.method.field import refuse_compiled
+from sb3_pave.method.successor import Successor, sample_with_successor
 
 
 class PaveOwnTrain(Pave):

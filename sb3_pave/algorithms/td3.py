@@ -7,11 +7,11 @@ from stable_baselines3 import TD3
 from stable_baselines3.common.type_aliases import PyTorchObs, ReplayBufferSamples
 from stable_baselines3.common.utils import polyak_update
 
-from sb3_pave.differentiated import descend
-from sb3_pave.mixin import Pave, continuation
-from sb3_pave.stand_ins import mlp_actor, mlp_critic
-from sb3_pave.successor import Successor
-from sb3_pave.update_log import UpdateLog
+from sb3_pave.algorithms.mixin import Pave, continuation
+from sb3_pave.fast.differentiated import descend
+from sb3_pave.fast.stand_ins import mlp_actor, mlp_critic
+from sb3_pave.fast.update_log import UpdateLog
+from sb3_pave.method.successor import Successor
 
 # Actor and critic below are the host's modules or stand-ins: functions of observations and (observations, actions)
 _Network = Callable[..., Any]

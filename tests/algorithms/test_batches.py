@@ -14,8 +14,8 @@ from stable_baselines3.common.vec_env import VecNormalize
 from torch import nn
 
 from sb3_pave import PAVE_SAC
-from sb3_pave.perturbation import is_perturbable, perturb
-from sb3_pave.successor import sample_with_successor
+from sb3_pave.method.perturbation import is_perturbable, perturb
+from sb3_pave.method.successor import sample_with_successor
 from tests.algorithms.environments import CountingEnv
 from tests.algorithms.scenarios import (
     ALGORITHMS,

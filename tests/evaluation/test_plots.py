@@ -8,8 +8,8 @@ import pytest
 pytest.importorskip("matplotlib")
 pytest.importorskip("rliable")
 
+from sb3_pave.commands.plot import KINDS, main
 from sb3_pave.evaluation import plots
-from sb3_pave.evaluation.plot_command import KINDS, main
 from sb3_pave.evaluation.report import MEASURES
 
 

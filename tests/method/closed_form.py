@@ -4,10 +4,12 @@ from typing import Any
 
 import torch as th
 
-from sb3_pave.ensemble import Ensemble, activations_of_mlp, ensemble, parameters_of_mlp
-from sb3_pave.field import GradientField, gradient_field, has_closed_form, split_field
-from sb3_pave.mlp_field import Field, evaluate, pull_back
-from sb3_pave.points import FieldInputs, stacked_points
+from sb3_pave.fast.eligibility import has_closed_form
+from sb3_pave.fast.ensemble import Ensemble, activations_of_mlp, ensemble, parameters_of_mlp
+from sb3_pave.fast.mlp_field import Field, evaluate, pull_back
+from sb3_pave.fast.stacked_points import stacked_points
+from sb3_pave.method.field import GradientField, gradient_field, split_field
+from sb3_pave.method.points import FieldInputs
 
 
 class _ClosedForm(th.autograd.Function):

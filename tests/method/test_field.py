@@ -8,10 +8,11 @@ from stable_baselines3.common.policies import ContinuousCritic
 from stable_baselines3.common.torch_layers import FlattenExtractor
 from torch import nn
 
-from sb3_pave.ensemble import is_mlp
-from sb3_pave.field import gradient_field, has_closed_form
-from sb3_pave.losses import pave_losses
-from sb3_pave.points import FieldInputs
+from sb3_pave.fast.eligibility import has_closed_form
+from sb3_pave.fast.ensemble import is_mlp
+from sb3_pave.method.field import gradient_field
+from sb3_pave.method.losses import pave_losses
+from sb3_pave.method.points import FieldInputs
 from tests.method.closed_form import closed_form_field, closed_form_values_and_field
 
 OBS_DIM, ACTION_DIM, BATCH = 5, 3, 6

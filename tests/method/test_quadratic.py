@@ -3,9 +3,9 @@
 import pytest
 import torch as th
 
-from sb3_pave.field import gradient_field
-from sb3_pave.losses import curvature_preservation, mixed_partial, pave_losses, vector_field_consistency
-from sb3_pave.points import FieldInputs
+from sb3_pave.method.field import gradient_field
+from sb3_pave.method.losses import curvature_preservation, mixed_partial, pave_losses, vector_field_consistency
+from sb3_pave.method.points import FieldInputs
 from tests.method.quadratic import QuadraticCritic, random_quadratic
 
 BATCH = 7

@@ -19,7 +19,7 @@ from torch import nn
 from sb3_pave import PAVE_SAC, PAVE_TD3
 from sb3_pave.zoo import register
 from sb3_pave.zoo.algorithms import ZOO_ALGORITHMS
-from tests.zoo.conftest import ALGORITHMS, SHORT, SMALL
+from tests.conftest import ALGORITHMS, SHORT, SMALL
 
 CLASSES = {"pave_td3": PAVE_TD3, "pave_sac": PAVE_SAC}
 NO_EVALUATION = ("--eval-freq", "-1")

@@ -1,0 +1,71 @@
+"""PAVE for an algorithm of the user's own."""
+
+from functools import cache
+from typing import TypeVar, cast
+
+from stable_baselines3 import DQN
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+
+from sb3_pave import algorithms
+from sb3_pave.algorithms.mixin import Pave
+from sb3_pave.algorithms.own_train import PaveOwnTrain
+
+Host = TypeVar("Host", bound=OffPolicyAlgorithm)
+
+
+def pave(host: type[Host]) -> type[Host]:
+    """
+    The given algorithm with PAVE: ``pave(MySAC)("MlpPolicy", env, my_argument=..., curv_coef=0.01)``.
+
+    A subclass of it, which takes its arguments and those of ``Pave``. Where the host inherits ``train()`` from SB3, this is
+    ``class PAVE_MySAC(PAVE_SAC, MySAC)``. Where it has its own, that runs as it is and PAVE joins each step of the critic's
+    optimizer, see ``PaveOwnTrain``. Saved models are the host's own: ``MySAC.load`` reads them.
+
+    :param host: an off-policy actor-critic of SB3 or sb3-contrib, or a subclass of one
+    :return: the same class for the same host
+    :raises TypeError: if the host has no critic ``Q(s, a)`` whose gradient an actor climbs, or if it uses names that PAVE
+        needs for itself
+    """
+    return cast(type[Host], _cached_pave(host))
+
+
+@cache
+def _cached_pave(host: type[OffPolicyAlgorithm]) -> type[OffPolicyAlgorithm]:
+    if not isinstance(host, type):
+        raise TypeError(f"pave() takes a class, such as SAC or a subclass of it, not {host!r}.")
+    if not issubclass(host, OffPolicyAlgorithm) or issubclass(host, DQN):
+        raise TypeError(
+            f"{host.__name__} has no actor that climbs the gradient of a critic Q(s, a), which is what PAVE steadies. Use "
+            "SAC, TD3, DDPG, TQC, CrossQ or a subclass of one."
+        )
+    if issubclass(host, Pave):
+        return host
+    upstream, pave_class = _pave_of_upstream(host)
+    if host is upstream:
+        return pave_class
+    if host.train is not upstream.train:
+        pave_class = PaveOwnTrain
+    _refuse_name_clashes(host, upstream, pave_class)
+    namespace = {"__module__": host.__module__, "__doc__": f"{host.__name__} whose critics are trained with PAVE."}
+    return type(f"PAVE_{host.__name__}", (pave_class, host), namespace)
+
+
+def _pave_of_upstream(host: type[OffPolicyAlgorithm]) -> tuple[type[OffPolicyAlgorithm], type[Pave]]:
+    """The nearest algorithm of SB3 or sb3-contrib that the host extends, and its PAVE class."""
+    for base in host.__mro__:
+        ours = f"PAVE_{base.__name__}"
+        if base.__module__.split(".")[0] in ("stable_baselines3", "sb3_contrib") and ours in dir(algorithms):
+            return base, getattr(algorithms, ours)
+    return OffPolicyAlgorithm, PaveOwnTrain
+
+
+def _refuse_name_clashes(host: type, upstream: type, pave_class: type) -> None:
+    """PAVE's classes come first in the bases: they would hide what the host calls by the same name."""
+    ours = {name for base in pave_class.__mro__ if not issubclass(upstream, base) for name in vars(base)}
+    theirs = {name for base in host.__mro__ if not issubclass(upstream, base) for name in vars(base)}
+    clashes = sorted(name for name in ours & theirs if not name.startswith("__") and not hasattr(upstream, name))
+    if clashes:
+        raise TypeError(
+            f"{host.__name__} defines {', '.join(clashes)}, which PAVE needs for itself and would hide. Rename it in "
+            f"{host.__name__}."
+        )

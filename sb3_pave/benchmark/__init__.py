@@ -1,0 +1,15 @@
+"""Time and memory of one gradient step: PAVE's ways of doing it against the plain host."""
+
+from sb3_pave.benchmark.timing import (
+    HOST,
+    Report,
+    Timing,
+    Variant,
+    Workload,
+    benchmark,
+    default_variants,
+    host_class,
+    make_model,
+)
+
+__all__ = ["HOST", "Report", "Timing", "Variant", "Workload", "benchmark", "default_variants", "host_class", "make_model"]

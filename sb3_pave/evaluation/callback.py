@@ -1,0 +1,211 @@
+"""Evaluation during training that also says how smooth the policy is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalCallback
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_pave.evaluation.geometry import CriticChoice, rollout_geometry
+from sb3_pave.evaluation.rollout import EpisodeRecorder, Rollout
+from sb3_pave.evaluation.smoothness import smoothness_measures
+
+# What EvalCallback takes that can be taken over from another one
+_SETTINGS = ("eval_freq", "n_eval_episodes", "deterministic", "render", "warn")
+_BELONGINGS = ("log_path", "best_model_save_path", "callback_on_new_best", "callback")
+
+
+class SmoothnessEvalCallback(EvalCallback):
+    """
+    SB3's ``EvalCallback``, on the same episodes also measuring smoothness and, at an interval, the critic's geometry.
+
+    - Logs ``eval/sm``, ``eval/action_change``, ``eval/saturation`` and the other measures of
+      :func:`sb3_pave.evaluation.smoothness.smoothness_measures`, means over the episodes; ``geometry/M_mean``,
+      ``geometry/negative_definite_rate`` and the others of
+      :meth:`sb3_pave.evaluation.geometry.RolloutGeometry.summary`.
+    - Writes them into ``evaluations.npz`` beside SB3's keys: ``sm`` etc. of shape ``(n_evaluations, n_eval_episodes)``;
+      ``geometry_M_mean`` etc. of shape ``(n_geometries,)`` with their own ``geometry_timesteps``.
+    - Keeps, besides ``best_model.zip``, the smoothest model whose return is close enough to the best as
+      ``smoothest_model.zip``, with ``smoothest_model_vecnormalize.pkl`` if ``VecNormalize`` is in use.
+
+    Without ``eval_env`` it takes over the ``EvalCallback`` that it finds beside it, with its environment, settings and
+    files, and silences it: that is how it is used from a zoo YAML, ``callback: sb3_pave.callbacks.SmoothnessEvalCallback``.
+
+    :param eval_env: The environment used for evaluation; None to take over the ``EvalCallback`` beside this one
+    :param control_rate: Actions a second in Hz; 1 counts frequency in cycles a step
+    :param cutoff: Frequency above which energy counts as high; by default ``control_rate / 4``
+    :param geometry_interval: Measure the geometry at every so many evaluations, beginning with the first; 0 for never
+    :param critic: The critic whose geometry is measured: its index in the ensemble or ``"min"``
+    :param smoothest_by: The measure that the smoothest model has the lowest of
+    :param smoothest_share: How close to the best mean return the smoothest model's has to be: with 0.9, it may fall short
+        by a tenth of the best's absolute value
+    :param kwargs: All other arguments of ``EvalCallback``
+    :raises ValueError: If an argument is out of its range, the actions are not continuous, or there is neither an
+        ``eval_env`` nor an ``EvalCallback`` to take over
+    """
+
+    def __init__(
+        self,
+        eval_env: gym.Env | VecEnv | None = None,
+        *,
+        control_rate: float = 1.0,
+        cutoff: float | None = None,
+        geometry_interval: int = 0,
+        critic: CriticChoice = 0,
+        smoothest_by: str = "sm",
+        smoothest_share: float = 0.9,
+        **kwargs: Any,
+    ):
+        super().__init__(_NoEnvironment() if eval_env is None else eval_env, **kwargs)
+        if not 0.0 < smoothest_share <= 1.0:
+            raise ValueError(f"smoothest_share must be in (0, 1]; got {smoothest_share}")
+        if geometry_interval < 0:
+            raise ValueError(f"geometry_interval must not be negative; got {geometry_interval}")
+        measures = _measure_names(control_rate, cutoff)
+        if smoothest_by not in measures:
+            raise ValueError(f"smoothest_by must be one of {', '.join(measures)}; got {smoothest_by!r}")
+        self.control_rate = control_rate
+        self.cutoff = cutoff
+        self.geometry_interval = geometry_interval
+        self.critic: CriticChoice = critic
+        self.smoothest_by = smoothest_by
+        self.smoothest_share = smoothest_share
+        #: Measure and mean return of the model kept as the smoothest
+        self.smoothest_score, self.smoothest_mean_reward = np.inf, -np.inf
+        self.evaluations_smoothness: dict[str, list[NDArray]] = {}
+        self.evaluations_geometry: dict[str, list[float]] = {}
+        self._given = set(kwargs)
+        self._to_take_over = eval_env is None
+        self._n_evaluations = 0
+        self._recorder = EpisodeRecorder()
+
+    def _init_callback(self) -> None:
+        if not self._to_take_over:
+            super()._init_callback()
+            self._check_actions()
+
+    def _on_training_start(self) -> None:
+        if self._to_take_over:
+            self._take_over()
+            self._to_take_over = False
+        super()._on_training_start()
+
+    def _on_step(self) -> bool:
+        if self.eval_freq <= 0 or self.n_calls % self.eval_freq != 0:
+            return super()._on_step()
+        self._recorder = EpisodeRecorder(keep_observations=self._geometry_is_due())
+        continue_training = super()._on_step()
+        if self.log_path is not None:
+            self._save_evaluations(self.log_path)
+        self._keep_smoothest()
+        self._n_evaluations += 1
+        return continue_training
+
+    def _log_success_callback(self, locals_: dict[str, Any], globals_: dict[str, Any]) -> None:
+        """SB3 calls this at each step of the evaluation, and dumps the log when the last episode is over."""
+        super()._log_success_callback(locals_, globals_)
+        self._recorder(locals_, globals_)
+        if len(self._recorder.episodes) == self.n_eval_episodes and locals_["done"]:
+            self._measure()
+
+    def _measure(self) -> None:
+        rollout = Rollout(self._recorder.episodes, self.eval_env.action_space, self.deterministic, seed=None)
+        measures = rollout.smoothness(self.control_rate, self.cutoff)
+        for name in _measure_names(self.control_rate, self.cutoff):
+            self.evaluations_smoothness.setdefault(name, []).append(measures[name])
+            self.logger.record(f"eval/{name}", float(measures[name].mean()))
+        if self._geometry_is_due():
+            geometry = rollout_geometry(self.model, rollout, self.critic).summary()
+            for name, value in {"timesteps": self.num_timesteps, **geometry}.items():
+                self.evaluations_geometry.setdefault(f"geometry_{name}", []).append(value)
+            for name, value in geometry.items():
+                self.logger.record(f"geometry/{name}", value)
+
+    def _geometry_is_due(self) -> bool:
+        return self.geometry_interval > 0 and self._n_evaluations % self.geometry_interval == 0
+
+    def _save_evaluations(self, path: str) -> None:
+        """SB3's file again, with our keys beside its own."""
+        successes = {"successes": self.evaluations_successes} if self._is_success_buffer else {}
+        np.savez(
+            path,
+            timesteps=self.evaluations_timesteps,
+            results=self.evaluations_results,
+            ep_lengths=self.evaluations_length,
+            **successes,  # type: ignore[arg-type]
+            **self.evaluations_smoothness,  # type: ignore[arg-type]
+            **self.evaluations_geometry,  # type: ignore[arg-type]
+        )
+
+    def _keep_smoothest(self) -> None:
+        score = float(self.evaluations_smoothness[self.smoothest_by][-1].mean())
+        least = self.best_mean_reward - (1.0 - self.smoothest_share) * abs(self.best_mean_reward)
+        # What was good enough when it was kept may not be beside a new best
+        outdated = self.smoothest_mean_reward < least
+        if self.last_mean_reward < least or not (outdated or score < self.smoothest_score):
+            return
+        self.smoothest_score, self.smoothest_mean_reward = score, self.last_mean_reward
+        if self.verbose >= 1:
+            print(f"New smoothest model: {self.smoothest_by}={score:.3g}, mean reward {self.last_mean_reward:.2f}")
+        if self.best_model_save_path is not None:
+            path = os.path.join(self.best_model_save_path, "smoothest_model")
+            self.model.save(path)
+            normalization = self.model.get_vec_normalize_env()
+            if normalization is not None:
+                normalization.save(f"{path}_vecnormalize.pkl")
+
+    def _take_over(self) -> None:
+        found = next((one for one in _flatten(self.locals.get("callback")) if isinstance(one, EvalCallback)), None)
+        if found is None:
+            raise ValueError(
+                "SmoothnessEvalCallback was given no eval_env and found no EvalCallback beside it to take over. "
+                "In the zoo, --eval-freq has to be positive; from Python, pass eval_env."
+            )
+        self.eval_env = found.eval_env
+        # A subclass has a purpose of its own (the zoo's reports to Optuna): it goes on, and keeps its files to itself
+        replaced = type(found) is EvalCallback
+        for name in _SETTINGS + (_BELONGINGS if replaced else ()):
+            given = "callback_after_eval" if name == "callback" else name
+            if given not in self._given:
+                setattr(self, name, getattr(found, name))
+        for child in (self.callback_on_new_best, self.callback):
+            if child is not None:
+                child.parent = self
+        self._check_actions()
+        for folder in filter(None, (self.best_model_save_path, self.log_path and os.path.dirname(self.log_path))):
+            os.makedirs(folder, exist_ok=True)
+        if replaced:
+            found.eval_freq = -1
+            if self.verbose >= 1:
+                print("SmoothnessEvalCallback takes the place of the EvalCallback beside it")
+
+    def _check_actions(self) -> None:
+        if not isinstance(self.eval_env.action_space, spaces.Box):
+            raise ValueError(f"Smoothness is defined for continuous actions; the environment has {self.eval_env.action_space}")
+
+
+class _NoEnvironment(gym.Env):
+    """In the place of an environment that is not known yet."""
+
+    observation_space = action_space = spaces.Box(-1.0, 1.0, (1,))
+
+
+def _measure_names(control_rate: float, cutoff: float | None) -> list[str]:
+    """Names of the smoothness measures; checks the rate and the cutoff."""
+    return list(smoothness_measures([0.0], -1.0, 1.0, control_rate, cutoff))
+
+
+def _flatten(callback: BaseCallback | None) -> Iterator[BaseCallback]:
+    """A callback, or those of a list of them."""
+    if isinstance(callback, CallbackList):
+        for one in callback.callbacks:
+            yield from _flatten(one)
+    elif callback is not None and not isinstance(callback, SmoothnessEvalCallback):
+        yield callback

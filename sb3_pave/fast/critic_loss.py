@@ -1,0 +1,130 @@
+"""The loss of an MLP critic together with its gradient, as one function of tensors."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch as th
+from torch import nn
+
+from sb3_pave.fast.compiled import compiled
+from sb3_pave.fast.differentiated import Differentiated
+from sb3_pave.fast.ensemble import Parameters, activations_of_mlp, ensemble, parameters_of_mlp
+from sb3_pave.fast.mlp_field import evaluate, pull_back
+from sb3_pave.fast.stacked_points import StackedPoints, stacked_points
+from sb3_pave.method.field import split_field
+from sb3_pave.method.losses import pave_losses, signals, weighted_sum
+from sb3_pave.method.points import FieldInputs
+
+
+class TdError(NamedTuple):
+    """
+    What the TD loss is made of.
+
+    :param output: what the critic returns, of its networks' outputs of shape (n_critics, batch, outputs)
+    :param loss: the TD loss, of that and the target
+    :param target: the target, whose rows are the batch's
+    """
+
+    output: Callable[[th.Tensor], Any]
+    loss: Callable[[Any, th.Tensor], th.Tensor]
+    target: th.Tensor
+
+
+def mlp_critic_loss(
+    critic: Any,
+    inputs: FieldInputs,
+    td: TdError | None,
+    coefs: Sequence[float],
+    delta: float,
+    has_successor: th.Tensor | None,
+    compile: bool,
+) -> tuple[Differentiated, dict[str, th.Tensor]]:
+    """
+    ``L_TD + λ1 L_MPR + λ2 L_VFC + λ3 L_Curv`` by the closed form.
+
+    :param critic: one that has a closed form
+    :param inputs: where the field is asked for
+    :param td: of the batch; None: the other terms only
+    :param coefs: ``(λ1, λ2, λ3)``
+    :param delta: ``δ``
+    :param has_successor: see ``pave_losses``
+    :param compile: through ``torch.compile``
+    :return: the loss, and what the log shows of it
+    """
+    points = stacked_points(critic, inputs)
+    if td is not None and points.order is not None:
+        td = td._replace(target=td.target[points.order])
+    networks = tuple(map(parameters_of_mlp, critic.q_networks))
+    activations = activations_of_mlp(critic.q_networks[0])
+    numbers: Sequence[Any] = (*coefs, delta)
+    if compile:
+        # As tensors: numbers would be compiled in
+        numbers = [th.full((), number, device=points.actions.device) for number in numbers]
+    evaluate_it = compiled(loss_and_gradient) if compile else loss_and_gradient
+    displaced, detached = tuple(inputs.displaced), points._replace(features=points.features.detach())
+    to_features = points.features.requires_grad
+    with th.no_grad():
+        scalars, gradients, features_gradient = evaluate_it(
+            networks, activations, detached, displaced, td, numbers, has_successor, to_features
+        )
+    pairs = [pair for pair in zip(sum(networks, ()), gradients, strict=True) if pair[0] is not None]
+    if features_gradient is not None:
+        pairs.append((points.features, features_gradient))
+    return Differentiated(scalars.pop("loss"), *zip(*pairs, strict=True)), scalars
+
+
+def loss_and_gradient(
+    networks: Sequence[Parameters],
+    activations: tuple[nn.Module, ...],
+    points: StackedPoints,
+    displaced: tuple[str, ...],
+    td: TdError | None,
+    numbers: Sequence[Any],
+    has_successor: th.Tensor | None,
+    to_features: bool,
+) -> tuple[dict[str, th.Tensor], list[th.Tensor], th.Tensor | None]:
+    """
+    What ``mlp_critic_loss`` compiles; to be called without gradients.
+
+    :param networks: parameters of the critics
+    :param activations: of their hidden layers
+    :param points: where the field is evaluated
+    :param displaced: what the displaced states are for, see ``split_field``
+    :param td: as there, in the order of the points
+    :param numbers: ``(λ1, λ2, λ3, δ)``, numbers or scalar tensors
+    :param has_successor: as there
+    :param to_features: whether the gradient with respect to the features is wanted
+    :return: the loss and what the log shows of it, the gradients with respect to all parameters, in their order, and the one
+        with respect to the features
+    """
+    *coefs, delta = numbers
+    features, actions, direction, n_values, field_from, _ = points
+    results, tape = evaluate(ensemble(networks, activations), features, actions, direction, n_values, field_from)
+
+    def loss(values: th.Tensor, grad: th.Tensor, curvature: th.Tensor | None = None) -> tuple[th.Tensor, dict[str, th.Tensor]]:
+        field = split_field(grad, curvature, displaced)
+        losses = pave_losses(field, delta, has_successor)
+        total, scalars = weighted_sum(losses, coefs), signals(field, losses)
+        if td is not None:
+            scalars["td_loss"] = td.loss(td.output(values), td.target)
+            total = scalars["critic_loss"] = scalars["td_loss"] + total
+        return total, {**scalars, "loss": total}
+
+    bars, scalars = _gradient(loss, [result for result in results if result is not None])
+    pulled = pull_back(tape, (*bars, None)[:3], n_values, field_from, to_inputs=to_features)
+    layers = [bar for weight, bias in zip(pulled.weights, pulled.biases, strict=True) for bar in (weight, bias.squeeze(dim=1))]
+    gradients = [layer[i].contiguous() for i in range(len(networks)) for layer in layers]
+    return scalars, gradients, pulled.inputs[0]
+
+
+def _gradient(
+    loss: Callable[..., tuple[th.Tensor, dict[str, th.Tensor]]], inputs: list[th.Tensor]
+) -> tuple[tuple[th.Tensor, ...], dict[str, th.Tensor]]:
+    """The gradient of a function's first result with respect to its inputs, and its second result."""
+    if th.compiler.is_compiling():
+        # The other way is the faster one without the compiler, which can't take it
+        return th.func.grad(loss, argnums=tuple(range(len(inputs))), has_aux=True)(*inputs)
+    with th.enable_grad():
+        leaves = [result.detach().requires_grad_() for result in inputs]
+        value, scalars = loss(*leaves)
+        return th.autograd.grad(value, leaves, materialize_grads=True), scalars

@@ -1,0 +1,109 @@
+"""Multilayer perceptrons by their parameters: one alone, or several of one kind stacked."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch as th
+import torch.nn.functional as F
+from torch import nn
+
+from sb3_pave.fast.activations import ACTIVATIONS
+
+# Weight and bias (or None) of each linear layer of one network, in their order
+Parameters = tuple[Any, ...]
+
+
+def is_mlp(network: nn.Module) -> bool:
+    """
+    Whether a network is exactly Linear, activation, Linear, ..., Linear, with activations that have a closed form, and
+    without hooks.
+
+    :param network: one critic of an ensemble, taking ``[features, actions]``, or an actor's
+    """
+    return type(network) is nn.Sequential and not has_hooks(network) and is_mlp_of(list(network))
+
+
+def is_mlp_of(layers: Sequence[nn.Module]) -> bool:
+    """
+    Whether the layers of an MLP, one after the other, are these.
+
+    :param layers: the layers
+    """
+    # Exact types: a subclass or a parametrisation (spectral norm, say) may compute something else
+    linear = len(layers) % 2 == 1 and all(type(layer) is nn.Linear for layer in layers[::2])
+    return linear and all(type(layer) in ACTIVATIONS for layer in layers[1::2]) and not any(map(has_hooks, layers))
+
+
+def is_ensemble(networks: Sequence[nn.Module]) -> bool:
+    """
+    Whether each network is an MLP (``is_mlp``), and they differ in the values of their parameters alone.
+
+    :param networks: the critics of an ensemble
+    """
+    return all(map(is_mlp, networks)) and len({_kind(network) for network in networks}) == 1
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether calling the module does something else beside its ``forward``."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks)
+
+
+def _kind(network: nn.Module) -> tuple[Any, ...]:
+    linears, activations = list(network.children())[::2], list(network.children())[1::2]
+    shapes = ((linear.weight.shape, linear.bias is None) for linear in linears)
+    # Their settings, if they have any, are in their representation
+    return *shapes, *((type(activation), activation.extra_repr()) for activation in activations)
+
+
+def parameters_of_mlp(network: Any) -> Parameters:
+    """
+    :param network: the modules of a network for which ``is_mlp`` holds, perhaps with an activation after the last layer
+    """
+    return tuple(parameter for linear in list(network)[::2] for parameter in (linear.weight, linear.bias))
+
+
+def activations_of_mlp(network: Any) -> tuple[nn.Module, ...]:
+    """
+    :param network: likewise
+    """
+    return tuple(network)[1::2]
+
+
+def mlp(parameters: Parameters, activations: tuple[nn.Module, ...], inputs: th.Tensor) -> th.Tensor:
+    """
+    The outputs of a network, shape (rows, outputs).
+
+    :param parameters: of the network
+    :param activations: of its hidden layers
+    :param inputs: shape (rows, inputs)
+    """
+    hidden = F.linear(inputs, *parameters[:2])
+    for i, activation in enumerate(activations):
+        hidden = F.linear(activation(hidden), *parameters[2 * i + 2 : 2 * i + 4])
+    return hidden
+
+
+class Ensemble(NamedTuple):
+    """
+    ``n`` networks as one of stacked matrices.
+
+    :param weights: of each layer, shape (n, outputs, inputs)
+    :param biases: of each layer, shape (n, 1, outputs), or None where the layers have none
+    :param activations: ``φ`` of each hidden layer
+    """
+
+    weights: tuple[th.Tensor, ...]
+    biases: tuple[Any, ...]
+    activations: tuple[nn.Module, ...]
+
+
+def ensemble(networks: Sequence[Parameters], activations: tuple[nn.Module, ...]) -> Ensemble:
+    """
+    Stack the networks' parameters, with their graph.
+
+    :param networks: parameters of each network, of the same shapes
+    :param activations: of their hidden layers
+    """
+    stacks: list[Any] = [None if layer[0] is None else th.stack(layer) for layer in zip(*networks, strict=True)]
+    biases = [None if bias is None else bias.unsqueeze(dim=1) for bias in stacks[1::2]]
+    return Ensemble(tuple(stacks[::2]), tuple(biases), activations)

@@ -1,0 +1,60 @@
+"""All points of ``method.points.FieldInputs`` in one forward pass of the features: the same rows, one after the other."""
+
+from typing import Any, NamedTuple
+
+import torch as th
+from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtractor, NatureCNN
+
+from sb3_pave.method.batches import select
+from sb3_pave.method.points import FieldInputs, evaluating, stack
+
+# These compute the same in training and evaluation mode, so that one forward pass serves the TD term and the field
+_MODE_FREE_EXTRACTORS = (FlattenExtractor, CombinedExtractor, NatureCNN)
+
+
+class StackedPoints(NamedTuple):
+    """
+    First the replayed transitions, last of them those that have a field; then the displaced states of these.
+
+    :param features: shape (rows, features_dim)
+    :param actions: shape (rows, action_dim)
+    :param direction: ``v``, shape (k, action_dim), or None
+    :param n_values: the number of replayed transitions
+    :param field_from: the first of those that have a field
+    :param order: of the replayed transitions, as indices of the batch; None: as in the batch
+    """
+
+    features: th.Tensor
+    actions: th.Tensor
+    direction: th.Tensor | None
+    n_values: int
+    field_from: int
+    order: th.Tensor | None
+
+
+def stacked_points(critic: Any, inputs: FieldInputs) -> StackedPoints:
+    """
+    Extract the features of all points in one forward pass, in evaluation mode where that makes a difference.
+
+    :param critic: one that has a closed form
+    :param inputs: the points
+    """
+    observations, actions, *_, direction, order = inputs
+    displaced, rows = list(inputs.displaced.values()), inputs.rows
+    field_from = 0
+    if order is not None and rows is not None:
+        observations, actions = select(observations, order), actions[order]
+        field_from = len(order) - len(rows)
+    with th.set_grad_enabled(not critic.share_features_extractor), evaluating(critic, unless=has_mode_free_features(critic)):
+        features = critic.extract_features(stack([observations, *displaced]), critic.features_extractor)
+    stacked_actions = th.cat([actions, *[actions[field_from:]] * len(displaced)])
+    return StackedPoints(features, stacked_actions, direction, len(actions), field_from, order)
+
+
+def has_mode_free_features(critic: Any) -> bool:
+    """
+    Whether the critic's features are the same in training and evaluation mode.
+
+    :param critic: one that has a closed form
+    """
+    return type(critic.features_extractor) in _MODE_FREE_EXTRACTORS

@@ -1,0 +1,154 @@
+"""SB3's MLP actors and critics as functions of tensors: fewer operations than their modules, and fit to be compiled."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch as th
+from stable_baselines3.common.distributions import SquashedDiagGaussianDistribution
+from stable_baselines3.common.policies import BaseModel
+from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtractor
+from stable_baselines3.sac.policies import LOG_STD_MAX, LOG_STD_MIN
+from stable_baselines3.sac.policies import Actor as GaussianActorModule
+from stable_baselines3.td3.policies import Actor as DeterministicActorModule
+from torch import nn
+
+from sb3_pave.fast.eligibility import has_closed_form, of_contrib
+from sb3_pave.fast.ensemble import (
+    Parameters,
+    activations_of_mlp,
+    has_hooks,
+    is_mlp_of,
+    mlp,
+    parameters_of_mlp,
+)
+
+_LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
+_EPSILON = 1e-6  # SB3's, against log(0)
+
+
+class MlpCritic(NamedTuple):
+    """
+    ``critic(s, a)`` of a module for which ``is_mlp_critic`` holds.
+
+    :param networks: parameters of its networks
+    :param activations: of their hidden layers
+    :param output: makes what the module returns of the networks' outputs, shape (n, rows, outputs)
+    """
+
+    networks: tuple[Parameters, ...]
+    activations: tuple[nn.Module, ...]
+    output: Callable[[th.Tensor], Any]
+
+    def __call__(self, features: th.Tensor, actions: th.Tensor) -> Any:
+        inputs = th.cat([features, actions], dim=1)
+        return self.output(th.stack([mlp(network, self.activations, inputs) for network in self.networks]))
+
+
+class DeterministicActor(NamedTuple):
+    """
+    TD3's ``actor(s)``.
+
+    :param parameters: of its network
+    :param activations: of the hidden layers
+    """
+
+    parameters: Parameters
+    activations: tuple[nn.Module, ...]
+
+    def __call__(self, features: th.Tensor) -> th.Tensor:
+        return th.tanh(mlp(self.parameters, self.activations, features))
+
+
+class GaussianActor(NamedTuple):
+    """
+    SAC's ``actor.action_log_prob(s)`` where actions are drawn from a Gaussian and squashed.
+
+    :param parameters: of the hidden layers, the mean and the logarithm of the standard deviation
+    :param activations: of the hidden layers
+    """
+
+    parameters: Parameters
+    activations: tuple[nn.Module, ...]
+
+    def __call__(self, features: th.Tensor, noise: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        """
+        :param features: shape (batch, features_dim)
+        :param noise: standard normal, shape (batch, action_dim)
+        :return: actions, and their log-probabilities of shape (batch,)
+        """
+        *hidden, mean_weight, mean_bias, std_weight, std_bias = self.parameters
+        heads = (th.cat([mean_weight, std_weight]), th.cat([mean_bias, std_bias]))
+        mean, log_std = mlp((*hidden, *heads), self.activations, features).chunk(2, dim=1)
+        log_std = log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
+        actions = th.tanh(mean + noise * log_std.exp())
+        log_prob = (-0.5 * noise.square() - log_std - _LOG_SQRT_2PI).sum(dim=1)
+        return actions, log_prob - th.log(1 - actions.square() + _EPSILON).sum(dim=1)
+
+
+def mlp_critic(critic: Any, output: Callable[[th.Tensor], Any], n_critics: int | None = None) -> Any:
+    """
+    :param critic: a module for which ``is_mlp_critic`` holds
+    :param output: see ``MlpCritic``
+    :param n_critics: the first of its networks only; None: all
+    :return: a ``MlpCritic``
+    """
+    networks = critic.q_networks[:n_critics]
+    return MlpCritic(tuple(map(parameters_of_mlp, networks)), activations_of_mlp(networks[0]), output)
+
+
+def mlp_actor(actor: Any) -> Any:
+    """
+    :param actor: a module for which ``is_mlp_actor`` holds
+    :return: a ``DeterministicActor`` or ``GaussianActor``
+    """
+    if not hasattr(actor, "log_std"):
+        # Its last activation is the tanh
+        return DeterministicActor(parameters_of_mlp(actor.mu), activations_of_mlp(actor.mu)[:-1])
+    heads = (actor.mu.weight, actor.mu.bias, actor.log_std.weight, actor.log_std.bias)
+    return GaussianActor((*parameters_of_mlp(actor.latent_pi), *heads), activations_of_mlp(actor.latent_pi))
+
+
+def is_mlp_critic(critic: Any) -> bool:
+    """
+    Whether ``MlpCritic`` can stand in for the critic: SB3's own, or that of sb3-contrib's TQC, on flat features.
+
+    :param critic: the module
+    """
+    return has_closed_form(critic) and _is_plain(critic)
+
+
+def is_mlp_actor(actor: Any) -> bool:
+    """
+    Whether a function of this module can stand in for the actor: SB3's own, or that of sb3-contrib's TQC, on flat features
+    and without state-dependent exploration.
+
+    :param actor: the module
+    """
+    own = type(actor)
+    if not _is_plain(actor) or own.extract_features is not BaseModel.extract_features:
+        return False
+    if own.forward is DeterministicActorModule.forward:
+        *layers, last = actor.mu
+        return _is_mlp_with_biases(layers) and type(last) is nn.Tanh and not has_hooks(last) and not has_hooks(actor.mu)
+    names = ("action_log_prob", "get_action_dist_params")
+    known = (GaussianActorModule, *of_contrib("tqc", "Actor"))
+    return (
+        any(all(getattr(own, name, None) is getattr(upstream, name) for name in names) for upstream in known)
+        and type(actor.action_dist) is SquashedDiagGaussianDistribution
+        and actor.action_dist.epsilon == _EPSILON
+        and all(_is_mlp_with_biases([*actor.latent_pi, head]) for head in (actor.mu, actor.log_std))
+        and not has_hooks(actor.latent_pi)
+    )
+
+
+def _is_mlp_with_biases(layers: list[Any]) -> bool:
+    return is_mlp_of(layers) and all(layer.bias is not None for layer in layers[::2])
+
+
+def _is_plain(module: Any) -> bool:
+    """Whether calling the module flattens observations, by an extractor without parameters, and does what its class says."""
+    extractor = module.features_extractor
+    if type(extractor) not in (FlattenExtractor, CombinedExtractor) or next(extractor.parameters(), None) is not None:
+        return False
+    return not any(has_hooks(part) or getattr(part, "_compiled_call_impl", None) for part in (module, *extractor.modules()))

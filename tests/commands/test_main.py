@@ -1,0 +1,117 @@
+import re
+import subprocess
+import sys
+
+import pytest
+from rl_zoo3.utils import ALGOS
+
+import sb3_pave
+from sb3_pave.commands import main as cli
+
+
+def test_help_lists_each_command_with_a_line(capsys):
+    with pytest.raises(SystemExit) as exit_info:
+        cli.main(["--help"])
+
+    assert exit_info.value.code == 0
+    listed = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if line.startswith("  "))
+    for name, command in cli.ZOO_COMMANDS.items():
+        assert listed[name] == command.summary
+
+
+def test_help_leaves_out_own_commands_that_are_not_there(capsys, monkeypatch):
+    monkeypatch.setitem(cli.OWN_COMMANDS, "here", cli.OwnCommand("is here", "sb3_pave.commands.main"))
+    monkeypatch.setitem(cli.OWN_COMMANDS, "elsewhere", cli.OwnCommand("is not", "sb3_pave.no.such.module"))
+    with pytest.raises(SystemExit):
+        cli.main(["-h"])
+
+    out = capsys.readouterr().out
+    assert "is here" in out
+    assert "elsewhere" not in out
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as exit_info:
+        cli.main(["--version"])
+
+    assert exit_info.value.code == 0
+    assert capsys.readouterr().out == f"sb3-pave {sb3_pave.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("argv", "hint"),
+    [
+        (["trian"], "unknown command 'trian'; did you mean train?"),
+        (["record-video"], "unknown command 'record-video'; did you mean record_video?"),
+        (["xyzzy"], "unknown command 'xyzzy'; sb3-pave --help lists them"),
+        ([], "which command? sb3-pave --help lists them"),
+    ],
+)
+def test_unknown_command_is_an_error_with_a_hint(argv, hint, capsys):
+    with pytest.raises(SystemExit) as exit_info:
+        cli.main(argv)
+
+    assert exit_info.value.code == 2
+    assert hint in capsys.readouterr().err
+
+
+def test_own_command_gets_its_arguments(tmp_path, monkeypatch, capsys):
+    (tmp_path / "own_command.py").write_text("def main(argv):\n    print(argv)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(cli.OWN_COMMANDS, "own", cli.OwnCommand("", "own_command"))
+    cli.main(["own", "--algo", "pave_sac", "--help"])
+
+    assert capsys.readouterr().out == "['--algo', 'pave_sac', '--help']\n"
+
+
+def test_zoo_command_without_the_zoo_says_what_to_install(monkeypatch, capsys):
+    for module in [name for name in sys.modules if name.startswith("sb3_pave.zoo")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "rl_zoo3", None)
+    with pytest.raises(SystemExit) as exit_info:
+        cli.main(["train", "--algo", "pave_sac"])
+
+    assert exit_info.value.code == 1
+    message = capsys.readouterr().err
+    assert "sb3-pave train needs rl_zoo3" in message
+    assert 'pip install "sb3-pave[zoo]"' in message
+
+
+def test_zoo_command_without_an_undeclared_requirement_says_what_to_install(monkeypatch, capsys):
+    monkeypatch.delitem(sys.modules, "rl_zoo3.load_from_hub", raising=False)
+    for module in ("requests", "requests.exceptions"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(SystemExit) as exit_info:
+        cli.main(["load_from_hub", "--help"])
+
+    assert exit_info.value.code == 1
+    assert "sb3-pave load_from_hub needs requests" in capsys.readouterr().err
+
+
+def test_a_missing_module_of_the_user_is_not_taken_for_ours(sb3_pave_command):
+    with pytest.raises(ModuleNotFoundError, match="no_such_envs"):
+        sb3_pave_command("train", "--algo", "pave_sac", "--gym-packages", "no_such_envs")
+
+
+@pytest.mark.parametrize("command", cli.ZOO_COMMANDS)
+def test_help_of_each_zoo_command_is_the_zoos(command, sb3_pave_command, capsys):
+    argv_before = sys.argv
+    with pytest.raises(SystemExit) as exit_info:
+        sb3_pave_command(command, "--help")
+
+    assert exit_info.value.code == 0
+    assert sys.argv is argv_before
+    out = capsys.readouterr().out
+    # The zoo names some of its parsers itself
+    assert f"usage: sb3-pave {command}" in out or "usage: Gather results" in out
+    if command not in ("plot_train", "all_plots", "plot_from_file", "benchmark"):
+        choices = re.search(r"--algo\s+\{(.*?)\}", out, re.DOTALL)[1].split(",")
+        assert choices == list(ALGOS)
+        assert {"pave_td3", "pave_sac"} < set(choices)
+
+
+def test_the_command_starts_without_the_zoo_and_as_a_module():
+    code = "import sys, sb3_pave.commands.main; sys.exit('rl_zoo3' in sys.modules or 'matplotlib.pyplot' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    shown = subprocess.run([sys.executable, "-m", "sb3_pave", "--version"], capture_output=True, text=True)
+    assert shown.stdout == f"sb3-pave {sb3_pave.__version__}\n"

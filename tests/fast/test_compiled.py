@@ -1,0 +1,167 @@
+"""``compile=True``: the eager path's numbers, a bounded number of compilations, and a way on where it can't compile."""
+
+import shutil
+import warnings
+
+import pytest
+import torch as th
+from stable_baselines3 import SAC
+
+from sb3_pave import PAVE_DDPG, PAVE_SAC, PAVE_TD3, PAVE_TQC, pave
+from sb3_pave.fast import compiled, matmul
+from sb3_pave.fast.fused_adam import fused_adam
+from tests.algorithms.own_algorithms import with_own_train
+from tests.algorithms.scenarios import NormalizedExtractor
+
+needs_compiler = pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++", "cl"))), reason="no C++ compiler")
+SETTINGS = dict(learning_starts=60, batch_size=32, buffer_size=200, policy_kwargs={"net_arch": [32, 24]}, seed=0)
+
+
+@pytest.fixture(autouse=True)
+def compiler_state():
+    compiled._can_compile.cache_clear()
+    with warnings.catch_warnings():
+        # PyTorch's compiler, of parts of itself
+        warnings.filterwarnings("ignore", category=DeprecationWarning, module="torch")
+        yield
+    compiled._can_compile.cache_clear()
+
+
+def train(algorithm, n_updates=50, policy_kwargs=None, **kwargs):
+    settings = {**SETTINGS, "policy_kwargs": {**SETTINGS["policy_kwargs"], **(policy_kwargs or {})}, **kwargs}
+    model = algorithm("MlpPolicy", "Pendulum-v1", **settings).learn(60)
+    if n_updates > 0:
+        model.train(n_updates, batch_size=32)
+    return model
+
+
+def flat(model):
+    return th.cat([parameter.detach().flatten() for parameter in model.policy.parameters()])
+
+
+MEMORY_OPTIMISED = {"optimize_memory_usage": True, "replay_buffer_kwargs": {"handle_timeout_termination": False}}
+CASES = {
+    "td3": (PAVE_TD3, {}),
+    "sac": (PAVE_SAC, {}),
+    "tqc": (PAVE_TQC, {}),
+    "ddpg": (PAVE_DDPG, {}),
+    "part of the batch": (PAVE_SAC, {"pave_batch_size": 20}),
+    "curvature only": (PAVE_SAC, {"mpr_coef": 0.0, "vfc_coef": 0.0}),
+    "without curvature": (PAVE_TD3, {"curv_coef": 0.0}),
+    "missing successors": (PAVE_TD3, MEMORY_OPTIMISED),
+    # Its features have parameters, and are others in training: the TD loss is evaluated apart
+    "batch normalisation": (PAVE_TD3, {"policy_kwargs": {"features_extractor_class": NormalizedExtractor}}),
+    "own train()": (pave(with_own_train(SAC)), {}),
+}
+
+
+@needs_compiler
+@pytest.mark.filterwarnings("ignore:curv_coef=0 while MPR or VFC is on")
+@pytest.mark.parametrize("case", CASES)
+def test_fifty_updates_give_the_same_parameters(case):
+    algorithm, kwargs = CASES[case]
+    th._dynamo.utils.counters.clear()
+    eager, fast = train(algorithm, **kwargs), train(algorithm, compile=True, **kwargs)
+    th.testing.assert_close(flat(fast), flat(eager), rtol=0, atol=1e-5)
+    assert not th.equal(flat(fast), flat(train(algorithm, 0, **kwargs)))
+    # Each part in one graph
+    assert not th._dynamo.utils.counters["graph_break"]
+
+
+@needs_compiler
+def test_products_by_onednn_give_the_same_parameters(monkeypatch):
+    if matmul._ONEDNN_LINEAR is None:
+        pytest.skip("no AVX-512 here")
+    monkeypatch.setattr(matmul, "_PREFERS_ONEDNN", False)
+    eager = train(PAVE_TD3)
+    monkeypatch.setattr(matmul, "_PREFERS_ONEDNN", True)
+    th.testing.assert_close(flat(train(PAVE_TD3, compile=True)), flat(eager), rtol=0, atol=1e-5)
+
+
+@needs_compiler
+def test_another_agent_of_the_same_sizes_compiles_nothing():
+    train(PAVE_SAC, 2, compile=True)
+    before = th._dynamo.utils.counters["stats"]["unique_graphs"]
+    train(PAVE_SAC, 2, compile=True, gamma=0.5, tau=0.1, curv_coef=0.7, curv_delta=3.0, ent_coef=0.1, learning_rate=1e-4)
+    assert th._dynamo.utils.counters["stats"]["unique_graphs"] == before > 0
+
+
+@needs_compiler
+def test_other_batches_weights_and_learning_rates_compile_a_bounded_number_of_times():
+    model = train(PAVE_TD3, 1, compile=True)
+    counters = th._dynamo.utils.counters["stats"]
+    # Two updates each: TD3 updates its actor in every other one
+    model.train(2, batch_size=80)
+    model.train(2, batch_size=72)
+    before = counters["unique_graphs"]
+    for batch_size in (90, 100, 128, 65):
+        model.mpr_coef = 0.3 / batch_size
+        model.lr_schedule = lambda _, rate=1e-3 / batch_size: rate
+        model.train(2, batch_size=batch_size)
+    assert counters["unique_graphs"] == before
+
+
+@needs_compiler
+def test_a_saved_agent_has_nothing_compiled_in_it(tmp_path):
+    model = train(PAVE_SAC, 2, compile=True)
+    model.save(tmp_path / "agent")
+    loaded = PAVE_SAC.load(tmp_path / "agent", env=model.get_env())
+    assert loaded.compile is True
+    assert th.equal(flat(loaded), flat(model))
+    loaded.learn(62, reset_num_timesteps=False)
+    assert PAVE_SAC.load(tmp_path / "agent", compile=False).compile is False
+
+
+@needs_compiler
+def test_adam_is_fused_while_it_trains_only():
+    model = train(PAVE_SAC, 1, compile=True)
+    optimizers = [model.actor.optimizer, model.critic.optimizer, model.ent_coef_optimizer]
+    seen = []
+    for optimizer in optimizers:
+        optimizer.register_step_pre_hook(lambda optimizer, *_: seen.append(optimizer.param_groups[0]["fused"]))
+    model.train(1, batch_size=32)
+    assert seen == [True, True, True]
+    eager = train(PAVE_SAC, 1)
+    for name, state in eager.get_parameters().items():
+        if name.endswith("optimizer"):
+            assert model.get_parameters()[name]["param_groups"] == state["param_groups"]
+
+
+@pytest.mark.parametrize("chosen", [{"fused": False}, {"foreach": True}, {"capturable": True}])
+def test_an_implementation_that_was_chosen_stays(chosen):
+    optimizer = th.optim.Adam([th.zeros(2, requires_grad=True)], **chosen)
+    sgd = th.optim.SGD([th.zeros(2, requires_grad=True)])
+    before = [dict(optimizer.param_groups[0]), dict(sgd.param_groups[0])]
+    with fused_adam([optimizer, sgd]):
+        assert [optimizer.param_groups[0], sgd.param_groups[0]] == before
+
+
+def test_adam_is_not_fused_any_more_after_an_error():
+    optimizer = th.optim.Adam([th.zeros(2, requires_grad=True)])
+    with pytest.raises(RuntimeError, match="broken"), fused_adam([optimizer]):
+        assert optimizer.param_groups[0]["fused"] is True
+        raise RuntimeError("broken")
+    assert optimizer.param_groups[0]["fused"] is None
+
+
+def test_without_a_compiler_there_is_one_warning_and_the_eager_path(monkeypatch):
+    def no_compiler(function):
+        def call(*args):
+            raise RuntimeError("No working C++ compiler found\nin any place")
+
+        return call
+
+    monkeypatch.setattr(compiled.th, "compile", no_compiler)
+    with pytest.warns(
+        UserWarning, match=r"compile=True needs a C\+\+ compiler.*No working C\+\+ compiler found Training"
+    ) as caught:
+        fast = train(PAVE_TD3, compile=True)
+        train(PAVE_TD3, compile=True)
+    assert len(caught) == 1
+    assert th.equal(flat(fast), flat(train(PAVE_TD3)))
+
+
+@pytest.mark.parametrize("name", ["compile", "cuda_graph"])
+def test_the_modes_are_switches(name):
+    with pytest.raises(ValueError, match=f"{name} must be True or False"):
+        PAVE_TD3("MlpPolicy", "Pendulum-v1", **{name: "yes"})

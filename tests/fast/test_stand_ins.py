@@ -1,0 +1,141 @@
+"""Functions of tensors stand in for SB3's MLP networks: the same numbers, and only where they are the same."""
+
+import pytest
+import torch as th
+from stable_baselines3.common.envs import SimpleMultiObsEnv
+from torch import nn
+
+import sb3_pave.algorithms.mixin
+from sb3_pave import PAVE_DDPG, PAVE_SAC, PAVE_TD3, PAVE_TQC
+from sb3_pave.fast.stand_ins import is_mlp_actor, is_mlp_critic, mlp_actor, mlp_critic
+from tests.algorithms.scenarios import DroppingExtractor, NormalizedExtractor
+
+SETTINGS = dict(learning_starts=60, batch_size=32, buffer_size=200, seed=0)
+every = pytest.mark.parametrize("algorithm", [PAVE_TD3, PAVE_SAC, PAVE_DDPG, PAVE_TQC])
+
+
+def make(algorithm, policy="MlpPolicy", env="Pendulum-v1", **kwargs):
+    policy_kwargs = {"net_arch": [16, 12], **kwargs.pop("policy_kwargs", {})}
+    return algorithm(policy, env, policy_kwargs=policy_kwargs, **{**SETTINGS, **kwargs})
+
+
+@every
+@pytest.mark.parametrize("net_arch", [[16, 12], [16], []])
+def test_critics_are_their_modules(algorithm, net_arch):
+    model = make(algorithm, policy_kwargs={"net_arch": net_arch, "n_critics": 3})
+    observations, actions = th.randn(7, 3), th.rand(7, 1)
+    for critic in (model.critic, model.critic_target):
+        assert is_mlp_critic(critic)
+        ours = mlp_critic(critic, algorithm._critic_output)(observations, actions)
+        for value, own in zip(ours, critic(observations, actions), strict=True):
+            th.testing.assert_close(value, own)
+
+
+@pytest.mark.parametrize("net_arch", [[16, 12], [16], []])
+def test_a_deterministic_actor_is_its_module(net_arch):
+    actor = make(PAVE_TD3, policy_kwargs={"net_arch": net_arch, "activation_fn": nn.GELU}).actor
+    assert is_mlp_actor(actor)
+    observations = th.randn(7, 3)
+    th.testing.assert_close(mlp_actor(actor)(observations), actor(observations))
+
+
+@pytest.mark.parametrize("algorithm", [PAVE_SAC, PAVE_TQC])
+@pytest.mark.parametrize("scale", [1.0, 30.0])  # the larger one reaches the limits of the deviation
+def test_a_gaussian_actor_draws_and_rates_as_its_module_does(algorithm, scale):
+    actor = make(algorithm).actor
+    assert is_mlp_actor(actor)
+    observations = scale * th.randn(50, 3)
+    th.manual_seed(1)
+    expected = actor.action_log_prob(observations)
+    th.manual_seed(1)
+    ours = mlp_actor(actor)(observations, th.randn(50, 1))
+    for value, own in zip(ours, expected, strict=True):
+        th.testing.assert_close(value, own, rtol=1e-5, atol=1e-5)
+    gradients = [th.autograd.grad(part.sum(), list(actor.parameters()), retain_graph=True) for part in (ours[1], expected[1])]
+    for value, own in zip(*gradients, strict=True):
+        th.testing.assert_close(value, own, rtol=1e-3, atol=1e-3 * scale)
+
+
+@every
+def test_fifty_updates_are_those_of_the_modules(algorithm, monkeypatch):
+    def parameters(has_stand_ins):
+        monkeypatch.setattr(sb3_pave.algorithms.mixin, "is_mlp_actor", lambda actor: has_stand_ins and is_mlp_actor(actor))
+        model = make(algorithm).learn(60)
+        model.train(50, batch_size=32)
+        assert model._has_stand_ins is has_stand_ins
+        return th.cat([parameter.detach().flatten() for parameter in model.policy.parameters()])
+
+    th.testing.assert_close(parameters(True), parameters(False), rtol=0, atol=1e-5)
+
+
+@every
+def test_vectors_in_a_dict_have_stand_ins_and_images_do_not(algorithm):
+    class Vectors(SimpleMultiObsEnv):
+        def __init__(self):
+            super().__init__(discrete_actions=False)
+            self.observation_space.spaces.pop("img")
+
+        def get_state_mapping(self):
+            return {"vec": super().get_state_mapping()["vec"]}
+
+    with_images = make(algorithm, "MultiInputPolicy", SimpleMultiObsEnv(discrete_actions=False))
+    assert not is_mlp_actor(with_images.actor) and not is_mlp_critic(with_images.critic)
+    without = make(algorithm, "MultiInputPolicy", Vectors())
+    assert is_mlp_actor(without.actor) and is_mlp_critic(without.critic)
+
+
+@every
+@pytest.mark.parametrize(
+    "policy_kwargs",
+    [
+        {"activation_fn": nn.Softsign},
+        {"features_extractor_class": NormalizedExtractor},
+        {"features_extractor_class": DroppingExtractor},
+    ],
+    ids=["activation", "statistics", "parameters"],
+)
+def test_other_networks_have_none(algorithm, policy_kwargs):
+    model = make(algorithm, policy_kwargs=policy_kwargs)
+    assert not is_mlp_actor(model.actor) and not is_mlp_critic(model.critic)
+
+
+def test_state_dependent_noise_has_none():
+    assert not is_mlp_actor(make(PAVE_SAC, use_sde=True).actor)
+
+
+@every
+@pytest.mark.parametrize("part", ["actor", "critic", "critic_target"])
+def test_a_hook_runs_as_without_pave(algorithm, part):
+    model = make(algorithm).learn(60)
+    calls = []
+    getattr(model, part).register_forward_hook(lambda *_: calls.append(part))
+    model.train(2, batch_size=32)
+    assert model._has_stand_ins is False
+    # SAC does not call its actor in training, but a method of it
+    assert calls or (part == "actor" and hasattr(model.actor, "action_log_prob"))
+
+
+@every
+def test_a_compiled_actor_is_called(algorithm):
+    model = make(algorithm)
+    model.actor._compiled_call_impl = lambda *_: None
+    assert not is_mlp_actor(model.actor)
+
+
+def test_an_actor_with_a_forward_of_its_own_has_none():
+    actor = make(PAVE_TD3).actor
+    actor.__class__ = type("Own", (type(actor),), {"forward": lambda self, obs: -self.mu(obs)})
+    assert not is_mlp_actor(actor)
+    actor = make(PAVE_SAC).actor
+    base = type(actor)
+    own = {"get_action_dist_params": lambda self, obs: base.get_action_dist_params(self, 2 * obs)}
+    actor.__class__ = type("Own", (base,), own)
+    assert not is_mlp_actor(actor)
+
+
+@pytest.mark.parametrize("algorithm", [PAVE_TD3, PAVE_SAC])
+def test_an_actor_without_biases_has_none(algorithm):
+    actor = make(algorithm).actor
+    layer = (actor.mu if algorithm is PAVE_TD3 else actor.latent_pi)[0]
+    layer.register_parameter("bias", None)
+    assert not is_mlp_actor(actor)
