@@ -51,13 +51,13 @@ def export_onnx(
     on random observations and its actions are compared with those of ``model.predict``.
 
     :param model: TD3, DDPG, SAC, TQC, CrossQ, PPO, A2C or their PAVE forms, with continuous actions
-    :param path: The file to write
-    :param vec_normalize: The ``VecNormalize`` wrapper it was trained with, or the file that it was saved to
-    :param overwrite: Whether to replace an existing file
-    :return: The largest difference found, in the unit of :data:`TOLERANCE`
-    :raises ExportError: If the policy can't be exported or the graph does not agree with ``model.predict``
-    :raises FileExistsError: If the file exists
-    :raises ImportError: If onnx, onnxruntime or, where PyTorch's exporter needs it, onnxscript is missing
+    :param path: the file to write
+    :param vec_normalize: the ``VecNormalize`` wrapper it was trained with, or the file that it was saved to
+    :param overwrite: whether to replace an existing file
+    :return: the largest difference found, in the unit of :data:`TOLERANCE`
+    :raises ExportError: if the policy can't be exported or the graph does not agree with ``model.predict``
+    :raises FileExistsError: if the file exists
+    :raises ImportError: if onnx, onnxruntime or, where PyTorch's exporter needs it, onnxscript is missing
     """
     _require_packages()
     path = Path(path)

@@ -28,7 +28,7 @@ def main(argv: list[str]) -> None:
     """
     Entry point of the command.
 
-    :param argv: Its arguments
+    :param argv: its arguments
     """
     parser = _parser()
     args = parser.parse_args(argv)
@@ -155,8 +155,8 @@ class _Measurement:
     """
     What was asked for, and what the first agent sets for those after it.
 
-    :param args: The arguments of the command
-    :param settings: The settings of the report; a control rate of None is filled in from the environment
+    :param args: the arguments of the command
+    :param settings: the settings of the report; a control rate of None is filled in from the environment
     """
 
     def __init__(self, args: argparse.Namespace, settings: dict[str, Any]):
@@ -172,7 +172,7 @@ class _Measurement:
         return n_agents * self.args.n_eval_episodes + (noisy + scales) * self.args.robustness_episodes
 
     def measure(self, agent: Agent, advance: Callable[..., None]) -> dict[str, Any]:
-        """:return: The agent's entry in the report; ``advance`` is the progress bar's callback of ``evaluate_policy``"""
+        """:return: the agent's entry in the report; ``advance`` is the progress bar's callback of ``evaluate_policy``"""
         env = agent.make_env(self.args.env, self.args.seed)
         try:
             model = agent.load(self.args.device)
@@ -218,8 +218,8 @@ def control_rate(env: VecEnv) -> float:
     """
     Actions a second of an environment that says how long its step is (``dt``, as MuJoCo's and Pendulum do).
 
-    :param env: The environment
-    :return: The rate in Hz; 1 if the environment does not say
+    :param env: the environment
+    :return: the rate in Hz; 1 if the environment does not say
     """
     try:
         step = env.get_attr("dt")[0]

@@ -12,7 +12,7 @@ def main(argv: list[str]) -> None:
     """
     Entry point of the command.
 
-    :param argv: Its arguments
+    :param argv: its arguments
     """
     parser = argparse.ArgumentParser(
         prog="sb3-pave export",

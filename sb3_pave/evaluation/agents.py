@@ -25,10 +25,10 @@ class Agent:
     """
     A trained model on disk.
 
-    :param algorithm: Name of its algorithm in the zoo, ``sac`` or ``pave_sac`` for example
-    :param run: Name of the run, that of its folder or of the zip file
-    :param model_path: The zip file
-    :param stats_path: The zoo's folder with its hyperparameters and ``VecNormalize`` statistics, if there is one
+    :param algorithm: name of its algorithm in the zoo, ``sac`` or ``pave_sac`` for example
+    :param run: name of the run, that of its folder or of the zip file
+    :param model_path: the zip file
+    :param stats_path: the zoo's folder with its hyperparameters and ``VecNormalize`` statistics, if there is one
     :param vec_normalize_path: ``VecNormalize`` statistics given by hand, in place of the zoo's
     """
 
@@ -41,8 +41,8 @@ class Agent:
     def load(self, device: str = "auto") -> BaseAlgorithm:
         """
         :param device: PyTorch device
-        :return: The model, see :func:`load_model`
-        :raises AgentError: If it does not load
+        :return: the model, see :func:`load_model`
+        :raises AgentError: if it does not load
         """
         from rl_zoo3.utils import ALGOS
 
@@ -52,11 +52,11 @@ class Agent:
         """
         Its environment, with the wrappers and the ``VecNormalize`` statistics that it was trained with.
 
-        :param env_id: The environment
-        :param seed: Seed
-        :param env_kwargs: Arguments of the environment, over those that it was trained with
-        :return: One environment; statistics are not updated and rewards are not normalised
-        :raises AgentError: If the saved statistics are missing or don't fit
+        :param env_id: the environment
+        :param seed: seed
+        :param env_kwargs: arguments of the environment, over those that it was trained with
+        :return: one environment; statistics are not updated and rewards are not normalised
+        :raises AgentError: if the saved statistics are missing or don't fit
         """
         import yaml
         from rl_zoo3.utils import create_test_env, get_saved_hyperparams
@@ -98,7 +98,7 @@ class Agent:
         :return: ``timesteps``, ``return`` and, if :class:`sb3_pave.callbacks.SmoothnessEvalCallback` wrote them, ``sm`` and
             the other smoothness measures, means over the episodes of each evaluation; ``geometry_timesteps``,
             ``geometry_M_mean`` and the others. Empty if there is no such file.
-        :raises AgentError: If the file can't be read
+        :raises AgentError: if the file can't be read
         """
         path = self.model_path.parent / "evaluations.npz"
         if not path.is_file():
@@ -117,13 +117,13 @@ def find_runs(
     """
     The runs of an algorithm in a log folder of the zoo.
 
-    :param folder: The log folder
-    :param algorithm: Name of the algorithm in the zoo
-    :param env_id: The environment
-    :param exp_ids: Numbers of the runs, 0 for the latest one; None for all of them
-    :param load_best: Whether to take the best model of each run in place of the last
-    :return: The runs
-    :raises AgentError: If one is missing
+    :param folder: the log folder
+    :param algorithm: name of the algorithm in the zoo
+    :param env_id: the environment
+    :param exp_ids: numbers of the runs, 0 for the latest one; None for all of them
+    :param load_best: whether to take the best model of each run in place of the last
+    :return: the runs
+    :raises AgentError: if one is missing
     """
     from huggingface_sb3 import EnvironmentName
     from rl_zoo3.utils import get_latest_run_id, get_model_path
@@ -150,12 +150,12 @@ def from_zip(
     """
     A model given as a zip file. If it lies in a folder of the zoo, the settings there are used.
 
-    :param path: The zip file
-    :param env_id: The environment
-    :param algorithm: Name of its algorithm in the zoo; None reads it from the file
-    :param vec_normalize_path: Saved ``VecNormalize`` statistics
-    :return: The agent
-    :raises AgentError: If a file is missing or is not a model
+    :param path: the zip file
+    :param env_id: the environment
+    :param algorithm: name of its algorithm in the zoo; None reads it from the file
+    :param vec_normalize_path: saved ``VecNormalize`` statistics
+    :return: the agent
+    :raises AgentError: if a file is missing or is not a model
     """
     from huggingface_sb3 import EnvironmentName
 
@@ -177,11 +177,11 @@ def load_model(path: str | os.PathLike, algorithm: type[BaseAlgorithm] | None = 
     """
     Load a saved model to look at it, not to train it: its replay buffer holds a single transition.
 
-    :param path: The zip file
-    :param algorithm: Its class; None takes :func:`algorithm_class`
+    :param path: the zip file
+    :param algorithm: its class; None takes :func:`algorithm_class`
     :param device: PyTorch device
-    :return: The model
-    :raises AgentError: If it does not load
+    :return: the model
+    :raises AgentError: if it does not load
     """
     algorithm = algorithm or algorithm_class(path)
     kwargs: dict[str, Any] = {}
@@ -200,9 +200,9 @@ def algorithm_class(path: str | os.PathLike) -> type[BaseAlgorithm]:
     """
     A class that loads a saved model. A zip file does not name its algorithm; its policy tells the family.
 
-    :param path: The zip file
+    :param path: the zip file
     :return: TD3 (also for DDPG), SAC, PPO (also for A2C), TQC or CrossQ
-    :raises AgentError: If the file is not a model of one of these
+    :raises AgentError: if the file is not a model of one of these
     """
     policy_class = _zip_data(Path(path)).get("policy_class")
     for algorithm in _families():
@@ -213,9 +213,9 @@ def algorithm_class(path: str | os.PathLike) -> type[BaseAlgorithm]:
 
 def algorithm_name(path: str | os.PathLike) -> str:
     """
-    :param path: The zip file
-    :return: A name for its algorithm as in the zoo: ``sac``, or ``pave_sac`` if it was trained with PAVE
-    :raises AgentError: If the file is not a model of a known algorithm
+    :param path: the zip file
+    :return: a name for its algorithm as in the zoo: ``sac``, or ``pave_sac`` if it was trained with PAVE
+    :raises AgentError: if the file is not a model of a known algorithm
     """
     name = algorithm_class(path).__name__.lower()
     return f"pave_{name}" if "mpr_coef" in _zip_data(Path(path)) else name

@@ -38,16 +38,16 @@ class SmoothnessEvalCallback(EvalCallback):
     Without ``eval_env`` it takes over the ``EvalCallback`` that it finds beside it, with its environment, settings and
     files, and silences it: that is how it is used from a zoo YAML, ``callback: sb3_pave.callbacks.SmoothnessEvalCallback``.
 
-    :param eval_env: The environment used for evaluation; None to take over the ``EvalCallback`` beside this one
-    :param control_rate: Actions a second in Hz; 1 counts frequency in cycles a step
-    :param cutoff: Frequency above which energy counts as high; by default ``control_rate / 4``
-    :param geometry_interval: Measure the geometry at every so many evaluations, beginning with the first; 0 for never
-    :param critic: The critic whose geometry is measured: its index in the ensemble or ``"min"``
-    :param smoothest_by: The measure that the smoothest model has the lowest of
-    :param smoothest_share: How close to the best mean return the smoothest model's has to be: with 0.9, it may fall short
+    :param eval_env: the environment used for evaluation; None to take over the ``EvalCallback`` beside this one
+    :param control_rate: actions a second in Hz; 1 counts frequency in cycles a step
+    :param cutoff: frequency above which energy counts as high; by default ``control_rate / 4``
+    :param geometry_interval: measure the geometry at every so many evaluations, beginning with the first; 0 for never
+    :param critic: the critic whose geometry is measured: its index in the ensemble or ``"min"``
+    :param smoothest_by: the measure that the smoothest model has the lowest of
+    :param smoothest_share: how close to the best mean return the smoothest model's has to be: with 0.9, it may fall short
         by a tenth of the best's absolute value
-    :param kwargs: All other arguments of ``EvalCallback``
-    :raises ValueError: If an argument is out of its range, the actions are not continuous, or there is neither an
+    :param kwargs: all other arguments of ``EvalCallback``
+    :raises ValueError: if an argument is out of its range, the actions are not continuous, or there is neither an
         ``eval_env`` nor an ``EvalCallback`` to take over
     """
 

@@ -46,7 +46,7 @@ class CriticGeometry:
 
     :param gradient: :math:`\nabla_a Q`, shape ``(n, action_dim)``
     :param mixed_norm: :math:`\|\nabla^2_{sa} Q\|_2`, the largest singular value, shape ``(n,)``
-    :param eigenvalues: Those of :math:`\nabla^2_{aa} Q`, ascending, shape ``(n, action_dim)``
+    :param eigenvalues: those of :math:`\nabla^2_{aa} Q`, ascending, shape ``(n, action_dim)``
     """
 
     gradient: NDArray[np.float64]
@@ -55,12 +55,12 @@ class CriticGeometry:
 
     @property
     def trace(self) -> NDArray[np.float64]:
-        r""":return: The trace of :math:`\nabla^2_{aa} Q`, shape ``(n,)``"""
+        r""":return: the trace of :math:`\nabla^2_{aa} Q`, shape ``(n,)``"""
         return self.eigenvalues.sum(axis=1)
 
     @property
     def negative_definite(self) -> NDArray[np.bool_]:
-        r""":return: Whether all eigenvalues of :math:`\nabla^2_{aa} Q` are negative, shape ``(n,)``"""
+        r""":return: whether all eigenvalues of :math:`\nabla^2_{aa} Q` are negative, shape ``(n,)``"""
         return self.eigenvalues[:, -1] < 0
 
     @property
@@ -79,11 +79,11 @@ class RolloutGeometry:
     r"""
     Geometry of a critic along the episodes of a policy, ``n`` states in all.
 
-    :param critic: The critic at the visited states and the actions taken there; None for an agent without ``Q(s, a)``
+    :param critic: the critic at the visited states and the actions taken there; None for an agent without ``Q(s, a)``
     :param actor_jacobian_norm: :math:`\|\nabla_s \pi\|_2`, shape ``(n,)``
-    :param at_bound: Whether a component of the action is at a bound, where an optimum in the interior, and with it the
+    :param at_bound: whether a component of the action is at a bound, where an optimum in the interior, and with it the
         bound :math:`M / \mu`, is not given; shape ``(n,)``
-    :param cosine: Cosine of :math:`\nabla_a Q` at consecutive steps of one episode, shape ``(n - n_episodes,)``
+    :param cosine: cosine of :math:`\nabla_a Q` at consecutive steps of one episode, shape ``(n - n_episodes,)``
     """
 
     critic: CriticGeometry | None
@@ -127,11 +127,11 @@ def rollout_geometry(model: BaseAlgorithm, rollout: Rollout, critic: CriticChoic
     """
     Geometry along recorded episodes. An agent without a critic ``Q(s, a)`` (PPO) gets what concerns its actor.
 
-    :param model: The model that made the rollout
-    :param rollout: Its episodes, with observations
-    :param critic: Index of a critic of the ensemble, or ``"min"`` for the smallest at each state
-    :return: The geometry
-    :raises ValueError: If the rollout has no observations, there is no such critic, or the model's networks are not made
+    :param model: the model that made the rollout
+    :param rollout: its episodes, with observations
+    :param critic: index of a critic of the ensemble, or ``"min"`` for the smallest at each state
+    :return: the geometry
+    :raises ValueError: if the rollout has no observations, there is no such critic, or the model's networks are not made
         as Stable-Baselines3 makes them
     """
     if any(batch_size(episode.observations) != len(episode.actions) for episode in rollout.episodes):
@@ -162,12 +162,12 @@ def critic_geometry(
     Exact geometry of a critic at given states and actions.
 
     :param model: DDPG, TD3, SAC, TQC, CrossQ or a subclass of them
-    :param observations: As the policy sees them (normalised if ``VecNormalize`` is in use), shape
+    :param observations: as the policy sees them (normalised if ``VecNormalize`` is in use), shape
         ``(n, *observation_shape)``, or a dict of such arrays. Derivatives are taken of all entries but categories.
-    :param actions: Actions in the environment's scale, shape ``(n, action_dim)``
-    :param critic: Index of a critic of the ensemble, or ``"min"`` for the smallest at each state
-    :return: The geometry
-    :raises ValueError: If there is no such critic, or the model's critic is not made as Stable-Baselines3 makes them
+    :param actions: actions in the environment's scale, shape ``(n, action_dim)``
+    :param critic: index of a critic of the ensemble, or ``"min"`` for the smallest at each state
+    :return: the geometry
+    :raises ValueError: if there is no such critic, or the model's critic is not made as Stable-Baselines3 makes them
     """
     network = critic_of(model)
     _check_choice(critic, len(network.q_networks))  # type: ignore[arg-type]
@@ -206,11 +206,11 @@ def second_derivatives(
     """
     Gradient and second derivatives of a critic, each state and action of the batch on its own.
 
-    :param critic: The critic of a model, in evaluation mode
-    :param observations: Preprocessed observations, shape ``(batch, ...)``
-    :param actions: Actions in [-1, 1], shape ``(batch, action_dim)``
-    :param choice: Index of a critic of the ensemble, or ``"min"``
-    :param keys: The entries of a dict observation to differentiate with respect to; all by default
+    :param critic: the critic of a model, in evaluation mode
+    :param observations: preprocessed observations, shape ``(batch, ...)``
+    :param actions: actions in [-1, 1], shape ``(batch, action_dim)``
+    :param choice: index of a critic of the ensemble, or ``"min"``
+    :param keys: the entries of a dict observation to differentiate with respect to; all by default
     :return: ``∇_a Q`` of shape ``(batch, action_dim)``, ``∇²_sa Q`` of shape ``(batch, action_dim, state_dim)`` and
         ``∇²_aa Q`` of shape ``(batch, action_dim, action_dim)``
     """
@@ -228,10 +228,10 @@ def actor_jacobian_norm(model: BaseAlgorithm, observations: NDArray | dict[str, 
     :math:`\|\nabla_s \pi\|_2` of the deterministic policy, actions in [-1, 1]: what :math:`M / \mu` bounds, measured.
 
     :param model: TD3, DDPG, SAC, TQC, CrossQ, PPO, A2C or a subclass of them
-    :param observations: As the policy sees them (normalised if ``VecNormalize`` is in use), shape
+    :param observations: as the policy sees them (normalised if ``VecNormalize`` is in use), shape
         ``(n, *observation_shape)``, or a dict of such arrays
-    :return: The norms, shape ``(n,)``
-    :raises ValueError: If the actor is not made as Stable-Baselines3 makes them
+    :return: the norms, shape ``(n,)``
+    :raises ValueError: if the actor is not made as Stable-Baselines3 makes them
     """
     policy = model.policy
     keys = differentiable_keys(model.observation_space)
@@ -258,8 +258,8 @@ def consecutive_cosine(gradient: NDArray[np.float64], lengths: list[int]) -> NDA
     Cosine of the action gradient at consecutive steps, within each episode.
 
     :param gradient: ``∇_a Q`` of all episodes, one after the other, shape ``(n, action_dim)``
-    :param lengths: The number of steps of each episode
-    :return: The cosines, shape ``(n - n_episodes,)``; 0 where a gradient vanishes
+    :param lengths: the number of steps of each episode
+    :return: the cosines, shape ``(n - n_episodes,)``; 0 where a gradient vanishes
     """
     norms = np.linalg.norm(gradient, axis=1, keepdims=True)
     directions = np.divide(gradient, norms, out=np.zeros_like(gradient), where=norms > 0)

@@ -30,10 +30,10 @@ def preprocess(policy: BasePolicy, observations: NDArray | dict[str, NDArray]) -
     """
     Observations as the policy's networks see them, on its device and in its precision.
 
-    :param policy: The policy of a model
-    :param observations: As given to ``predict`` (normalised if ``VecNormalize`` is in use), shape
+    :param policy: the policy of a model
+    :param observations: as given to ``predict`` (normalised if ``VecNormalize`` is in use), shape
         ``(batch, *observation_shape)``, or a dict of such arrays
-    :return: Floats; images on [0, 1], categories one-hot
+    :return: floats; images on [0, 1], categories one-hot
     """
     observations, _ = policy.obs_to_tensor(observations)  # type: ignore[arg-type, assignment]
     inputs = preprocess_obs(observations, policy.observation_space, normalize_images=policy.normalize_images)  # type: ignore[arg-type]
@@ -47,9 +47,9 @@ def differentiable_keys(observation_space: spaces.Space) -> list[str | None]:
     """
     The entries of an observation that a derivative with respect to the state is taken of: those that are not categories.
 
-    :param observation_space: The observation space of a model
-    :return: Keys of a ``Dict`` space, ``[None]`` for an observation that is a single array
-    :raises ValueError: If there is no such entry
+    :param observation_space: the observation space of a model
+    :return: keys of a ``Dict`` space, ``[None]`` for an observation that is a single array
+    :raises ValueError: if there is no such entry
     """
     by_key: dict[Any, spaces.Space] = (
         dict(observation_space.spaces) if isinstance(observation_space, spaces.Dict) else {None: observation_space}
@@ -65,8 +65,8 @@ def critic_of(model: BaseAlgorithm) -> nn.Module:
     The Q-value network of a model.
 
     :param model: DDPG, TD3, SAC, TQC, CrossQ or a subclass of them
-    :return: Its ensemble of critics
-    :raises ValueError: If the model has no critic of state and action
+    :return: its ensemble of critics
+    :raises ValueError: if the model has no critic of state and action
     """
     critic = getattr(model, "critic", None)
     if not isinstance(getattr(critic, "q_networks", None), list) or not hasattr(critic, "features_extractor"):
@@ -82,10 +82,10 @@ def critic_values(critic: nn.Module, observations: NetworkInput, actions: th.Ten
     """
     The Q-value of every critic of the ensemble; of a distributional critic (TQC), its mean over the quantiles.
 
-    :param critic: The critic of a model, see :func:`critic_of`
-    :param observations: Preprocessed observations, shape ``(batch, ...)``
-    :param actions: Actions in [-1, 1], shape ``(batch, action_dim)``
-    :return: Values, shape ``(n_critics, batch)``
+    :param critic: the critic of a model, see :func:`critic_of`
+    :param observations: preprocessed observations, shape ``(batch, ...)``
+    :param actions: actions in [-1, 1], shape ``(batch, action_dim)``
+    :return: values, shape ``(n_critics, batch)``
     """
     ensemble: Any = critic
     inputs = th.cat([ensemble.features_extractor(observations), actions], dim=1)
@@ -98,10 +98,10 @@ def actor_output(policy: BasePolicy, observations: NetworkInput) -> th.Tensor:
     The deterministic output of the policy's actor: in [-1, 1] if ``policy.squash_output``, else in the environment's
     scale and not yet clipped to the bounds.
 
-    :param policy: The policy of a TD3, DDPG, SAC, TQC, CrossQ, PPO or A2C model, or of a subclass of them
-    :param observations: Preprocessed observations, shape ``(batch, ...)``
-    :return: Actions, shape ``(batch, action_dim)``
-    :raises ValueError: If the policy is of another kind
+    :param policy: the policy of a TD3, DDPG, SAC, TQC, CrossQ, PPO or A2C model, or of a subclass of them
+    :param observations: preprocessed observations, shape ``(batch, ...)``
+    :return: actions, shape ``(batch, action_dim)``
+    :raises ValueError: if the policy is of another kind
     """
     parts: Any = policy
     if isinstance(policy, ActorCriticPolicy) and not hasattr(policy, "lstm_actor"):
@@ -121,9 +121,9 @@ def scaled_policy(policy: BasePolicy, observations: NetworkInput) -> th.Tensor:
     """
     The deterministic action in [-1, 1], as the replay buffer holds it.
 
-    :param policy: The policy of a model with a ``Box`` action space
-    :param observations: Preprocessed observations, shape ``(batch, ...)``
-    :return: Actions, shape ``(batch, action_dim)``; unbounded actions are returned as they are
+    :param policy: the policy of a model with a ``Box`` action space
+    :param observations: preprocessed observations, shape ``(batch, ...)``
+    :return: actions, shape ``(batch, action_dim)``; unbounded actions are returned as they are
     """
     output = actor_output(policy, observations)
     space = policy.action_space
@@ -137,10 +137,10 @@ def check_agreement(ours: th.Tensor, theirs: th.Tensor, network: nn.Module) -> N
     """
     Refuse a network whose own forward pass computes something else than these functions.
 
-    :param ours: Values from :func:`critic_values` or :func:`scaled_policy`
-    :param theirs: The same from the network's own forward pass
-    :param network: The network, named in the error
-    :raises ValueError: If the two differ by more than float32 round-off
+    :param ours: values from :func:`critic_values` or :func:`scaled_policy`
+    :param theirs: the same from the network's own forward pass
+    :param network: the network, named in the error
+    :raises ValueError: if the two differ by more than float32 round-off
     """
     difference = float((ours - theirs).abs().max())
     if not difference <= _AGREEMENT * max(1.0, float(theirs.abs().max())):
@@ -155,7 +155,7 @@ def evaluation_mode(module: nn.Module) -> Iterator[None]:
     """
     Every submodule in evaluation mode inside (running statistics, no dropout), in its own mode again afterwards.
 
-    :param module: A network
+    :param module: a network
     """
     training = [submodule for submodule in module.modules() if submodule.training]
     module.eval()
@@ -168,18 +168,18 @@ def evaluation_mode(module: nn.Module) -> Iterator[None]:
 
 def batch_size(observations: NDArray | dict[str, NDArray]) -> int:
     """
-    :param observations: An array of observations, or a dict of them
-    :return: Their number
+    :param observations: an array of observations, or a dict of them
+    :return: their number
     """
     return len(next(iter(observations.values()))) if isinstance(observations, dict) else len(observations)
 
 
 def chunk(observations: NDArray | dict[str, NDArray], start: int, stop: int) -> NDArray | dict[str, NDArray]:
     """
-    :param observations: An array of observations, or a dict of them
-    :param start: First index
-    :param stop: Index after the last
-    :return: Those observations
+    :param observations: an array of observations, or a dict of them
+    :param start: first index
+    :param stop: index after the last
+    :return: those observations
     """
     if isinstance(observations, dict):
         return {key: np.asarray(value[start:stop]) for key, value in observations.items()}

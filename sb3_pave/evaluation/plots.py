@@ -46,10 +46,10 @@ def draw(kind: str, report: Mapping[str, Any]) -> Figure:
     """
     Draw one of :data:`PICTURES`.
 
-    :param kind: Its name
-    :param report: The report
-    :return: The picture
-    :raises ValueError: If the report does not have the numbers for it
+    :param kind: its name
+    :param report: the report
+    :return: the picture
+    :raises ValueError: if the report does not have the numbers for it
     """
     return PICTURES[kind](report)
 
@@ -58,8 +58,8 @@ def action_traces(report: Mapping[str, Any]) -> Figure:
     """
     The actions of one episode, the algorithms side by side: the first episode of each one's first run.
 
-    :param report: A report
-    :return: The picture; of more than three action dimensions, the first three
+    :param report: a report
+    :return: the picture; of more than three action dimensions, the first three
     """
     names, rate = algorithms(report), report["settings"]["control_rate"]
     traces = [np.array(runs_of(report, name)[0]["trace"]["actions"]) for name in names]
@@ -89,8 +89,8 @@ def spectra(report: Mapping[str, Any]) -> Figure:
     Energy spectra of the actions of one episode of each run, in half action ranges squared; mean over the action
     dimensions and the runs.
 
-    :param report: A report
-    :return: The picture
+    :param report: a report
+    :return: the picture
     """
     rate = report["settings"]["control_rate"]
     with _figure(report, height=3.4) as (figure, styles):
@@ -112,8 +112,8 @@ def return_and_smoothness(report: Mapping[str, Any]) -> Figure:
     """
     Return against ``sm``: each run faintly, and the interquartile mean over runs with its 95 % intervals.
 
-    :param report: A report
-    :return: The picture
+    :param report: a report
+    :return: the picture
     """
     with _figure(report, height=3.6) as (figure, styles):
         ax = figure.subplots()
@@ -142,9 +142,9 @@ def robustness_curves(report: Mapping[str, Any]) -> Figure:
     """
     Return and ``sm`` against the noise level: interquartile mean over runs, shaded its 95 % interval.
 
-    :param report: A report with ``robustness``
-    :return: The picture
-    :raises ValueError: If the report has no robustness
+    :param report: a report with ``robustness``
+    :return: the picture
+    :raises ValueError: if the report has no robustness
     """
     _require(report, "robustness", "--robustness")
     with _figure(report, height=3.4) as (figure, styles):
@@ -168,9 +168,9 @@ def surfaces(report: Mapping[str, Any]) -> Figure:
     The Q-gradient field of each algorithm's first run, on the same axes and one height scale, clipped at the 99th
     percentile of the roughest of them.
 
-    :param report: A report with ``surface``
-    :return: The picture
-    :raises ValueError: If the report has no surfaces
+    :param report: a report with ``surface``
+    :return: the picture
+    :raises ValueError: if the report has no surfaces
     """
     _require(report, "surface", "--surface")
     names = algorithms(report)
@@ -210,9 +210,9 @@ def training_curves(report: Mapping[str, Any]) -> Figure:
     What was measured while the agents were trained: return, ``sm`` and, if it is there, the critic's geometry. A line for
     each run, a thick one for their mean.
 
-    :param report: A report whose runs had an ``evaluations.npz`` of ``SmoothnessEvalCallback``
-    :return: The picture
-    :raises ValueError: If a run has none
+    :param report: a report whose runs had an ``evaluations.npz`` of ``SmoothnessEvalCallback``
+    :return: the picture
+    :raises ValueError: if a run has none
     """
     _require(report, "training", "SmoothnessEvalCallback in training")
     wanted = {
@@ -255,8 +255,8 @@ PICTURES: dict[str, Callable[[Mapping[str, Any]], Figure]] = {
 
 def label(algorithm: str) -> str:
     """
-    :param algorithm: Name of an algorithm in the zoo
-    :return: Its name in a picture: ``PAVE SAC`` for ``pave_sac``
+    :param algorithm: name of an algorithm in the zoo
+    :return: its name in a picture: ``PAVE SAC`` for ``pave_sac``
     """
     return algorithm.upper().replace("_", " ")
 

@@ -63,12 +63,12 @@ class Aggregate:
     """
     One measure of several runs of one algorithm.
 
-    :param mean: Mean over all episodes of all runs
-    :param std: Standard deviation over all episodes of all runs
-    :param iqm: Interquartile mean of the runs' means
-    :param low: Lower end of its 95 % bootstrap interval; NaN of a single run
-    :param high: Upper end
-    :param n_runs: Number of runs
+    :param mean: mean over all episodes of all runs
+    :param std: standard deviation over all episodes of all runs
+    :param iqm: interquartile mean of the runs' means
+    :param low: lower end of its 95 % bootstrap interval; NaN of a single run
+    :param high: upper end
+    :param n_runs: number of runs
     """
 
     mean: float
@@ -84,8 +84,8 @@ def aggregate(runs: Sequence[Sequence[float]]) -> Aggregate:
     Aggregate a measure over runs (seeds): they, not the episodes, are the independent samples, so rliable's interquartile
     mean and its percentile bootstrap (Agarwal et al. 2021, arXiv 2108.13264) work on the runs' means.
 
-    :param runs: The values of each run, one an episode; values that are not defined (None, NaN) are left out
-    :return: The aggregate, of NaN if no value is defined
+    :param runs: the values of each run, one an episode; values that are not defined (None, NaN) are left out
+    :return: the aggregate, of NaN if no value is defined
     """
     defined = [_defined(values) for values in runs]
     defined = [values for values in defined if len(values)]
@@ -102,9 +102,9 @@ def new_report(env_id: str, **settings: Any) -> dict[str, Any]:
     A report without runs: ``format``, ``environment``, ``settings`` (how it was measured) and ``runs``, a list that
     :func:`run_record` makes the entries of.
 
-    :param env_id: The environment
-    :param settings: How it is measured: ``deterministic``, ``seed``, ``control_rate`` ...
-    :return: The report
+    :param env_id: the environment
+    :param settings: how it is measured: ``deterministic``, ``seed``, ``control_rate`` ...
+    :return: the report
     """
     return {"format": FORMAT, "environment": env_id, "settings": settings, "runs": []}
 
@@ -125,18 +125,18 @@ def run_record(
     """
     What was measured on one run, as it is saved.
 
-    :param algorithm: Name of the algorithm
-    :param run: Name of the run
-    :param model_path: Where the model is
-    :param rollout: Its plain episodes; the actions of the first are kept as a trace
-    :param control_rate: Actions a second in Hz; 1 counts frequency in cycles a step
-    :param cutoff: Frequency above which energy counts as high
-    :param robustness: Its episodes at each noise level
-    :param geometry: Geometry along the plain episodes
-    :param plane: Where the surface was taken
-    :param heights: The surface
-    :param training: What was measured while it was trained, see ``Agent.training_curves``
-    :return: The entry of a report's ``runs``
+    :param algorithm: name of the algorithm
+    :param run: name of the run
+    :param model_path: where the model is
+    :param rollout: its plain episodes; the actions of the first are kept as a trace
+    :param control_rate: actions a second in Hz; 1 counts frequency in cycles a step
+    :param cutoff: frequency above which energy counts as high
+    :param robustness: its episodes at each noise level
+    :param geometry: geometry along the plain episodes
+    :param plane: where the surface was taken
+    :param heights: the surface
+    :param training: what was measured while it was trained, see ``Agent.training_curves``
+    :return: the entry of a report's ``runs``
     """
     first = rollout.episodes[0]
     record: dict[str, Any] = {
@@ -173,17 +173,17 @@ def run_record(
 
 def algorithms(report: Mapping[str, Any]) -> list[str]:
     """
-    :param report: A report
-    :return: Its algorithms, in the order in which they were measured
+    :param report: a report
+    :return: its algorithms, in the order in which they were measured
     """
     return list(dict.fromkeys(run["algorithm"] for run in report["runs"]))
 
 
 def runs_of(report: Mapping[str, Any], algorithm: str) -> list[dict[str, Any]]:
     """
-    :param report: A report
-    :param algorithm: One of its algorithms
-    :return: The runs of that algorithm
+    :param report: a report
+    :param algorithm: one of its algorithms
+    :return: the runs of that algorithm
     """
     return [run for run in report["runs"] if run["algorithm"] == algorithm]
 
@@ -193,8 +193,8 @@ def summary_table(report: Mapping[str, Any]) -> pd.DataFrame:
     The table that is printed: a row for each measure, a column for each algorithm. ``mean ± standard deviation`` over
     episodes and, of several runs, ``IQM [95 % interval]`` over runs.
 
-    :param report: A report
-    :return: Text
+    :param report: a report
+    :return: text
     """
     columns = {}
     for algorithm in algorithms(report):
@@ -218,8 +218,8 @@ def caption(report: Mapping[str, Any]) -> str:
     """
     How the numbers of a report were measured.
 
-    :param report: A report
-    :return: One sentence or two
+    :param report: a report
+    :return: one sentence or two
     """
     settings = report["settings"]
     actions = "deterministic" if settings["deterministic"] else "stochastic"
@@ -238,8 +238,8 @@ def caption(report: Mapping[str, Any]) -> str:
 
 def markdown(report: Mapping[str, Any]) -> str:
     """
-    :param report: A report
-    :return: Its table and caption in Markdown
+    :param report: a report
+    :return: its table and caption in Markdown
     """
     table = summary_table(report)
     rows = [["measure", *table.columns], ["---"] * (len(table.columns) + 1)]
@@ -249,8 +249,8 @@ def markdown(report: Mapping[str, Any]) -> str:
 
 def episode_table(report: Mapping[str, Any]) -> pd.DataFrame:
     """
-    :param report: A report
-    :return: A row for each episode: algorithm, run, noise level, number and all its measures
+    :param report: a report
+    :return: a row for each episode: algorithm, run, noise level, number and all its measures
     """
     frames = []
     for run in report["runs"]:
@@ -267,8 +267,8 @@ def episode_table(report: Mapping[str, Any]) -> pd.DataFrame:
 
 def geometry_table(report: Mapping[str, Any]) -> pd.DataFrame:
     """
-    :param report: A report
-    :return: A row for each run with a geometry: algorithm, run and all of its geometry
+    :param report: a report
+    :return: a row for each run with a geometry: algorithm, run and all of its geometry
     """
     return pd.DataFrame(
         [{"algorithm": run["algorithm"], "run": run["run"], **run["geometry"]} for run in report["runs"] if "geometry" in run]
@@ -277,8 +277,8 @@ def geometry_table(report: Mapping[str, Any]) -> pd.DataFrame:
 
 def saved_files(base: str | Path) -> dict[str, Path]:
     """
-    :param base: Path without a suffix
-    :return: The files that :func:`save_report` writes, by kind
+    :param base: path without a suffix
+    :return: the files that :func:`save_report` writes, by kind
     """
     base = Path(base)
     names = {"json": ".json", "csv": ".csv", "geometry": "_geometry.csv", "markdown": ".md"}
@@ -289,11 +289,11 @@ def save_report(report: Mapping[str, Any], base: str | Path, overwrite: bool = F
     """
     Save as JSON (everything), CSV (a row for each episode, and one for each run's geometry) and Markdown (the table).
 
-    :param report: A report
-    :param base: Path without a suffix
-    :param overwrite: Whether to replace files that exist
-    :return: The files written
-    :raises FileExistsError: If one of them exists
+    :param report: a report
+    :param base: path without a suffix
+    :param overwrite: whether to replace files that exist
+    :return: the files written
+    :raises FileExistsError: if one of them exists
     """
     files = saved_files(base)
     check_free(files.values(), overwrite)
@@ -312,9 +312,9 @@ def save_report(report: Mapping[str, Any], base: str | Path, overwrite: bool = F
 
 def check_free(files: Iterable[Path], overwrite: bool) -> None:
     """
-    :param files: Files about to be written
-    :param overwrite: Whether they may exist
-    :raises FileExistsError: If one of them exists
+    :param files: files about to be written
+    :param overwrite: whether they may exist
+    :raises FileExistsError: if one of them exists
     """
     existing = [str(file) for file in files if file.exists()]
     if existing and not overwrite:
@@ -323,9 +323,9 @@ def check_free(files: Iterable[Path], overwrite: bool) -> None:
 
 def load_report(path: str | Path) -> dict[str, Any]:
     """
-    :param path: A JSON file of :func:`save_report`
-    :return: The report
-    :raises ValueError: If the file is not a report
+    :param path: a JSON file of :func:`save_report`
+    :return: the report
+    :raises ValueError: if the file is not a report
     """
     try:
         report = json.loads(Path(path).read_text(encoding="utf-8"))

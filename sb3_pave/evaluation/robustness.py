@@ -40,18 +40,18 @@ def evaluate_robustness(
     The noise enters where a sensor's does: in the environment's own units, before ``VecNormalize`` or frame stacking.
     Every level starts from the same seed, and level 0 is the plain :func:`~sb3_pave.evaluation.rollout.record_rollout`.
 
-    :param model: Anything with a ``predict`` method
-    :param env: The environment or vector environment
-    :param noise_levels: The levels :math:`\sigma`, not negative
+    :param model: anything with a ``predict`` method
+    :param env: the environment or vector environment
+    :param noise_levels: the levels :math:`\sigma`, not negative
     :param scale: :math:`\sigma_{base}` from :func:`observation_scale`; pass a reference model's to give several models the
         same noise. None takes the model's own.
-    :param n_eval_episodes: Episodes for each level
-    :param deterministic: Whether to use deterministic actions
-    :param seed: Seed of the environments and of the noise
-    :param callback: Passed on to ``evaluate_policy``: called after each step of each environment
-    :param warn: Whether to warn that the environment has no ``Monitor``
-    :return: The recorded episodes for each level
-    :raises ValueError: If a level is negative, or the scale does not fit the observations
+    :param n_eval_episodes: episodes for each level
+    :param deterministic: whether to use deterministic actions
+    :param seed: seed of the environments and of the noise
+    :param callback: passed on to ``evaluate_policy``: called after each step of each environment
+    :param warn: whether to warn that the environment has no ``Monitor``
+    :return: the recorded episodes for each level
+    :raises ValueError: if a level is negative, or the scale does not fit the observations
     """
     for level in noise_levels:
         if not (np.isfinite(level) and level >= 0):
@@ -88,14 +88,14 @@ def observation_scale(
     """
     Standard deviation of each observation dimension along the episodes of a policy, in the environment's own units.
 
-    :param model: Anything with a ``predict`` method
-    :param env: The environment or vector environment
-    :param n_eval_episodes: Number of episodes
-    :param deterministic: Whether to use deterministic actions
-    :param seed: Seed of the environments
-    :param callback: Passed on to ``evaluate_policy``: called after each step of each environment
-    :param warn: Whether to warn that the environment has no ``Monitor``
-    :return: Shape ``observation_shape``, or a dict of such arrays
+    :param model: anything with a ``predict`` method
+    :param env: the environment or vector environment
+    :param n_eval_episodes: number of episodes
+    :param deterministic: whether to use deterministic actions
+    :param seed: seed of the environments
+    :param callback: passed on to ``evaluate_policy``: called after each step of each environment
+    :param warn: whether to warn that the environment has no ``Monitor``
+    :return: shape ``observation_shape``, or a dict of such arrays
     """
     with _sensors(_as_vec_env(env)) as (watched_env, sensors):
         sensors.watch()

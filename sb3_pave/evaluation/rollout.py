@@ -26,12 +26,12 @@ class Episode:
     """
     One episode, as the policy lived it.
 
-    :param observations: What the policy saw before each action (normalised if ``VecNormalize`` is in use), shape
+    :param observations: what the policy saw before each action (normalised if ``VecNormalize`` is in use), shape
         ``(n_steps, *observation_shape)``, or a dict of such arrays; empty if observations were not kept
-    :param actions: What it answered, in the environment's scale, shape ``(n_steps, *action_shape)``
-    :param rewards: What it got, as the vector environment reports it, shape ``(n_steps,)``
-    :param total_reward: Return of the episode as ``evaluate_policy`` reports it: ``Monitor``'s where there is one
-    :param length: Length of the episode, likewise
+    :param actions: what it answered, in the environment's scale, shape ``(n_steps, *action_shape)``
+    :param rewards: what it got, as the vector environment reports it, shape ``(n_steps,)``
+    :param total_reward: return of the episode as ``evaluate_policy`` reports it: ``Monitor``'s where there is one
+    :param length: length of the episode, likewise
     """
 
     observations: Observations
@@ -46,10 +46,10 @@ class Rollout:
     """
     Episodes of one policy.
 
-    :param episodes: The episodes, in the order in which they ended
-    :param action_space: The action space of the environment
-    :param deterministic: Whether the policy acted deterministically
-    :param seed: The seed of the environments, None if they were not seeded
+    :param episodes: the episodes, in the order in which they ended
+    :param action_space: the action space of the environment
+    :param deterministic: whether the policy acted deterministically
+    :param seed: the seed of the environments, None if they were not seeded
     """
 
     episodes: list[Episode]
@@ -61,8 +61,8 @@ class Rollout:
         """
         Return, length and every smoothness measure of each episode.
 
-        :param control_rate: Actions a second in Hz; 1 counts frequency in cycles a step
-        :param cutoff: Frequency above which energy counts as high; by default ``control_rate / 4``
+        :param control_rate: actions a second in Hz; 1 counts frequency in cycles a step
+        :param cutoff: frequency above which energy counts as high; by default ``control_rate / 4``
         :return: ``return``, ``length`` and the keys of :func:`sb3_pave.evaluation.smoothness.smoothness_measures`,
             each of shape ``(n_episodes,)``
         """
@@ -87,16 +87,16 @@ def record_rollout(
     and recurrent policies are treated as there. With the same seed the episodes are the same, stochastic actions
     included, and the global random state of torch is left as it was.
 
-    :param model: Anything with a ``predict`` method: an algorithm or a policy
-    :param env: The environment or vector environment
-    :param n_eval_episodes: Number of episodes
-    :param deterministic: Whether to use deterministic actions
-    :param seed: Seed of the environments, and of the actions if they are stochastic; None leaves both as they are
-    :param callback: Passed on to ``evaluate_policy``: called after each step of each environment
-    :param warn: Whether to warn that the environment has no ``Monitor``
-    :param keep_observations: Whether to keep the observations: images fill the memory
-    :return: The recorded episodes
-    :raises ValueError: If the action space is not a ``Box`` or ``n_eval_episodes`` is not positive
+    :param model: anything with a ``predict`` method: an algorithm or a policy
+    :param env: the environment or vector environment
+    :param n_eval_episodes: number of episodes
+    :param deterministic: whether to use deterministic actions
+    :param seed: seed of the environments, and of the actions if they are stochastic; None leaves both as they are
+    :param callback: passed on to ``evaluate_policy``: called after each step of each environment
+    :param warn: whether to warn that the environment has no ``Monitor``
+    :param keep_observations: whether to keep the observations: images fill the memory
+    :return: the recorded episodes
+    :raises ValueError: if the action space is not a ``Box`` or ``n_eval_episodes`` is not positive
     """
     if n_eval_episodes < 1:
         raise ValueError(f"n_eval_episodes must be at least 1; got {n_eval_episodes}")
@@ -129,7 +129,7 @@ class EpisodeRecorder:
     """
     Callback of ``evaluate_policy`` that keeps what happened, with next to no work in a step.
 
-    :param keep_observations: Whether to keep the observations
+    :param keep_observations: whether to keep the observations
     """
 
     keep_observations: bool = True
@@ -140,8 +140,8 @@ class EpisodeRecorder:
         """
         Record a step of the environment ``i``.
 
-        :param locals_: Local variables of ``evaluate_policy``
-        :param globals_: Its global variables, unused
+        :param locals_: local variables of ``evaluate_policy``
+        :param globals_: its global variables, unused
         """
         i = locals_["i"]
         observation = _of_environment(locals_["observations"], i) if self.keep_observations else None
@@ -170,12 +170,12 @@ def episode_measures(
     """
     Return, length and every smoothness measure of one episode.
 
-    :param episode: The episode
-    :param action_space: The action space of the environment
-    :param control_rate: Actions a second in Hz; 1 counts frequency in cycles a step
-    :param cutoff: Frequency above which energy counts as high; by default ``control_rate / 4``
+    :param episode: the episode
+    :param action_space: the action space of the environment
+    :param control_rate: actions a second in Hz; 1 counts frequency in cycles a step
+    :param cutoff: frequency above which energy counts as high; by default ``control_rate / 4``
     :return: ``return``, ``length`` and the keys of :func:`sb3_pave.evaluation.smoothness.smoothness_measures`
-    :raises ValueError: If the action space is not a ``Box``
+    :raises ValueError: if the action space is not a ``Box``
     """
     box = _check_continuous(action_space)
     actions = episode.actions.reshape(len(episode.actions), -1)
@@ -190,8 +190,8 @@ def stack_observations(episodes: list[Episode]) -> Observations:
     """
     The observations of several episodes, one after the other.
 
-    :param episodes: Episodes with their observations
-    :return: Shape ``(total number of steps, *observation_shape)``, or a dict of such arrays
+    :param episodes: episodes with their observations
+    :return: shape ``(total number of steps, *observation_shape)``, or a dict of such arrays
     """
     first = episodes[0].observations
     if isinstance(first, dict):

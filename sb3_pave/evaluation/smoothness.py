@@ -22,10 +22,10 @@ def smoothness_score(actions: ArrayLike, control_rate: float = 1.0) -> float:
     arXiv 2601.22970; introduced with CAPS, Mysore et al. 2021, arXiv 2012.06644). It depends on the unit of the actions, on
     the control rate and on the length of the episode: compare it within one environment only.
 
-    :param actions: Actions, shape ``(n_steps,)`` or ``(n_steps, action_dim)``
-    :param control_rate: Actions a second in Hz; 1 counts frequency in cycles a step
-    :return: The score in action units times the unit of ``control_rate``
-    :raises ValueError: If the actions are empty, not finite or of another shape, or the rate is not positive
+    :param actions: actions, shape ``(n_steps,)`` or ``(n_steps, action_dim)``
+    :param control_rate: actions a second in Hz; 1 counts frequency in cycles a step
+    :return: the score in action units times the unit of ``control_rate``
+    :raises ValueError: if the actions are empty, not finite or of another shape, or the rate is not positive
     """
     actions = _as_columns(actions)
     control_rate = _positive_rate(control_rate)
@@ -41,9 +41,9 @@ def action_change(actions: ArrayLike) -> float:
     """
     Mean absolute change from one action to the next: what an actuator is asked to move in a step.
 
-    :param actions: Actions, shape ``(n_steps,)`` or ``(n_steps, action_dim)``
-    :return: The mean change, in action units
-    :raises ValueError: If the actions are empty, not finite or of another shape
+    :param actions: actions, shape ``(n_steps,)`` or ``(n_steps, action_dim)``
+    :return: the mean change, in action units
+    :raises ValueError: if the actions are empty, not finite or of another shape
     """
     return _mean_magnitude(np.diff(_as_columns(actions), axis=0))
 
@@ -53,11 +53,11 @@ def continuity_cost(actions: ArrayLike, low: ArrayLike, high: ArrayLike) -> floa
     Mean squared change from one action to the next over the squared action range: free of units, harsh on jumps
     (1 is a jump from bound to bound in every step).
 
-    :param actions: Actions, shape ``(n_steps,)`` or ``(n_steps, action_dim)``
-    :param low: Lower action bounds, shape ``(action_dim,)`` or a number
-    :param high: Upper action bounds, shape ``(action_dim,)`` or a number
-    :return: The cost, between 0 and 1
-    :raises ValueError: If the actions are empty, not finite or of another shape, or a bound is not finite
+    :param actions: actions, shape ``(n_steps,)`` or ``(n_steps, action_dim)``
+    :param low: lower action bounds, shape ``(action_dim,)`` or a number
+    :param high: upper action bounds, shape ``(action_dim,)`` or a number
+    :return: the cost, between 0 and 1
+    :raises ValueError: if the actions are empty, not finite or of another shape, or a bound is not finite
     """
     return _mean_square(np.diff(scale_actions(actions, low, high) / 2.0, axis=0))
 
@@ -67,9 +67,9 @@ def second_difference(actions: ArrayLike) -> float:
     Mean absolute second difference ``|a_{t+1} - 2 a_t + a_{t-1}|``, a proxy of jerk: a steady ramp costs nothing, a
     chattering action twice what :func:`action_change` says.
 
-    :param actions: Actions, shape ``(n_steps,)`` or ``(n_steps, action_dim)``
-    :return: The mean second difference, in action units
-    :raises ValueError: If the actions are empty, not finite or of another shape
+    :param actions: actions, shape ``(n_steps,)`` or ``(n_steps, action_dim)``
+    :return: the mean second difference, in action units
+    :raises ValueError: if the actions are empty, not finite or of another shape
     """
     return _mean_magnitude(np.diff(_as_columns(actions), n=2, axis=0))
 
@@ -79,11 +79,11 @@ def high_frequency_share(actions: ArrayLike, cutoff: float | None = None, contro
     Share of the actions' variance (their spectral energy without the constant part) at frequencies above ``cutoff``.
     It says how the movement is spread over frequencies, whatever its size: multiply the actions by ten and it stays.
 
-    :param actions: Actions, shape ``(n_steps,)`` or ``(n_steps, action_dim)``
-    :param cutoff: Frequency in the unit of ``control_rate``; by default ``control_rate / 4``, the upper half of the spectrum
-    :param control_rate: Actions a second in Hz; 1 counts frequency in cycles a step
-    :return: A share between 0 and 1; 0 for constant actions
-    :raises ValueError: If the actions are empty, not finite or of another shape, or the cutoff is outside
+    :param actions: actions, shape ``(n_steps,)`` or ``(n_steps, action_dim)``
+    :param cutoff: frequency in the unit of ``control_rate``; by default ``control_rate / 4``, the upper half of the spectrum
+    :param control_rate: actions a second in Hz; 1 counts frequency in cycles a step
+    :return: a share between 0 and 1; 0 for constant actions
+    :raises ValueError: if the actions are empty, not finite or of another shape, or the cutoff is outside
         ``[0, control_rate / 2]``
     """
     actions = _as_columns(actions)
@@ -105,12 +105,12 @@ def saturation_rate(actions: ArrayLike, low: ArrayLike, high: ArrayLike, margin:
     """
     Share of action components at a bound, where a policy bangs rather than controls.
 
-    :param actions: Actions, shape ``(n_steps,)`` or ``(n_steps, action_dim)``
-    :param low: Lower action bounds, shape ``(action_dim,)`` or a number
-    :param high: Upper action bounds, shape ``(action_dim,)`` or a number
-    :param margin: Distance to a bound that counts as saturated, as a share of half the action range
-    :return: A share between 0 and 1
-    :raises ValueError: If the actions are empty, not finite or of another shape, or a bound is not finite
+    :param actions: actions, shape ``(n_steps,)`` or ``(n_steps, action_dim)``
+    :param low: lower action bounds, shape ``(action_dim,)`` or a number
+    :param high: upper action bounds, shape ``(action_dim,)`` or a number
+    :param margin: distance to a bound that counts as saturated, as a share of half the action range
+    :return: a share between 0 and 1
+    :raises ValueError: if the actions are empty, not finite or of another shape, or a bound is not finite
     """
     return float(is_saturated(actions, low, high, margin).mean())
 
@@ -119,9 +119,9 @@ def control_effort(actions: ArrayLike) -> float:
     """
     Mean squared norm of the action, ``E ||a_t||²``: what smoothness must not be bought with, nor paid for.
 
-    :param actions: Actions, shape ``(n_steps,)`` or ``(n_steps, action_dim)``
-    :return: The effort, in squared action units
-    :raises ValueError: If the actions are empty, not finite or of another shape
+    :param actions: actions, shape ``(n_steps,)`` or ``(n_steps, action_dim)``
+    :return: the effort, in squared action units
+    :raises ValueError: if the actions are empty, not finite or of another shape
     """
     return float(np.mean(np.sum(_as_columns(actions) ** 2, axis=1)))
 
@@ -130,10 +130,10 @@ def action_spectrum(actions: ArrayLike, control_rate: float = 1.0) -> tuple[NDAr
     """
     One-sided energy spectrum of the actions without their mean. Its sum is their variance (Parseval).
 
-    :param actions: Actions, shape ``(n_steps,)`` or ``(n_steps, action_dim)``
-    :param control_rate: Actions a second in Hz; 1 counts frequency in cycles a step
-    :return: Frequencies, shape ``(n_steps // 2 + 1,)``, and energies, shape ``(n_steps // 2 + 1, action_dim)``
-    :raises ValueError: If the actions are empty, not finite or of another shape, or the rate is not positive
+    :param actions: actions, shape ``(n_steps,)`` or ``(n_steps, action_dim)``
+    :param control_rate: actions a second in Hz; 1 counts frequency in cycles a step
+    :return: frequencies, shape ``(n_steps // 2 + 1,)``, and energies, shape ``(n_steps // 2 + 1, action_dim)``
+    :raises ValueError: if the actions are empty, not finite or of another shape, or the rate is not positive
     """
     actions = _as_columns(actions)
     control_rate = _positive_rate(control_rate)
@@ -149,12 +149,12 @@ def is_saturated(actions: ArrayLike, low: ArrayLike, high: ArrayLike, margin: fl
     """
     Which action components are at a bound.
 
-    :param actions: Actions, shape ``(n_steps,)`` or ``(n_steps, action_dim)``
-    :param low: Lower action bounds, shape ``(action_dim,)`` or a number
-    :param high: Upper action bounds, shape ``(action_dim,)`` or a number
-    :param margin: Distance to a bound that counts as saturated, as a share of half the action range
-    :return: Booleans, shape ``(n_steps, action_dim)``
-    :raises ValueError: If the actions are empty, not finite or of another shape, or a bound is not finite
+    :param actions: actions, shape ``(n_steps,)`` or ``(n_steps, action_dim)``
+    :param low: lower action bounds, shape ``(action_dim,)`` or a number
+    :param high: upper action bounds, shape ``(action_dim,)`` or a number
+    :param margin: distance to a bound that counts as saturated, as a share of half the action range
+    :return: booleans, shape ``(n_steps, action_dim)``
+    :raises ValueError: if the actions are empty, not finite or of another shape, or a bound is not finite
     """
     return np.abs(scale_actions(actions, low, high)) >= 1.0 - margin
 
@@ -163,11 +163,11 @@ def scale_actions(actions: ArrayLike, low: ArrayLike, high: ArrayLike) -> NDArra
     """
     Actions from ``[low, high]`` to [-1, 1].
 
-    :param actions: Actions, shape ``(n_steps,)`` or ``(n_steps, action_dim)``
-    :param low: Lower action bounds, shape ``(action_dim,)`` or a number
-    :param high: Upper action bounds, shape ``(action_dim,)`` or a number
-    :return: Scaled actions, shape ``(n_steps, action_dim)``
-    :raises ValueError: If the actions are empty, not finite or of another shape, or a bound is not finite
+    :param actions: actions, shape ``(n_steps,)`` or ``(n_steps, action_dim)``
+    :param low: lower action bounds, shape ``(action_dim,)`` or a number
+    :param high: upper action bounds, shape ``(action_dim,)`` or a number
+    :return: scaled actions, shape ``(n_steps, action_dim)``
+    :raises ValueError: if the actions are empty, not finite or of another shape, or a bound is not finite
     """
     low, high = np.ravel(np.asarray(low, dtype=np.float64)), np.ravel(np.asarray(high, dtype=np.float64))
     if not (np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all()):
@@ -185,17 +185,17 @@ def smoothness_measures(
     """
     Every measure of this module on the actions of one episode.
 
-    :param actions: Actions in the environment's scale, shape ``(n_steps,)`` or ``(n_steps, action_dim)``
-    :param low: Lower action bounds, shape ``(action_dim,)`` or a number
-    :param high: Upper action bounds, shape ``(action_dim,)`` or a number
-    :param control_rate: Actions a second in Hz, used by ``sm_hz`` and ``high_frequency_share``
-    :param cutoff: Frequency above which energy counts as high, in the unit of ``control_rate``;
+    :param actions: actions in the environment's scale, shape ``(n_steps,)`` or ``(n_steps, action_dim)``
+    :param low: lower action bounds, shape ``(action_dim,)`` or a number
+    :param high: upper action bounds, shape ``(action_dim,)`` or a number
+    :param control_rate: actions a second in Hz, used by ``sm_hz`` and ``high_frequency_share``
+    :param cutoff: frequency above which energy counts as high, in the unit of ``control_rate``;
         by default ``control_rate / 4``
     :return: ``sm`` (published definition), ``sm_scaled`` (actions in [-1, 1]), ``sm_hz`` (actions in [-1, 1], frequency in
         the unit of ``control_rate``), ``action_change``, ``continuity_cost``, ``second_difference``,
         ``high_frequency_share``, ``saturation``, ``control_effort``. Without finite bounds, those that need them
         are NaN.
-    :raises ValueError: If the actions are empty, not finite or of another shape, or the rate or cutoff is out of range
+    :raises ValueError: if the actions are empty, not finite or of another shape, or the rate or cutoff is out of range
     """
     actions = _as_columns(actions)
     bounded = bool(np.isfinite(low).all() and np.isfinite(high).all())

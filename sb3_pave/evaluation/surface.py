@@ -24,12 +24,12 @@ class SurfacePlane:
     """
     The plane that several critics are compared on.
 
-    :param observation: Reference state as the critic sees it, shape ``(state_dim,)``
-    :param action: Reference action in [-1, 1], shape ``(action_dim,)``
-    :param state_index: The state dimension that varies
-    :param action_index: The action dimension that varies
-    :param state_axis: Its values, shape ``(grid,)``
-    :param action_axis: Its values, shape ``(grid,)``; beyond ±1 no critic was trained
+    :param observation: reference state as the critic sees it, shape ``(state_dim,)``
+    :param action: reference action in [-1, 1], shape ``(action_dim,)``
+    :param state_index: the state dimension that varies
+    :param action_index: the action dimension that varies
+    :param state_axis: its values, shape ``(grid,)``
+    :param action_axis: its values, shape ``(grid,)``; beyond ±1 no critic was trained
     """
 
     observation: NDArray[np.float64]
@@ -55,14 +55,14 @@ def surface_plane(
     The reference point is the visited pair of state and action nearest to the mean of all, in standard deviations; those
     with an action at a bound, where the best action need not be a maximum of the critic, come after all others.
 
-    :param model: The reference agent
-    :param rollout: Its episodes, with observations
-    :param critic: Index of a critic of the ensemble, or ``"min"``
-    :param grid_size: Points along each axis
-    :param state_range: The state varies by this much to either side, in the unit that the critic sees
-    :param action_range: The action varies by this much to either side, in half action ranges
-    :return: The plane
-    :raises ValueError: If the observations are not vectors, or the model has no critic
+    :param model: the reference agent
+    :param rollout: its episodes, with observations
+    :param critic: index of a critic of the ensemble, or ``"min"``
+    :param grid_size: points along each axis
+    :param state_range: the state varies by this much to either side, in the unit that the critic sees
+    :param action_range: the action varies by this much to either side, in half action ranges
+    :return: the plane
+    :raises ValueError: if the observations are not vectors, or the model has no critic
     """
     _check_vector(model)
     network = critic_of(model)
@@ -105,11 +105,11 @@ def field_surface(model: BaseAlgorithm, plane: SurfacePlane, critic: CriticChoic
     r"""
     :math:`\|\nabla^2_{sa} Q\|_2` of a critic over a plane.
 
-    :param model: The agent
-    :param plane: From :func:`surface_plane`, the same for all agents that are compared
-    :param critic: Index of a critic of the ensemble, or ``"min"``
-    :return: Shape ``(grid, grid)``, state along the first axis and action along the second
-    :raises ValueError: If the observations are not vectors of the plane's size, or the model has no critic
+    :param model: the agent
+    :param plane: from :func:`surface_plane`, the same for all agents that are compared
+    :param critic: index of a critic of the ensemble, or ``"min"``
+    :return: shape ``(grid, grid)``, state along the first axis and action along the second
+    :raises ValueError: if the observations are not vectors of the plane's size, or the model has no critic
     """
     _check_vector(model)
     if model.observation_space.shape != plane.observation.shape:
