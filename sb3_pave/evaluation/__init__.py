@@ -5,6 +5,7 @@ Numbers only, with what Stable-Baselines3 itself depends on. The tables (:mod:`s
 (:mod:`sb3_pave.evaluation.plots`) need the packages of the extra ``eval``.
 """
 
+from sb3_pave.evaluation.field_turn import FieldTurn, field_turn
 from sb3_pave.evaluation.geometry import (
     CriticGeometry,
     RolloutGeometry,
@@ -32,6 +33,7 @@ from sb3_pave.evaluation.surface import SurfacePlane, field_surface, surface_pla
 __all__ = [
     "CriticGeometry",
     "Episode",
+    "FieldTurn",
     "Rollout",
     "RolloutGeometry",
     "SurfacePlane",
@@ -44,6 +46,7 @@ __all__ = [
     "critic_values",
     "evaluate_robustness",
     "field_surface",
+    "field_turn",
     "high_frequency_share",
     "observation_scale",
     "record_rollout",
