@@ -92,8 +92,8 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--reference",
         metavar="ALGO",
-        help="algorithm (or label) whose first run sets the noise scale for all (default: each run its own) and the surface's axes "
-        "(default: the first one)",
+        help="algorithm or label whose first run sets the noise scale for all (default: each run its own) and the surface's "
+        "axes (default: the first one)",
     )
     add("-o", "--output", metavar="PATH", help="where to save, without a suffix (default: evaluation-ENV)")
     add("--overwrite", action="store_true", help="replace saved files of the same name")
@@ -108,7 +108,7 @@ def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         parser.error("say what to measure: --algo with a log folder, or model.zip files")
     if args.models and args.algo and len(args.algo) not in (1, len(args.models)):
         parser.error(f"{len(args.models)} zip files need one --algo for all of them or one for each, not {len(args.algo)}")
-    if args.label and len(args.label) not in (1, len(args.models)):
+    if args.label and (not args.models or len(args.label) not in (1, len(args.models))):
         parser.error(f"--label goes with zip files: one for all of them or one for each of {len(args.models)}")
     if args.vec_normalize and not args.models:
         parser.error("--vec-normalize goes with zip files; runs in a log folder bring their own statistics")

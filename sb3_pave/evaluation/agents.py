@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import stable_baselines3 as sb3
@@ -115,9 +116,9 @@ class Agent:
         if not path.is_file():
             return {}
         try:
-            with np.load(path) as saved:
+            with path.open("rb") as file, np.load(file) as saved:
                 arrays = {"return" if key == "results" else key: saved[key] for key in saved if key != "successes"}
-        except (OSError, ValueError) as error:
+        except (OSError, EOFError, ValueError, BadZipFile) as error:
             raise AgentError(f"{path} could not be read: {error}") from error
         return {key: (value.mean(axis=1) if value.ndim == 2 else value).tolist() for key, value in arrays.items()}
 

@@ -62,7 +62,7 @@ def frozen_normalization(env: VecEnv) -> Iterator[None]:
             while isinstance(one, gym.Wrapper):
                 if hasattr(type(one), "update_running_mean"):
                     stack.enter_context(_restored(one, _OF_GYMNASIUM))
-                    one.update_running_mean = False
+                    one.update_running_mean = False  # type: ignore[attr-defined]
                 one = one.env
         yield
 
