@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from copy import copy, deepcopy
@@ -11,7 +12,9 @@ import gymnasium as gym
 import numpy as np
 import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
+from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 from torch import nn
 
 from sb3_pave.evaluation.networks import evaluation_mode
@@ -26,7 +29,7 @@ def undisturbed(model: Any, env: VecEnv, seeded: bool) -> Iterator[None]:
     """
     Run episodes inside without a trace: normalisation is frozen, networks are in evaluation mode, and a seed given to the
     environments is forgotten afterwards, also after an exception. Where the environments are those that the agent trains in,
-    the agent forgets the observation it has last seen there, so that its next ``learn()`` begins with a reset.
+    the agent's next ``learn()`` begins with a new episode; the one that was cut off counts as truncated.
 
     :param model: an algorithm, a policy or anything else with a ``predict`` method
     :param env: the environments
@@ -42,7 +45,7 @@ def undisturbed(model: Any, env: VecEnv, seeded: bool) -> Iterator[None]:
             yield
         finally:
             if isinstance(model, BaseAlgorithm) and model.env is not None and share_environments(model.env, env):
-                model._last_obs = None
+                _begin_anew(model)
 
 
 @contextmanager
@@ -81,6 +84,23 @@ def share_environments(first: VecEnv, second: VecEnv) -> bool:
     :return: whether a reset of one of them resets an environment of the other
     """
     return bool(_environments(first) & _environments(second))
+
+
+def _begin_anew(model: BaseAlgorithm) -> None:
+    if model._last_obs is None:
+        return
+    model._last_obs = None  # what SB3's set_env does, too
+    buffer = getattr(model, "replay_buffer", None)
+    if isinstance(buffer, HerReplayBuffer):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # SB3 warns that it does what it is asked for
+            buffer.truncate_last_trajectory()
+    elif isinstance(buffer, ReplayBuffer) and buffer.size() > 0:
+        # Else n-step returns would run on into the next episode
+        last = buffer.pos - 1
+        if buffer.handle_timeout_termination:
+            buffer.timeouts[last] = np.logical_or(buffer.timeouts[last], np.logical_not(buffer.dones[last]))
+        buffer.dones[last] = True
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Measuring leaves the agent, its normalisation and every random state as they were, and measures what does not move."""
 
+import inspect
 from copy import deepcopy
 
 import gymnasium as gym
@@ -7,9 +8,10 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
-from stable_baselines3 import PPO, SAC, TD3
+from stable_baselines3 import PPO, SAC, TD3, HerReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.envs import BitFlippingEnv
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from torch import nn
@@ -41,7 +43,7 @@ class Counting(gym.Env):
 
     def step(self, action):
         self.steps += 1
-        return np.array([self.steps, self.start], np.float32), 100.0 + self.steps, False, self.steps == 5, {}
+        return np.array([self.steps, self.start], np.float32), 100.0 + self.steps, self.steps == 5, False, {}
 
 
 def agent(env, algorithm=SAC, **kwargs):
@@ -233,6 +235,38 @@ def test_an_agent_that_learns_on_after_it_was_measured_in_its_own_environment_se
     observations, successors = (x[:16, 0] for x in (model.replay_buffer.observations, model.replay_buffer.next_observations))
     np.testing.assert_allclose(successors - observations, np.tile([1.0, 0.0], (16, 1)), atol=1e-6)
     assert observations[8, 0] == 0.0  # a new episode
+    # Five steps an episode, then the three that were cut off: truncated, not terminal
+    assert np.flatnonzero(model.replay_buffer.dones[:16, 0]).tolist() == [4, 7, 12]
+    np.testing.assert_array_equal(model.replay_buffer.timeouts[:16, 0], [0, 0, 0, 0, 0, 0, 0, 1, *[0] * 8])
+
+
+@pytest.mark.parametrize(
+    "how", [{"n_steps": 3}, {"optimize_memory_usage": True, "replay_buffer_kwargs": {"handle_timeout_termination": False}}]
+)
+def test_what_was_cut_off_is_not_joined_to_what_follows(how):
+    if not set(how) <= set(inspect.signature(SAC).parameters):
+        pytest.skip("n_steps needs Stable-Baselines3 2.7")
+    model = agent(make_vec_env(Counting), learning_starts=100, buffer_size=50, **how)
+    model.learn(8)
+    record_rollout(model, model.get_env(), 1, seed=0)
+    model.learn(8, reset_num_timesteps=False)
+    batch = model.replay_buffer._get_samples(np.array([6, 7, 8]))
+    # Rewards of an episode are 101, 102, 103, ...; its third step is the seventh of the buffer
+    if "n_steps" in how:
+        expected = [102 + 0.99 * 103, 103, 101 + 0.99 * 102 + 0.99**2 * 103]
+        np.testing.assert_allclose(batch.rewards.flatten(), expected, rtol=1e-6)
+        assert batch.next_observations[:2, 0].tolist() == [3.0, 3.0]
+    assert batch.dones.flatten().tolist() == ([0, 0, 0] if "n_steps" in how else [0, 1, 0])
+
+
+def test_goals_of_hindsight_are_those_of_the_episode_that_was_cut_off():
+    env = Monitor(BitFlippingEnv(n_bits=20, continuous=True, max_steps=10))
+    model = SAC("MultiInputPolicy", env, replay_buffer_class=HerReplayBuffer, device="cpu", seed=0, buffer_size=100)
+    model.learn(6)
+    record_rollout(model, model.get_env(), 1, seed=0)
+    model.learn(6, reset_num_timesteps=False)
+    lengths = model.replay_buffer.ep_length[:6, 0]
+    assert lengths.tolist() == [6] * 6
 
 
 def test_an_agent_measured_in_another_environment_goes_on_in_its_own():
