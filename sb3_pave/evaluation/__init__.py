@@ -5,7 +5,6 @@ Numbers only, with what Stable-Baselines3 itself depends on. The tables (:mod:`s
 (:mod:`sb3_pave.evaluation.plots`) need the packages of the extra ``eval``.
 """
 
-from sb3_pave.evaluation.field_turn import FieldTurn, field_turn
 from sb3_pave.evaluation.geometry import (
     CriticGeometry,
     RolloutGeometry,
@@ -29,6 +28,7 @@ from sb3_pave.evaluation.smoothness import (
     smoothness_score,
 )
 from sb3_pave.evaluation.surface import SurfacePlane, field_surface, surface_plane
+from sb3_pave.evaluation.turn import FieldTurn, field_turn
 
 __all__ = [
     "CriticGeometry",

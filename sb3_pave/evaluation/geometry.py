@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
 from torch import nn
 
-from sb3_pave.evaluation.field_turn import FieldTurn, field_turn
 from sb3_pave.evaluation.networks import (
     CriticChoice,
     NetworkInput,
@@ -34,6 +33,7 @@ from sb3_pave.evaluation.networks import (
 )
 from sb3_pave.evaluation.rollout import Rollout, stack_observations
 from sb3_pave.evaluation.smoothness import is_saturated, scale_actions
+from sb3_pave.evaluation.turn import FieldTurn, field_turn
 
 # States whose derivatives are taken together; bounds the memory, not the result
 CHUNK_SIZE = 2048
@@ -85,7 +85,7 @@ class RolloutGeometry:
     :param at_bound: whether a component of the action is at a bound, where an optimum in the interior, and with it the
         bound :math:`M / \mu`, is not given; shape ``(n,)``
     :param cosine: cosine of :math:`\nabla_a Q` at consecutive steps of one episode, shape ``(n - n_episodes,)``
-    :param turn: how much :math:`\nabla_a Q` turns along the episodes, see :func:`sb3_pave.evaluation.field_turn.field_turn`;
+    :param turn: how much :math:`\nabla_a Q` turns along the episodes, see :func:`sb3_pave.evaluation.turn.field_turn`;
         None with ``critic``
     :param notes: what could not be measured, and why
     """

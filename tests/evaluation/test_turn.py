@@ -75,7 +75,7 @@ def test_chunks_do_not_show_and_every_agent_gets_the_same_noise(monkeypatch):
     model.policy.double()
     state = th.random.get_rng_state()
     whole = field_turn(model, recorded.observations, recorded.actions, [200])
-    monkeypatch.setattr("sb3_pave.evaluation.field_turn._CHUNK_ENTRIES", 3 * 7)
+    monkeypatch.setattr("sb3_pave.evaluation.turn._CHUNK_ENTRIES", 3 * 7)
     parts = field_turn(model, recorded.observations, recorded.actions, [200])
     assert th.equal(th.random.get_rng_state(), state)
     for name in ("size", "under_noise", "in_step"):
