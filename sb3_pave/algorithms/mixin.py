@@ -3,7 +3,6 @@
 import inspect
 import io
 import pathlib
-from collections.abc import Callable
 from functools import partial
 from statistics import fmean
 from typing import Any, ClassVar, TypeVar
@@ -12,7 +11,7 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.save_util import load_from_zip_file
-from stable_baselines3.common.type_aliases import MaybeCallback, PyTorchObs, ReplayBufferSamples
+from stable_baselines3.common.type_aliases import MaybeCallback, ReplayBufferSamples
 from torch import nn
 
 from sb3_pave.algorithms.checks import (
@@ -22,22 +21,18 @@ from sb3_pave.algorithms.checks import (
     refuse_parallel_training,
     warn_of_flat_fields,
 )
-from sb3_pave.fast.compiled import can_compile, compiled
-from sb3_pave.fast.critic_loss import TdError, mlp_critic_loss
-from sb3_pave.fast.differentiated import Loss, compiled_loss
-from sb3_pave.fast.eligibility import has_closed_form
-from sb3_pave.fast.fused_adam import fused_adam
-from sb3_pave.fast.graphs import CudaCapture, GraphedUpdate, fixed_numbers, without_capture
+from sb3_pave.algorithms.execution import Execution
+from sb3_pave.algorithms.fast_execution import choose_execution
+from sb3_pave.fast.differentiated import Loss
+from sb3_pave.fast.graphs import GraphedUpdate, without_capture
 from sb3_pave.fast.heap import keep_freed_memory
-from sb3_pave.fast.stacked_points import has_mode_free_features
-from sb3_pave.fast.stand_ins import is_mlp_actor, is_mlp_critic, mlp_critic
 from sb3_pave.fast.update_log import UpdateLog
 from sb3_pave.method.batches import select
-from sb3_pave.method.field import gradient_field, refuse_compiled
-from sb3_pave.method.losses import pave_losses, signals, weighted_sum
+from sb3_pave.method.field import refuse_compiled
 from sb3_pave.method.perturbation import perturb
 from sb3_pave.method.points import FieldInputs
 from sb3_pave.method.successor import Successor, sample_with_successor
+from sb3_pave.method.terms import Terms
 
 SelfPave = TypeVar("SelfPave", bound="Pave")
 
@@ -75,8 +70,6 @@ class Pave(OffPolicyAlgorithm):
     replay_buffer: Any
 
     _graphs: GraphedUpdate | None = None
-    # Whether functions of tensors stand in for the networks in this train() call
-    _has_stand_ins = False
 
     def __init__(
         self,
@@ -200,33 +193,27 @@ class Pave(OffPolicyAlgorithm):
         keep_freed_memory()
         self.policy.set_training_mode(True)
         self._update_learning_rate(self._optimizers())
-        log = UpdateLog()
-        self._has_stand_ins = (
-            self._has_terms() and all(map(is_mlp_critic, self._critics())) and all(map(is_mlp_actor, self._actors()))
-        )
-        graphs = self._prepare_graphs()
-        fuse = self._compiles() and self.device.type == "cpu"
-        with fused_adam(self._optimizers() if fuse else []), naming_what_is_not_finite(log, self._n_updates):
+        log, execution = UpdateLog(), choose_execution(self)
+        with execution.training(), naming_what_is_not_finite(log, self._n_updates):
             for gradient_step in range(gradient_steps):
-                if graphs is None:
-                    replay_data, successor = self._sample(batch_size)
-                    self._n_updates += 1
-                    self._gradient_step(replay_data, successor, gradient_step, log)
-                else:
-                    with graphs.sampling_from(self.replay_buffer):
-                        batch = self._sample(batch_size)
-                    self._n_updates += 1
-                    step = partial(self._gradient_step, gradient_step=gradient_step)
-                    graphs.run(step, batch, self._kind_of_update(gradient_step), log)
+                self._n_updates += 1
+                step = partial(self._gradient_step, gradient_step=gradient_step)
+                execution.run(step, partial(self._sample, batch_size), self._kind_of_update(gradient_step), log)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         self._write_log(log)
 
     def _gradient_step(
-        self, replay_data: ReplayBufferSamples, successor: Successor, gradient_step: int, log: UpdateLog
+        self,
+        execution: Execution,
+        replay_data: ReplayBufferSamples,
+        successor: Successor,
+        gradient_step: int,
+        log: UpdateLog,
     ) -> None:
         """
         One update of critics, actor and targets, in the host's order.
 
+        :param execution: evaluates and differentiates its functions
         :param replay_data: the batch
         :param successor: its one-step successors
         :param gradient_step: index of this update in its ``train()`` call
@@ -241,16 +228,8 @@ class Pave(OffPolicyAlgorithm):
         replay_data = draw()
         return replay_data, Successor(replay_data.next_observations, None)
 
-    def _prepare_graphs(self) -> GraphedUpdate | None:
-        """What records and replays the updates of this ``train()`` call; None: nothing does."""
-        if not self.cuda_graph:
-            return None
-        if self._graphs is None:
-            self._graphs = GraphedUpdate(CudaCapture(self.device))
-        tensors = [*self.policy.state_dict(keep_vars=True).values(), *self._ent_coef_tensors()]
-        return self._graphs if self._graphs.prepare(self._optimizers(), tensors, fixed_numbers(self)) else None
-
-    def _ent_coef_tensors(self) -> list[th.Tensor]:
+    def _own_tensors(self) -> list[th.Tensor]:
+        """What updates use and change that is not the policy's."""
         named = (getattr(self, name, None) for name in ("log_ent_coef", "ent_coef_tensor"))
         return [tensor for tensor in named if isinstance(tensor, th.Tensor)]
 
@@ -267,17 +246,24 @@ class Pave(OffPolicyAlgorithm):
         return {name: without_capture(state) if name.endswith("optimizer") else state for name, state in parameters.items()}
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_graphs", "_has_stand_ins"]
+        return [*super()._excluded_save_params(), "_graphs"]
 
     def _optimizers(self) -> list[th.optim.Optimizer]:
         optimizers = [self.actor.optimizer, self.critic.optimizer]
         ent_coef_optimizer = getattr(self, "ent_coef_optimizer", None)
         return optimizers if ent_coef_optimizer is None else [*optimizers, ent_coef_optimizer]
 
-    def _field_inputs(self, replay_data: ReplayBufferSamples, successor: Successor) -> FieldInputs | None:
-        """Where the weights ask for the field, with ``ε`` and ``v`` drawn; None if all weights are zero."""
+    def _terms(self, replay_data: ReplayBufferSamples, successor: Successor) -> Terms | None:
+        """The terms at the batch, with ``ε`` and ``v`` drawn; None if all weights are zero."""
         if not self._has_terms():
             return None
+        inputs, exists = self._field_inputs(replay_data, successor), successor.exists
+        if exists is not None and inputs.rows is not None:
+            exists = exists[inputs.rows]
+        return Terms(inputs, self._coefs(), self.curv_delta, exists)
+
+    def _field_inputs(self, replay_data: ReplayBufferSamples, successor: Successor) -> FieldInputs:
+        """Where the weights ask for the field."""
         points = (replay_data.observations, replay_data.actions, successor.observations)
         order = None
         batch_size = len(replay_data.actions)
@@ -296,79 +282,36 @@ class Pave(OffPolicyAlgorithm):
         return FieldInputs(*whole, noisy_observations, next_observations if self.vfc_coef > 0 else None, direction, order)
 
     def _critic_losses(
-        self, replay_data: ReplayBufferSamples, successor: Successor, target: th.Tensor, log: UpdateLog
+        self,
+        execution: Execution,
+        replay_data: ReplayBufferSamples,
+        successor: Successor,
+        target: th.Tensor,
+        log: UpdateLog,
     ) -> list[Loss]:
         """
         The parts of ``L = L_TD + λ1 L_MPR + λ2 L_VFC + λ3 L_Curv``; exactly ``L_TD`` if all weights are zero.
 
+        :param execution: evaluates them
         :param replay_data: the batch
         :param successor: its one-step successors
         :param target: of the TD loss
         :param log: takes the losses
         """
-        inputs = self._field_inputs(replay_data, successor)
-        closed_form = self._has_stand_ins or (has_closed_form(self.critic) and has_mode_free_features(self.critic))
-        if inputs is not None and closed_form:
-            # The field's own forward pass has the values
-            return [self._pave_loss(inputs, successor, log, TdError(self._critic_output, self._td_loss, target))]
-        current = self.critic(replay_data.observations, replay_data.actions)
-        return self._with_terms(self._td_loss(current, target), inputs, successor, log)
-
-    def _with_terms(self, td_loss: th.Tensor, inputs: FieldInputs | None, successor: Successor, log: UpdateLog) -> list[Loss]:
-        """The TD loss and what PAVE adds to it, which is nothing without points to evaluate the field at."""
-        if inputs is None:
+        terms = self._terms(replay_data, successor)
+        if terms is None:
+            td_loss = self._td_loss(self.critic(replay_data.observations, replay_data.actions), target)
             log.add(critic_loss=td_loss)
             return [td_loss]
-        pave_loss = self._pave_loss(inputs, successor, log)
-        log.add(critic_loss=td_loss.detach() + pave_loss.detach(), td_loss=td_loss)
-        return [td_loss, pave_loss]
-
-    def _pave_loss(self, inputs: FieldInputs, successor: Successor, log: UpdateLog, td: TdError | None = None) -> Loss:
-        """``λ1 L_MPR + λ2 L_VFC + λ3 L_Curv``, and ``L_TD`` where the closed form is to evaluate it, too."""
-        exists, rows = successor.exists, inputs.rows
-        if exists is not None and rows is not None:
-            exists = exists[rows]
-        if td is not None or has_closed_form(self.critic):
-            loss, scalars = mlp_critic_loss(
-                self.critic, inputs, td, self._coefs(), self.curv_delta, exists, compile=self._compiles()
-            )
-            log.add(**scalars)
-            return loss
-        field = gradient_field(self.critic, inputs)
-        losses = pave_losses(field, self.curv_delta, exists)
-        log.add(**signals(field, losses))
-        return weighted_sum(losses, self._coefs())
-
-    def _features(self, observations: PyTorchObs) -> PyTorchObs:
-        """What all networks take for the observations: stand-ins the features, which have no parameters."""
-        if not self._has_stand_ins:
-            return observations
-        return self.critic.extract_features(observations, self.critic.features_extractor)
-
-    def _function_of(self, critic: Any) -> Callable[..., Any]:
-        """What to call with ``_features`` and actions: the critic, or its stand-in."""
-        return mlp_critic(critic, self._critic_output) if self._has_stand_ins else critic
-
-    def _evaluated(self, function: Callable[..., Any], *networks_and_inputs: Any) -> Any:
-        """The function's value, through ``torch.compile`` where the networks are stand-ins and the user asks for it."""
-        if self._has_stand_ins and self._compiles():
-            return compiled(function)(*networks_and_inputs)
-        return function(*networks_and_inputs)
-
-    def _differentiated(self, loss: Callable[..., tuple[th.Tensor, Any]], *networks_and_inputs: Any) -> tuple[Loss, Any]:
-        """Likewise for a loss to descend by the first network's parameters, and what else the function returns."""
-        if self._has_stand_ins and self._compiles():
-            return compiled_loss(loss, *networks_and_inputs)
-        return loss(*networks_and_inputs)
+        losses, scalars = execution.td_and_terms(terms, self._td_loss, target)
+        log.add(**scalars)
+        return losses
 
     def _has_terms(self) -> bool:
         return self._coefs() != (0, 0, 0)
 
     def _coefs(self) -> tuple[float, float, float]:
         return self.mpr_coef, self.vfc_coef, self.curv_coef
-
-    def _compiles(self) -> bool:
-        return self.compile and can_compile(self.device)
 
     @staticmethod
     def _critic_output(values: th.Tensor) -> Any:
@@ -382,12 +325,6 @@ class Pave(OffPolicyAlgorithm):
         :param target: their targets
         """
         raise NotImplementedError
-
-    def _critics(self) -> list[Any]:
-        return [getattr(self, name) for name in ("critic", "critic_target") if hasattr(self, name)]
-
-    def _actors(self) -> list[Any]:
-        return [getattr(self, name) for name in ("actor", "actor_target") if hasattr(self, name)]
 
     def _write_log(self, log: UpdateLog) -> None:
         values = log.read()

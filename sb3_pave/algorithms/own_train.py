@@ -7,6 +7,7 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 
+from sb3_pave.algorithms.fast_execution import choose_execution
 from sb3_pave.algorithms.mixin import Pave
 from sb3_pave.fast.differentiated import parameters_of
 from sb3_pave.fast.heap import keep_freed_memory
@@ -85,9 +86,11 @@ class PaveOwnTrain(Pave):
             )
         replay_data, successor = last_batch.get()
         with th.enable_grad():
-            inputs = self._field_inputs(replay_data, successor)
-            assert inputs is not None
-            self._pave_loss(inputs, successor, log).backward(inputs=parameters_of(optimizer))
+            terms = self._terms(replay_data, successor)
+            assert terms is not None
+            loss, scalars = choose_execution(self).terms(terms)
+            log.add(**scalars)
+            loss.backward(inputs=parameters_of(optimizer))
 
     def _parameter_versions(self) -> list[int]:
         # In-place updates count the version up
