@@ -10,6 +10,7 @@ from typing import Any, ClassVar, TypeVar
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.type_aliases import MaybeCallback, ReplayBufferSamples
 from torch import nn
@@ -21,8 +22,10 @@ from sb3_pave.algorithms.checks import (
     refuse_parallel_training,
     warn_of_flat_fields,
 )
+from sb3_pave.algorithms.diagnostics import Diagnostics
 from sb3_pave.algorithms.execution import Execution
 from sb3_pave.algorithms.fast_execution import choose_execution
+from sb3_pave.algorithms.units import default_weights, staying, stored_numbers, weights_to_load
 from sb3_pave.fast.differentiated import Loss
 from sb3_pave.fast.graphs import GraphedUpdate, without_capture
 from sb3_pave.fast.heap import keep_freed_memory
@@ -31,8 +34,16 @@ from sb3_pave.method.batches import select
 from sb3_pave.method.field import refuse_compiled
 from sb3_pave.method.perturbation import perturb
 from sb3_pave.method.points import FieldInputs
+from sb3_pave.method.scales import Scales
 from sb3_pave.method.successor import Successor, sample_with_successor
 from sb3_pave.method.terms import Terms
+
+# By whether the weights are scale-free
+_ADVICE = {
+    False: "In the paper's units the weights have to fit the scale of the rewards: lower {term}_coef (for Curv curv_delta, "
+    "too), or use scale_free=True, whose weights do not depend on it.",
+    True: "Lower {term}_coef.",
+}
 
 SelfPave = TypeVar("SelfPave", bound="Pave")
 
@@ -45,7 +56,10 @@ class Pave(OffPolicyAlgorithm):
     A class of its own (``class PAVE_TD3(Pave, TD3)``) supplies ``_gradient_step``.
 
     :param args: the host's positional arguments
-    :param mpr_coef: ``λ1``, weight of mixed-partial regularization
+    :param scale_free: whether the five numbers below count in units of the replayed data, so that they mean the same on every
+        task (σ in standard deviations of each observation dimension, δ and λ3 in ranges of the return, per action dimension,
+        see ``Scales``); False: in the paper's units, in which the published weights are given
+    :param mpr_coef: ``λ1``, weight of mixed-partial regularization; None, here and below: see ``algorithms.units``
     :param vfc_coef: ``λ2``, weight of vector-field consistency
     :param curv_coef: ``λ3``, weight of curvature preservation
     :param mpr_sigma: ``σ``, standard deviation of the noise that MPR adds to the observations that the critic sees
@@ -70,26 +84,32 @@ class Pave(OffPolicyAlgorithm):
     replay_buffer: Any
 
     _graphs: GraphedUpdate | None = None
+    _scales: Scales | None = None
 
     def __init__(
         self,
         *args: Any,
-        mpr_coef: float = 0.1,
-        vfc_coef: float = 0.1,
-        curv_coef: float = 0.01,
-        mpr_sigma: float = 0.01,
-        curv_delta: float = 1.0,
+        scale_free: bool = False,
+        mpr_coef: float | None = None,
+        vfc_coef: float | None = None,
+        curv_coef: float | None = None,
+        mpr_sigma: float | None = None,
+        curv_delta: float | None = None,
         pave_batch_size: int | None = None,
         compile: bool = False,
         cuda_graph: bool = False,
         **kwargs: Any,
     ):
         # Before the host's constructor, which calls _setup_model
-        self.mpr_coef = mpr_coef
-        self.vfc_coef = vfc_coef
-        self.curv_coef = curv_coef
-        self.mpr_sigma = mpr_sigma
-        self.curv_delta = curv_delta
+        self.scale_free = scale_free
+        self.mpr_coef: float = mpr_coef  # type: ignore[assignment]
+        self.vfc_coef: float = vfc_coef  # type: ignore[assignment]
+        self.curv_coef: float = curv_coef  # type: ignore[assignment]
+        self.mpr_sigma: float = mpr_sigma  # type: ignore[assignment]
+        self.curv_delta: float = curv_delta  # type: ignore[assignment]
+        # What scale-free PAVE has learned of the data, for the zip
+        self.return_scale = 0.0
+        self.observation_spread: Any = None
         self.pave_batch_size = pave_batch_size
         self.compile = compile
         self.cuda_graph = cuda_graph
@@ -112,6 +132,9 @@ class Pave(OffPolicyAlgorithm):
 
     def _setup_model(self) -> None:
         # Both the constructor and load() pass here
+        for name, default in default_weights(self.scale_free).items():
+            if getattr(self, name) is None:
+                setattr(self, name, default)
         self._check_hyperparameters()
         given = self.policy_kwargs
         if getattr(self, "_is_new", False):
@@ -125,6 +148,10 @@ class Pave(OffPolicyAlgorithm):
             # A policy of the user's that passes on its own
             self.policy_kwargs = given
             super()._setup_model()
+        self._diagnostics = Diagnostics()
+        self._scales = None
+        if self.scale_free:
+            self._scales = Scales(self.observation_space, self.device, self.return_scale, self.observation_spread)
         warn_of_flat_fields(self)
 
     @classmethod
@@ -139,7 +166,7 @@ class Pave(OffPolicyAlgorithm):
         if kwargs.get("policy_kwargs") is not None:
             custom_objects = kwargs.get("custom_objects", args[2] if len(args) > 2 else None)
             kwargs["policy_kwargs"] = cls._as_stored(kwargs["policy_kwargs"], path, custom_objects)
-        return super().load(path, *args, **kwargs)
+        return super().load(path, *args, **{**weights_to_load(stored_numbers(path), kwargs), **kwargs})
 
     @classmethod
     def _as_stored(cls, policy_kwargs: dict[str, Any], path: Any, custom_objects: dict[str, Any] | None) -> dict[str, Any]:
@@ -150,15 +177,20 @@ class Pave(OffPolicyAlgorithm):
         :param path: the zip file
         :param custom_objects: see ``BaseAlgorithm.load``
         """
-        position = path.tell() if hasattr(path, "tell") else None
-        data, _, _ = load_from_zip_file(path, device="cpu", custom_objects=custom_objects)
-        if position is not None:
-            path.seek(position)
+        with staying(path):
+            data, _, _ = load_from_zip_file(path, device="cpu", custom_objects=custom_objects)
         stored = (data or {}).get("policy_kwargs", {})
         added = {key: stored[key] for key in cls._added_policy_kwargs if key in stored}
         if stored.get("activation_fn") is nn.SiLU:
             added["activation_fn"] = nn.SiLU
         return {**added, **policy_kwargs}
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """As the host's, with what scale-free PAVE has learned of the data as plain numbers and arrays."""
+        if self._scales is not None:
+            self.return_scale = float(self._scales.return_scale)
+            self.observation_spread = self._scales.spread_as_numbers()
+        super().save(*args, **kwargs)
 
     def learn(
         self: SelfPave,
@@ -231,7 +263,8 @@ class Pave(OffPolicyAlgorithm):
     def _own_tensors(self) -> list[th.Tensor]:
         """What updates use and change that is not the policy's."""
         named = (getattr(self, name, None) for name in ("log_ent_coef", "ent_coef_tensor"))
-        return [tensor for tensor in named if isinstance(tensor, th.Tensor)]
+        own = [tensor for tensor in named if isinstance(tensor, th.Tensor)]
+        return own if self._scales is None else [*own, *self._scales.tensors]
 
     def _kind_of_update(self, gradient_step: int) -> tuple[bool, bool]:
         """Which branches the host's update takes: whether it updates the actor, and the targets."""
@@ -246,21 +279,33 @@ class Pave(OffPolicyAlgorithm):
         return {name: without_capture(state) if name.endswith("optimizer") else state for name, state in parameters.items()}
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_graphs"]
+        return [*super()._excluded_save_params(), "_graphs", "_scales", "_diagnostics"]
 
     def _optimizers(self) -> list[th.optim.Optimizer]:
         optimizers = [self.actor.optimizer, self.critic.optimizer]
         ent_coef_optimizer = getattr(self, "ent_coef_optimizer", None)
         return optimizers if ent_coef_optimizer is None else [*optimizers, ent_coef_optimizer]
 
-    def _terms(self, replay_data: ReplayBufferSamples, successor: Successor) -> Terms | None:
-        """The terms at the batch, with ``ε`` and ``v`` drawn; None if all weights are zero."""
+    def _terms(self, replay_data: ReplayBufferSamples, successor: Successor, returns: th.Tensor) -> Terms | None:
+        """
+        The terms at the batch, with ``ε`` and ``v`` drawn; None if all weights are zero.
+
+        :param replay_data: the batch
+        :param successor: its one-step successors
+        :param returns: its TD targets, whose range is the unit of scale-free PAVE; shape (batch, 1) or (batch, quantiles)
+        """
         if not self._has_terms():
             return None
+        coefs: tuple[Any, ...] = self._coefs()
+        delta: Any = self.curv_delta
+        if self._scales is not None:
+            self._scales.observe(replay_data.observations, returns)
+            curv_coef, delta = self._scales.curvature(self.curv_coef, self.curv_delta, replay_data.actions.shape[1])
+            coefs = (self.mpr_coef, self.vfc_coef, curv_coef)
         inputs, exists = self._field_inputs(replay_data, successor), successor.exists
         if exists is not None and inputs.rows is not None:
             exists = exists[inputs.rows]
-        return Terms(inputs, self._coefs(), self.curv_delta, exists)
+        return Terms(inputs, coefs, delta, exists)
 
     def _field_inputs(self, replay_data: ReplayBufferSamples, successor: Successor) -> FieldInputs:
         """Where the weights ask for the field."""
@@ -275,7 +320,7 @@ class Pave(OffPolicyAlgorithm):
         noisy_observations = direction = None
         if self.mpr_coef > 0:
             normalize_images = getattr(self.critic, "normalize_images", True)
-            noisy_observations = perturb(observations, self.observation_space, self.mpr_sigma, normalize_images)
+            noisy_observations = perturb(observations, self.observation_space, self.mpr_sigma, normalize_images, self._scales)
         if self.curv_coef > 0:
             direction = th.empty_like(actions).bernoulli_(0.5).mul_(2).sub_(1)
         whole = (replay_data.observations, replay_data.actions)
@@ -298,14 +343,17 @@ class Pave(OffPolicyAlgorithm):
         :param target: of the TD loss
         :param log: takes the losses
         """
-        terms = self._terms(replay_data, successor)
+        terms = self._terms(replay_data, successor, target)
         if terms is None:
             td_loss = self._td_loss(self.critic(replay_data.observations, replay_data.actions), target)
             log.add(critic_loss=td_loss)
             return [td_loss]
         losses, scalars = execution.td_and_terms(terms, self._td_loss, target)
-        log.add(**scalars)
+        log.add(**scalars, **self._learned_scales())
         return losses
+
+    def _learned_scales(self) -> dict[str, th.Tensor]:
+        return {} if self._scales is None else {"return_scale": self._scales.return_scale.clone()}
 
     def _has_terms(self) -> bool:
         return self._coefs() != (0, 0, 0)
@@ -329,8 +377,20 @@ class Pave(OffPolicyAlgorithm):
     def _write_log(self, log: UpdateLog) -> None:
         values = log.read()
         check_finite(values, self._n_updates)
+        values.update(self._diagnostics.turns(values, len(getattr(self.critic, "q_networks", (None,)))))
+        self._diagnostics.watch(values, self._weights_of(values), _ADVICE[bool(self.scale_free)])
         for tag, per_update in values.items():
             self.logger.record(f"train/{tag}", fmean(per_update))
+
+    def _weights_of(self, values: dict[str, list[float]]) -> dict[str, list[float]]:
+        """With which each logged term has weighed in the loss, by update."""
+        weights = {}
+        for name, coef in zip(("mpr_loss", "vfc_loss", "curv_loss"), self._coefs(), strict=True):
+            weights[name] = [coef] * len(values.get(name, ()))
+        if self._scales is not None and "return_scale" in values:
+            action_dim = get_action_dim(self.action_space)
+            weights["curv_loss"] = [self.curv_coef / action_dim * scale for scale in values["return_scale"]]
+        return weights
 
     def _check_hyperparameters(self) -> None:
         check_hyperparameters(self)

@@ -12,7 +12,7 @@ from sb3_pave.algorithms.mixin import Pave
 from sb3_pave.fast.differentiated import parameters_of
 from sb3_pave.fast.heap import keep_freed_memory
 from sb3_pave.fast.update_log import UpdateLog
-from sb3_pave.method.field import refuse_compiled
+from sb3_pave.method.field import critic_values, refuse_compiled
 from sb3_pave.method.successor import Successor, sample_with_successor
 
 
@@ -86,10 +86,13 @@ class PaveOwnTrain(Pave):
             )
         replay_data, successor = last_batch.get()
         with th.enable_grad():
-            terms = self._terms(replay_data, successor)
+            # The host's targets are not known here: the range of returns is that of the critic's own values
+            with th.no_grad():
+                values = critic_values(self.critic(replay_data.observations, replay_data.actions))
+            terms = self._terms(replay_data, successor, th.stack(values, dim=1))
             assert terms is not None
             loss, scalars = choose_execution(self).terms(terms)
-            log.add(**scalars)
+            log.add(**scalars, **self._learned_scales())
             loss.backward(inputs=parameters_of(optimizer))
 
     def _parameter_versions(self) -> list[int]:
