@@ -46,8 +46,8 @@ def _made(name: str, host: type[OffPolicyAlgorithm]) -> type[OffPolicyAlgorithm]
         return host
     if not issubclass(host, OffPolicyAlgorithm) or issubclass(host, DQN):
         raise TypeError(
-            f"{host.__name__} has no actor that climbs a critic Q(s, a), whose steps {name} could join. Use SAC, TD3, DDPG, TQC, "
-            "CrossQ, a subclass of one, or a PAVE class."
+            f"{host.__name__} has no actor that climbs a critic Q(s, a), whose steps {name} could join. Use SAC, TD3, DDPG, "
+            "TQC, CrossQ, a subclass of one, or a PAVE class."
         )
     if issubclass(host, ActorSideMethod):
         raise TypeError(

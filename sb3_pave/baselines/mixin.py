@@ -180,10 +180,10 @@ class ActorSideMethod(OffPolicyAlgorithm):
 
     def _write_method_log(self, log: UpdateLog) -> None:
         for tag, values in log.read().items():
-            if not all(map(math.isfinite, values)):
+            broken = [value for value in values if not math.isfinite(value)]
+            if broken:
                 raise ValueError(
-                    f"{self.method}'s {tag} became {next(value for value in values if not math.isfinite(value))} before update "
-                    f"{self._n_updates}: the actor diverges. Lower the learning rate or the method's weights, and look for NaN "
-                    "or huge values in observations and rewards."
+                    f"{self.method}'s {tag} became {broken[0]} before update {self._n_updates}: the actor diverges. Lower the "
+                    "learning rate or the method's weights, and look for NaN or huge values in observations and rewards."
                 )
             self.logger.record(f"train/{tag}", fmean(values))

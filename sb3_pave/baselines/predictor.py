@@ -28,8 +28,8 @@ def last_hidden_layer(actor: Any) -> nn.Module:
     if isinstance(mu, nn.Sequential) and len(mu) > 1 and isinstance(mu[-1], nn.Tanh) and isinstance(mu[-2], nn.Linear):
         return mu[-2]
     raise TypeError(
-        f"ASAP puts a second head on the actor's last hidden layer, which it does not find in {type(actor).__name__}. Make it as "
-        "SB3's: with latent_pi and mu as SAC's, or with mu a Sequential that ends with a Linear and a Tanh as TD3's."
+        f"ASAP puts a second head on the actor's last hidden layer, which it does not find in {type(actor).__name__}. Make it "
+        "as SB3's: with latent_pi and mu as SAC's, or with mu a Sequential that ends with a Linear and a Tanh as TD3's."
     )
 
 

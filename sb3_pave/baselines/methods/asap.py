@@ -52,8 +52,8 @@ class Asap(AdditiveMethod):
     :param predictor_coef: ``λP``, weight of the prediction's own loss, which trains the actor's hidden layers, too
     :param predictor_tau: ``τ``, step of the moving average at each gradient step
     :param kwargs: the host's keyword arguments
-    :raises ValueError: if a weight is negative or not finite, if ``predictor_tau`` is not in [0, 1], or if the replay buffer is
-        one with hindsight
+    :raises ValueError: if a weight is negative or not finite, if ``predictor_tau`` is not in [0, 1], or if the replay buffer
+        is one with hindsight
     :raises TypeError: if the actor has no last hidden layer to predict from
     """
 

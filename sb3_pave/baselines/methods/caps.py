@@ -52,8 +52,8 @@ class Caps(AdditiveMethod):
         super()._check_arguments()
         if self.spatial_coef > 0 and not is_perturbable(self.observation_space):
             raise ValueError(
-                f"CAPS's spatial term adds noise to the observations, but {self.observation_space} has no continuous entry. Set "
-                "spatial_coef=0."
+                f"CAPS's spatial term adds noise to the observations, but {self.observation_space} has no continuous entry. "
+                "Set spatial_coef=0."
             )
 
     def _terms(self, batch: Transitions) -> dict[str, th.Tensor]:

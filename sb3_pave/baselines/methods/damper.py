@@ -6,8 +6,8 @@ import torch as th
 import torch.nn.functional as F
 
 from sb3_pave.baselines.actions import deterministic_actions
-from sb3_pave.baselines.mixin import ActorSideMethod
 from sb3_pave.baselines.methods.temporal import temporal_loss
+from sb3_pave.baselines.mixin import ActorSideMethod
 from sb3_pave.baselines.transitions import Transitions
 from sb3_pave.fast.differentiated import parameters_of
 from sb3_pave.fast.update_log import UpdateLog
@@ -15,10 +15,10 @@ from sb3_pave.fast.update_log import UpdateLog
 
 def damped_gradient(return_grad: th.Tensor, temporal_grad: th.Tensor, eta: float) -> th.Tensor:
     """
-    ``g = g_R + (n_R / n_T) q^{1−η} g̃`` with ``g̃ = g_T − min(g_Rᵀ g_T, 0) / ‖g_R‖² g_R`` and ``q = min(n_T / n_R, 1)``, where
+    ``g = g_R + (n_R / n_T) q^{1-η} g̃`` with ``g̃ = g_T - min(g_Rᵀ g_T, 0) / ‖g_R‖² g_R`` and ``q = min(n_T / n_R, 1)``, where
     ``n_R = ‖g_R‖`` and ``n_T = ‖g_T‖``; if one of the gradients is zero, the other.
 
-    Never less of ``g_R`` than without it, ``gᵀ g_R ≥ ‖g_R‖²``, and never more change than it, ``‖g − g_R‖ ≤ ‖g_R‖``.
+    Never less of ``g_R`` than without it, ``gᵀ g_R ≥ ‖g_R‖²``, and never more change than it, ``‖g - g_R‖ ≤ ‖g_R‖``.
 
     :param return_grad: ``g_R``, the gradient of the host's actor loss, shape (n,)
     :param temporal_grad: ``g_T``, that of the temporal loss, likewise
@@ -36,7 +36,7 @@ def damped_gradient(return_grad: th.Tensor, temporal_grad: th.Tensor, eta: float
 
 class Damper(ActorSideMethod):
     """
-    An SB3 actor-critic whose actor descends the host's gradient recombined with that of ``E ‖π(s') − π(s)‖²`` (over
+    An SB3 actor-critic whose actor descends the host's gradient recombined with that of ``E ‖π(s') - π(s)‖²`` (over
     transitions that are not terminal), see ``damped_gradient``. There is no weight to tune, and no value of ``eta`` that
     switches it off.
 

@@ -15,7 +15,7 @@ def second_difference_loss(
     previous_actions: th.Tensor, actions: th.Tensor, next_actions: th.Tensor, weight: th.Tensor
 ) -> th.Tensor:
     """
-    ``E mean[½ (2π(s_t) − π(s_{t+1}) − π(s_{t-1}))² tanh((1/Δ)²)]`` with ``Δ = π(s_{t+1}) − π(s_{t-1}) + 1e-4``, element by
+    ``E mean[½ (2π(s_t) - π(s_{t+1}) - π(s_{t-1}))² tanh((1/Δ)²)]`` with ``Δ = π(s_{t+1}) - π(s_{t-1}) + 1e-4``, element by
     element, means over batch and action dimensions. The tanh, 1 where the action hardly moves, has no gradient.
 
     :param previous_actions: ``π(s_{t-1})``, shape (batch, action_dim)
@@ -53,4 +53,5 @@ class Grad(AdditiveMethod):
     def _terms(self, batch: Transitions) -> dict[str, th.Tensor]:
         assert batch.previous_observations is not None and batch.has_both is not None
         states = (batch.previous_observations, batch.observations, batch.next_observations)
-        return {"temporal": second_difference_loss(*deterministic_actions(self.actor, *states), batch.has_both)}
+        previous, actions, next_actions = deterministic_actions(self.actor, *states)
+        return {"temporal": second_difference_loss(previous, actions, next_actions, batch.has_both)}

@@ -11,7 +11,7 @@ from sb3_pave.baselines.transitions import Transitions, weighted_mean
 
 def temporal_loss(actions: th.Tensor, next_actions: th.Tensor, weight: th.Tensor) -> th.Tensor:
     """
-    ``E ‖π(s') − π(s)‖²``, a sum over the action dimensions.
+    ``E ‖π(s') - π(s)‖²``, a sum over the action dimensions.
 
     :param actions: ``π(s)``, shape (batch, action_dim)
     :param next_actions: ``π(s')``, likewise
@@ -22,7 +22,8 @@ def temporal_loss(actions: th.Tensor, next_actions: th.Tensor, weight: th.Tensor
 
 class Temporal(AdditiveMethod):
     """
-    An SB3 actor-critic whose actor also descends ``temporal_coef · E ‖π(s') − π(s)‖²``, over transitions that are not terminal.
+    An SB3 actor-critic whose actor also descends ``temporal_coef · E ‖π(s') - π(s)‖²``, a mean over transitions that are not
+    terminal.
 
     :param args: the host's positional arguments
     :param temporal_coef: ``λ``, weight of the temporal loss
