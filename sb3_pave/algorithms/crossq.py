@@ -49,7 +49,7 @@ class PAVE_CrossQ(EntropyBonus, CrossQ):
         current_q_values, target = self._q_values(replay_data, ent_coef)
         td_loss: th.Tensor = 0.5 * sum(F.mse_loss(current_q, target) for current_q in current_q_values)  # type: ignore[assignment]
         # Only now: this update's statistics are what the actor's step below sees
-        terms = self._terms(replay_data, successor, target)
+        terms = self._critic_terms(replay_data, successor, target)
         descend(self.critic.optimizer, *self._with_terms(execution, td_loss, terms, log))
 
         if self._n_updates % self.policy_delay == 0:

@@ -286,7 +286,7 @@ class Pave(OffPolicyAlgorithm):
         ent_coef_optimizer = getattr(self, "ent_coef_optimizer", None)
         return optimizers if ent_coef_optimizer is None else [*optimizers, ent_coef_optimizer]
 
-    def _terms(self, replay_data: ReplayBufferSamples, successor: Successor, returns: th.Tensor) -> Terms | None:
+    def _critic_terms(self, replay_data: ReplayBufferSamples, successor: Successor, returns: th.Tensor) -> Terms | None:
         """
         The terms at the batch, with ``ε`` and ``v`` drawn; None if all weights are zero.
 
@@ -343,7 +343,7 @@ class Pave(OffPolicyAlgorithm):
         :param target: of the TD loss
         :param log: takes the losses
         """
-        terms = self._terms(replay_data, successor, target)
+        terms = self._critic_terms(replay_data, successor, target)
         if terms is None:
             td_loss = self._td_loss(self.critic(replay_data.observations, replay_data.actions), target)
             log.add(critic_loss=td_loss)

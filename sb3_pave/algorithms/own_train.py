@@ -88,7 +88,7 @@ class PaveOwnTrain(Pave):
             # The host's targets are not known here: the range of returns is that of the critic's own values
             with th.no_grad():
                 values = critic_values(self.critic(replay_data.observations, replay_data.actions))
-            terms = self._terms(replay_data, successor, th.stack(values, dim=1))
+            terms = self._critic_terms(replay_data, successor, th.stack(values, dim=1))
             assert terms is not None
             loss, scalars = choose_execution(self).terms(terms)
             log.add(**scalars, **self._learned_scales())

@@ -12,10 +12,10 @@ import pytest
 pytest.importorskip("joblib")
 pytest.importorskip("rl_zoo3")
 
-from sb3_pave.experiments import GridError, RunState, grid, grid_status, run_grid  # noqa: E402
-from tests.experiments import doubles  # noqa: E402
-from tests.experiments.doubles import QuickJob, quick_run, started  # noqa: E402
-from tests.experiments.processes import children_of, is_running, wait_for  # noqa: E402
+from sb3_pave.experiments import GridError, RunState, grid, grid_status, run_grid
+from tests.experiments import doubles
+from tests.experiments.doubles import QuickJob, quick_run, started
+from tests.experiments.processes import children_of, is_running, wait_for
 
 ABORT, SLEEP = "import os; os.abort()", "import time; time.sleep(60)"
 

@@ -18,9 +18,9 @@ pytest.importorskip("joblib")
 pytest.importorskip("rl_zoo3")
 pytest.importorskip("rliable")
 
-from sb3_pave.commands.main import main  # noqa: E402
-from sb3_pave.experiments import GridError, RunState, Specification, grid_status, process, run_grid  # noqa: E402
-from tests.experiments.processes import children_of, is_running, wait_for  # noqa: E402
+from sb3_pave.commands.main import main
+from sb3_pave.experiments import GridError, RunState, Specification, grid_status, process, run_grid
+from tests.experiments.processes import children_of, is_running, wait_for
 
 STEPS, EVERY = 600, 150
 SMALL = {"learning_starts": 100, "batch_size": 8, "buffer_size": 2000, "policy_kwargs": {"net_arch": [8]}}
