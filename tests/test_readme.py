@@ -58,14 +58,12 @@ def test_it_installs_from_what_a_checkout_has():
     """sb3-pave is on no index: only what is installed already may be named."""
     first, *others = install_lines()
     assert first == "pip install ." and len(others) > 4
-    places = [
-        re.fullmatch(r'pip install "?(\.|\$\(ls dist/\*\.whl\)|dist/\*\.whl|sb3-pave)(?:\[([\w,]+)\])?"?', line)
-        for line in others
-    ]
+    from_here = re.compile(r'pip install "?(?:\.|\$\(ls dist/\*\.whl\)|dist/\*\.whl|sb3-pave)(?:\[([\w,]+)\])?"?')
+    places = [from_here.fullmatch(line) for line in others]
     assert all(places), dict(zip(others, places, strict=True))
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     for place in places:
-        for extra in filter(None, (place[2] or "").split(",")):
+        for extra in filter(None, (place[1] or "").split(",")):
             assert re.search(rf"^{extra} = \[", project, flags=re.MULTILINE), extra
 
 

@@ -97,10 +97,11 @@ def make_film(agents: Sequence[Agent], settings: FilmSettings, path: str | os.Pa
     :raises FilmError: if the environment can't be drawn or there is nothing to film
     :raises ValueError: if a setting makes no sense
     """
+    kwargs = _env_kwargs(settings)
     takes: list[list[Take]] = []
     plan: _Plan | None = None
     for agent, label in zip(agents, settings.labels, strict=True):
-        env = agent.make_env(settings.env_id, settings.seed, _env_kwargs(settings))
+        env = agent.make_env(settings.env_id, settings.seed, kwargs)
         try:
             prepare_rendering(env)
             plan = plan or _plan(env, settings)
@@ -136,7 +137,10 @@ def _plan(env: VecEnv, settings: FilmSettings) -> _Plan:
 def _env_kwargs(settings: FilmSettings) -> dict[str, Any]:
     kwargs: dict[str, Any] = {"render_mode": "rgb_array"}
     if settings.steps is not None:
-        limit, end = gym.spec(settings.env_id).max_episode_steps, settings.start + settings.steps
+        try:
+            limit, end = gym.spec(settings.env_id).max_episode_steps, settings.start + settings.steps
+        except (gym.error.Error, ModuleNotFoundError) as error:
+            raise FilmError(f"there is no environment {settings.env_id}: {error}") from error
         kwargs["max_episode_steps"] = end if limit is None else min(limit, end)
     return kwargs
 

@@ -12,7 +12,8 @@ from tests.commands.test_evaluate import save_run, small
 pytest.importorskip("rl_zoo3")
 pytest.importorskip("matplotlib")
 pytest.importorskip("pandas")
-Image = pytest.importorskip("PIL.Image")
+
+from PIL import Image
 
 FAST = ["--env", "Pendulum-v1", "--device", "cpu", "--no-progress", "--height", "200", "--steps", "4"]
 
@@ -53,17 +54,18 @@ def test_mp4_of_zoo_runs_and_several_episodes(tmp_path):
 
 def test_agents_are_called_by_algorithm_and_by_run_where_that_is_not_enough(zips, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr("sb3_pave.evaluation.film.make_film", lambda agents, settings, path, _: seen.append((path, settings)))
-    monkeypatch.setattr("pathlib.Path.stat", lambda _, **__: type("S", (), {"st_size": 0}))
+
+    def only_look(agents, settings, path, progress):
+        seen.append(settings)
+        path.touch()
+
+    monkeypatch.setattr("sb3_pave.evaluation.film.make_film", only_look)
     main([*zips, *FAST, "-o", str(tmp_path / "a.gif"), "--overwrite"])
     main([*zips, *FAST, "--algo", "pave_td3", "-o", str(tmp_path / "a.gif"), "--overwrite"])
     main([*zips, *FAST, "--labels", "x", "y", "-o", str(tmp_path / "a.gif"), "--overwrite"])
-    assert [list(settings.labels) for _, settings in seen] == [
-        ["TD3", "SAC"],
-        ["PAVE TD3, plain", "PAVE TD3, other"],
-        ["x", "y"],
-    ]
-    assert seen[0][1].title == "Pendulum-v1, deterministic actions, seed 0"
+    by_run = ["PAVE TD3, plain", "PAVE TD3, other"]
+    assert [list(settings.labels) for settings in seen] == [["TD3", "SAC"], by_run, ["x", "y"]]
+    assert seen[0].title == "Pendulum-v1, deterministic actions, seed 0"
 
 
 def test_an_existing_film_is_kept_unless_told(zips, tmp_path, capsys):
