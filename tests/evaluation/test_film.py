@@ -149,7 +149,8 @@ def test_frames_show_the_agents_side_by_side_in_their_colors():
     assert len(frames) == 8 + 10  # the last one stays for a second
     height, width, _ = frames[0].shape
     assert (height, width % 2) == (480, 0)
-    for half, color, line in ((np.s_[:, : width // 2], GREEN, COLORS[0]), (np.s_[:, width // 2 :], BLUE, COLORS[1])):
+    between = int(0.54 * width)  # the first column has the axis on its left
+    for half, color, line in ((np.s_[:, :between], GREEN, COLORS[0]), (np.s_[:, between:], BLUE, COLORS[1])):
         shown = frames[-1][half].reshape(-1, 3)
         assert (shown == color).all(axis=1).sum() == 50 * 50
         for ink in COLORS[:2]:
