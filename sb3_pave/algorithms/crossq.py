@@ -70,7 +70,12 @@ class PAVE_CrossQ(EntropyBonus, CrossQ):
             log.add(critic_loss=td_loss)
             return [td_loss]
         loss, scalars = execution.terms(terms)
-        log.add(critic_loss=td_loss.detach() + loss.detach(), td_loss=td_loss, **scalars, **self._learned_scales())
+        log.add(
+            critic_loss=td_loss.detach() + loss.detach(),
+            td_loss=td_loss,
+            **scalars,
+            return_scale=self._scales.return_scale.clone(),
+        )
         return [td_loss, loss]
 
     def _q_values(self, replay_data: ReplayBufferSamples, ent_coef: th.Tensor) -> tuple[th.Tensor, th.Tensor]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 _RATE = 0.01  # of the moving average of the field's size, per update
 _WINDOW = 2000  # updates over which the terms have to exceed the TD loss
 _TOO_MUCH = 10.0  # times the TD loss
+_STEEP = 0.3  # curvature per action dimension, in ranges of the return, that leaves the critic no room for anything else
 
 
 class Diagnostics:
@@ -18,6 +19,7 @@ class Diagnostics:
         self.field_square: float | None = None
         self._n_watched = 0
         self._averages: dict[str, float] = {}
+        self._n_steep = 0
         self._warned = False
 
     def turns(self, values: dict[str, list[float]], n_critics: int) -> dict[str, list[float]]:
@@ -61,10 +63,29 @@ class Diagnostics:
         limit = _TOO_MUCH * self._averages["td_loss"]
         drowning = [tag for tag in coefs if tag in self._averages and self._averages[tag] > limit]
         if drowning:
-            self._warned = True
             term, factor = drowning[0].removesuffix("_loss"), self._averages[drowning[0]] / self._averages["td_loss"]
-            warnings.warn(
+            self._warn(
                 f"PAVE's weighted {term} term has been {factor:.0f} times the TD loss over the last {_WINDOW} updates: the "
-                f"critic learns to please it rather than to predict returns. {advice.format(term=term)}",
-                stacklevel=4,
+                f"critic learns to please it rather than to predict returns. {advice.format(term=term)}"
             )
+
+    def watch_curvature(self, asked_for: Sequence[float], advice: str) -> None:
+        """
+        Warn, once, if Curv asks for a curvature that Q can't have, over a whole window of updates: it is soon satisfied, by a
+        critic that knows nothing else, so that its loss tells nothing.
+
+        :param asked_for: ``δ / (d_a S)`` of each update: twice what a unit step in one dimension costs, in ranges of the return
+        :param advice: what to do about the term ``{term}``
+        """
+        for steepness in asked_for:
+            self._n_steep = self._n_steep + 1 if steepness > _STEEP else 0
+        if self._n_steep >= _WINDOW and not self._warned:
+            self._warn(
+                f"PAVE's curv term asks for a curvature of {asked_for[-1]:.2g} times the range of the returns, per action "
+                f"dimension, and did so over the last {_WINDOW} updates: a critic that bends so much has no room for what the "
+                f"actions are worth. {advice.format(term='curv')}"
+            )
+
+    def _warn(self, text: str) -> None:
+        self._warned = True
+        warnings.warn(text, stacklevel=5)

@@ -84,7 +84,7 @@ class Pave(OffPolicyAlgorithm):
     replay_buffer: Any
 
     _graphs: GraphedUpdate | None = None
-    _scales: Scales | None = None
+    _scales: Scales
 
     def __init__(
         self,
@@ -107,7 +107,7 @@ class Pave(OffPolicyAlgorithm):
         self.curv_coef: float = curv_coef  # type: ignore[assignment]
         self.mpr_sigma: float = mpr_sigma  # type: ignore[assignment]
         self.curv_delta: float = curv_delta  # type: ignore[assignment]
-        # What scale-free PAVE has learned of the data, for the zip
+        # What PAVE has learned of the data, for the zip
         self.return_scale = 0.0
         self.observation_spread: Any = None
         self.pave_batch_size = pave_batch_size
@@ -149,9 +149,7 @@ class Pave(OffPolicyAlgorithm):
             self.policy_kwargs = given
             super()._setup_model()
         self._diagnostics = Diagnostics()
-        self._scales = None
-        if self.scale_free:
-            self._scales = Scales(self.observation_space, self.device, self.return_scale, self.observation_spread)
+        self._scales = Scales(self.observation_space, self.device, self.return_scale, self.observation_spread)
         warn_of_flat_fields(self)
 
     @classmethod
@@ -186,10 +184,9 @@ class Pave(OffPolicyAlgorithm):
         return {**added, **policy_kwargs}
 
     def save(self, *args: Any, **kwargs: Any) -> None:
-        """As the host's, with what scale-free PAVE has learned of the data as plain numbers and arrays."""
-        if self._scales is not None:
-            self.return_scale = float(self._scales.return_scale)
-            self.observation_spread = self._scales.spread_as_numbers()
+        """As the host's, with what PAVE has learned of the data as plain numbers and arrays."""
+        self.return_scale = float(self._scales.return_scale)
+        self.observation_spread = self._scales.spread_as_numbers() if self.scale_free else None
         super().save(*args, **kwargs)
 
     def learn(
@@ -264,7 +261,7 @@ class Pave(OffPolicyAlgorithm):
         """What updates use and change that is not the policy's."""
         named = (getattr(self, name, None) for name in ("log_ent_coef", "ent_coef_tensor"))
         own = [tensor for tensor in named if isinstance(tensor, th.Tensor)]
-        return own if self._scales is None else [*own, *self._scales.tensors]
+        return [*own, *self._scales.tensors]
 
     def _kind_of_update(self, gradient_step: int) -> tuple[bool, bool]:
         """Which branches the host's update takes: whether it updates the actor, and the targets."""
@@ -298,8 +295,8 @@ class Pave(OffPolicyAlgorithm):
             return None
         coefs: tuple[Any, ...] = self._coefs()
         delta: Any = self.curv_delta
-        if self._scales is not None:
-            self._scales.observe(replay_data.observations, returns)
+        self._scales.observe(returns, replay_data.observations if self.scale_free else None)
+        if self.scale_free:
             curv_coef, delta = self._scales.curvature(self.curv_coef, self.curv_delta, replay_data.actions.shape[1])
             coefs = (self.mpr_coef, self.vfc_coef, curv_coef)
         inputs, exists = self._field_inputs(replay_data, successor), successor.exists
@@ -320,7 +317,8 @@ class Pave(OffPolicyAlgorithm):
         noisy_observations = direction = None
         if self.mpr_coef > 0:
             normalize_images = getattr(self.critic, "normalize_images", True)
-            noisy_observations = perturb(observations, self.observation_space, self.mpr_sigma, normalize_images, self._scales)
+            scales = self._scales if self.scale_free else None
+            noisy_observations = perturb(observations, self.observation_space, self.mpr_sigma, normalize_images, scales)
         if self.curv_coef > 0:
             direction = th.empty_like(actions).bernoulli_(0.5).mul_(2).sub_(1)
         whole = (replay_data.observations, replay_data.actions)
@@ -349,11 +347,8 @@ class Pave(OffPolicyAlgorithm):
             log.add(critic_loss=td_loss)
             return [td_loss]
         losses, scalars = execution.td_and_terms(terms, self._td_loss, target)
-        log.add(**scalars, **self._learned_scales())
+        log.add(**scalars, return_scale=self._scales.return_scale.clone())
         return losses
-
-    def _learned_scales(self) -> dict[str, th.Tensor]:
-        return {} if self._scales is None else {"return_scale": self._scales.return_scale.clone()}
 
     def _has_terms(self) -> bool:
         return self._coefs() != (0, 0, 0)
@@ -378,19 +373,21 @@ class Pave(OffPolicyAlgorithm):
         values = log.read()
         check_finite(values, self._n_updates)
         values.update(self._diagnostics.turns(values, len(getattr(self.critic, "q_networks", (None,)))))
-        self._diagnostics.watch(values, self._weights_of(values), _ADVICE[bool(self.scale_free)])
+        self._watch(values)
         for tag, per_update in values.items():
             self.logger.record(f"train/{tag}", fmean(per_update))
 
-    def _weights_of(self, values: dict[str, list[float]]) -> dict[str, list[float]]:
-        """With which each logged term has weighed in the loss, by update."""
-        weights = {}
-        for name, coef in zip(("mpr_loss", "vfc_loss", "curv_loss"), self._coefs(), strict=True):
-            weights[name] = [coef] * len(values.get(name, ()))
-        if self._scales is not None and "return_scale" in values:
-            action_dim = get_action_dim(self.action_space)
-            weights["curv_loss"] = [self.curv_coef / action_dim * scale for scale in values["return_scale"]]
-        return weights
+    def _watch(self, values: dict[str, list[float]]) -> None:
+        """Warn where the terms forbid the task."""
+        coefs = zip(("mpr_loss", "vfc_loss", "curv_loss"), self._coefs(), strict=True)
+        weights = {name: [coef] * len(values.get(name, ())) for name, coef in coefs}
+        scales, action_dim = values.get("return_scale", []), get_action_dim(self.action_space)
+        if self.scale_free:
+            weights["curv_loss"] = [self.curv_coef / action_dim * scale for scale in scales]
+        elif self.curv_coef > 0:
+            asked_for = [self.curv_delta / action_dim / scale if scale > 0 else 0.0 for scale in scales]
+            self._diagnostics.watch_curvature(asked_for, _ADVICE[False])
+        self._diagnostics.watch(values, weights, _ADVICE[bool(self.scale_free)])
 
     def _check_hyperparameters(self) -> None:
         check_hyperparameters(self)

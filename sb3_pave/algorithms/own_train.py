@@ -91,7 +91,7 @@ class PaveOwnTrain(Pave):
             terms = self._critic_terms(replay_data, successor, th.stack(values, dim=1))
             assert terms is not None
             loss, scalars = choose_execution(self).terms(terms)
-            log.add(**scalars, **self._learned_scales())
+            log.add(**scalars, return_scale=self._scales.return_scale.clone())
             loss.backward(inputs=parameters_of(optimizer))
 
     def _parameter_versions(self) -> list[int]:

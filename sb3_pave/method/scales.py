@@ -40,11 +40,11 @@ class Scales:
         return [self.return_scale, *self._variances.values()]
 
     @th.no_grad()
-    def observe(self, observations: PyTorchObs, returns: th.Tensor) -> None:
+    def observe(self, returns: th.Tensor, observations: PyTorchObs | None = None) -> None:
         """
         Take a batch into account.
 
-        :param observations: replayed ones, shape (batch, ...) or a dict of such
+        :param observations: replayed ones, shape (batch, ...) or a dict of such; None: their spread is of no interest
         :param returns: their TD targets, shape (batch, 1); those of quantiles, shape (batch, quantiles), enter by their mean
         """
         value = return_range(returns.mean(dim=1))

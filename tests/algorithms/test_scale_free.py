@@ -137,5 +137,5 @@ def test_one_warning_when_a_term_drowns_the_task():
 def test_rewards_far_below_the_weights_units_are_said():
     settings = {**SMALL, "buffer_size": 3000, "batch_size": 16, "train_freq": 100, "gradient_steps": 400}
     model = PAVE_TD3("MlpPolicy", scaled(1e-3), scale_free=False, curv_coef=2.0, **settings)
-    with pytest.warns(UserWarning, match="weighted curv term has been .* lower curv_coef .* or use scale_free=True"):
+    with pytest.warns(UserWarning, match="asks for a curvature of .* lower curv_coef .* or use scale_free=True"):
         model.learn(700)

@@ -1,6 +1,7 @@
 """Who does what: several runners, crashes, signals, full disks. Real processes, but no trainings in them."""
 
 import errno
+import itertools
 import json
 import os
 import signal
@@ -153,7 +154,7 @@ def test_one_run_at_a_time_on_a_gpu(tmp_path, quick):
     assert set(spans) == set(gpus)
     for times in spans.values():
         times.sort()
-        assert all(before[1] < after[0] for before, after in zip(times, times[1:], strict=False))
+        assert all(before[1] < after[0] for before, after in itertools.pairwise(times))
 
 
 @pytest.mark.parametrize("backend", ["loky", "dask", "ray"])

@@ -46,7 +46,7 @@ def loss_and_gradients(critic, observations, actions, rewards):
     scales.return_scale = scales.return_scale.to(dtype)
     scales._variances = {key: variance.to(dtype) for key, variance in scales._variances.items()}
     target = rewards + 0.9 * th.stack(critic(observations, actions)).amin(dim=0).detach()
-    scales.observe(observations, target)
+    scales.observe(target, observations)
     noisy = perturb(observations, SPACE, SIGMA, scales=scales)
     direction = th.empty_like(actions).bernoulli_(0.5).mul_(2).sub_(1)
     inputs = FieldInputs(observations, actions, noisy, observations.roll(1, dims=0), direction)
@@ -143,17 +143,17 @@ def test_the_range_of_returns_is_that_of_numpys_percentiles():
 def test_averages_begin_with_the_first_batch_and_follow_slowly():
     scales = Scales(SPACE, th.device("cpu"))
     still = th.zeros(BATCH, OBS)
-    scales.observe(still, th.zeros(BATCH, 1))
+    scales.observe(th.zeros(BATCH, 1), still)
     assert scales.return_scale == 0 and (scales.spread() == 0).all()
     observations = th.randn(BATCH, OBS) * th.tensor([1.0, 10.0, 0.0, 1.0, 1.0])
     returns = th.linspace(0, 100, 101)[:, None].repeat(1, 3)
-    scales.observe(observations, returns)
+    scales.observe(returns, observations)
     assert scales.return_scale == pytest.approx(90) and scales.spread()[2] == 0
     np.testing.assert_allclose(scales.spread(), observations.numpy().std(axis=0), rtol=1e-5)
     # A hundredth of the way; what has exploded counts for twice the average only
-    scales.observe(observations, returns / 2)
+    scales.observe(returns / 2)
     assert scales.return_scale == pytest.approx(90 - 0.45)
-    scales.observe(observations, returns * 1e6)
+    scales.observe(returns * 1e6)
     assert scales.return_scale == pytest.approx(89.55 * 1.01)
 
 
@@ -171,7 +171,7 @@ def test_images_and_discrete_entries_have_no_spread_and_each_entry_its_own():
         "narrow": 0.1 * th.randn(BATCH, 2),
         "choice": th.zeros(BATCH, 1, dtype=th.long),
     }
-    scales.observe(observations, th.randn(BATCH, 1))
+    scales.observe(th.randn(BATCH, 1), observations)
     assert scales.spread("image") is None and scales.spread("choice") is None
     noisy = perturb(observations, space, 0.01, scales=scales)
     assert th.equal(noisy["choice"], observations["choice"])
