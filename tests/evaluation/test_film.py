@@ -122,7 +122,7 @@ def test_an_environment_that_can_not_be_drawn_says_so(image, message):
 
 
 def test_traces_return_and_score_run_with_the_images():
-    left, right = take([[2.0, 0.0], [-2.0, 1.0], [1.0, 2.0], [0.5, 1.5]]), take([[0.0, 0.1]] * 4, BLUE)
+    left, right = take([[2.0, 0.0], [-2.0, 1.0], [1.0, 2.0], [0.5, 1.5], [2.0, 0.0]]), take([[0.0, 0.1]] * 5, BLUE)
     sheet = film_picture._Sheet([left, right], script(action_dims=[1, 0]))
     sheet.draw(2)
     one = sheet.columns[0]
@@ -130,10 +130,11 @@ def test_traces_return_and_score_run_with_the_images():
     np.testing.assert_allclose(one.lines[1].get_xydata(), [[0.0, 2.0], [0.1, -2.0], [0.2, 1.0]])
     np.testing.assert_allclose(one.heads[1].get_xydata(), [[0.2, 1.0]])
     assert one.total.get_text() == "return 3.0"  # 0 + 1 + 2
-    assert one.score.get_text() == f"sm {smoothness_score(left.actions[:3]):.2f}" != "sm 0.00"
+    assert one.score.get_text() == f"sm {smoothness_score(left.actions[:3]):.2f}"
+    sheet.draw(5)  # past the last image
+    assert len(one.lines[0].get_xydata()) == 5
+    assert one.score.get_text() == f"sm {smoothness_score(left.actions):.2f}" != "sm 0.00"
     assert sheet.columns[1].score.get_text() == "sm 0.00"
-    sheet.draw(4)  # past the last image
-    assert len(one.lines[0].get_xydata()) == 4
 
 
 def test_a_film_that_starts_later_traces_from_there_and_scores_from_the_start():
