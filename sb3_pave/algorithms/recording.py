@@ -6,7 +6,7 @@ import torch as th
 from torch import nn
 
 # Whose modules compute the same at each call, as far as Python goes
-_KNOWN = ("torch", "stable_baselines3", "sb3_contrib", "sb3_pave")
+_KNOWN = ("torch", "stable_baselines3", "sb3_contrib", "sb3_pave", "abc", "builtins")
 
 
 def records(model: Any) -> bool:
@@ -18,16 +18,7 @@ def records(model: Any) -> bool:
     if model.cuda_graph != "auto":
         return bool(model.cuda_graph)
     on_cuda = model.device.type == "cuda" and th.version.hip is None
-    return on_cuda and obstacle(model) is None and _is_all_known(model)
-
-
-def obstacle(model: Any) -> str | None:
-    """
-    Why the update of an agent of this class and with these settings can't be recorded on any device; None if it can.
-
-    :param model: the agent
-    """
-    return getattr(model, "_obstacle_to_recording", None)
+    return on_cuda and model._obstacle_to_recording is None and _is_all_known(model)
 
 
 def networks_of(model: Any) -> list[nn.Module]:
@@ -49,10 +40,13 @@ def _is_all_known(model: Any) -> bool:
     """
     modules, optimizers = networks_of(model), model._optimizers()
     classes = [*map(type, modules), *map(type, optimizers), *type(model).__mro__]
-    if not all(cls.__module__.split(".")[0] in (*_KNOWN, "gymnasium", "abc", "builtins", "typing") for cls in classes):
+    if not all(cls.__module__.split(".")[0] in _KNOWN for cls in classes):
         return False
     hooked = any(
-        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
         or "forward" in vars(module)
         for module in modules
     )

@@ -137,6 +137,7 @@ class GraphedUpdate:
         self._optimizers: Sequence[th.optim.Optimizer] = ()
         self._learning_rates: dict[int, _LearningRate] = {}
         self._given_up = False
+        self._made_capturable: list[tuple[th.optim.Optimizer, dict[str, Any]]] = []
         if capture.obstacle is not None:
             self._give_up(capture.obstacle, quiet)
 
@@ -165,7 +166,8 @@ class GraphedUpdate:
             self._make_capturable(optimizer)
         states = [value for optimizer in optimizers for state in optimizer.state.values() for value in state.values()]
         addresses = tuple(tensor.data_ptr() for tensor in [*tensors, *states] if isinstance(tensor, th.Tensor))
-        settings = [[v for k, v in group.items() if k not in _OURS] for optimizer in optimizers for group in optimizer.param_groups]
+        groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+        settings = [[value for name, value in group.items() if name not in _OURS] for group in groups]
         made_of = (addresses, tuple(numbers.items()), settings, structure)
         self._optimizers = optimizers
         if self._made_of is None or not same(made_of, self._made_of):
@@ -182,9 +184,7 @@ class GraphedUpdate:
             for group in optimizer.param_groups:
                 self._learning_rates[id(group["params"][0])].follow(group["lr"])
 
-    def run(
-        self, step: Callable[..., None], batch: tuple[Any, ...], kind: Any, log: UpdateLog, noise: Any = None
-    ) -> None:
+    def run(self, step: Callable[..., None], batch: tuple[Any, ...], kind: Any, log: UpdateLog, noise: Any = None) -> None:
         """
         One update.
 
@@ -245,8 +245,9 @@ class GraphedUpdate:
     def _make_capturable(self, optimizer: th.optim.Optimizer) -> None:
         for group in optimizer.param_groups:
             self._learning_rates.setdefault(id(group["params"][0]), _LearningRate(self._capture.device))
-            if self._capture.capturable:
+            if self._capture.capturable and not group["capturable"]:
                 group["capturable"] = True
+                self._made_capturable.append((optimizer, group))
         if self._capture.capturable:
             for parameter, state in optimizer.state.items():
                 if isinstance(state.get("step"), th.Tensor):
@@ -273,6 +274,8 @@ class GraphedUpdate:
     def _give_up(self, reason: str, quiet: bool = False) -> None:
         self._given_up = True
         self._recordings = {}
+        for optimizer, group in self._made_capturable:
+            _make_plain(optimizer, group)
         if not quiet:
             warnings.warn(
                 f"cuda_graph: the update can't be recorded: {reason}. Training goes on without, with the same results.",
@@ -362,6 +365,14 @@ def without_capture(optimizer_state: dict[str, Any]) -> dict[str, Any]:
         for index, own in optimizer_state["state"].items()
     }
     return {**optimizer_state, "param_groups": groups, "state": state}
+
+
+def _make_plain(optimizer: th.optim.Optimizer, group: dict[str, Any]) -> None:
+    group["capturable"] = False
+    for parameter in group["params"]:
+        state = optimizer.state.get(parameter, {})
+        if isinstance(state.get("step"), th.Tensor) and not group.get("fused"):
+            state["step"] = state["step"].cpu()
 
 
 def _views(memory: th.Tensor, like: Sequence[th.Tensor], ends: Any) -> list[th.Tensor]:

@@ -53,6 +53,11 @@ class UpdateLog:
             self._arrived = th.cuda.Event()
             self._arrived.record(th.cuda.current_stream(self._sender))
 
+    @property
+    def is_on_its_way(self) -> bool:
+        """Whether what was sent comes from a device, which may not have got there yet."""
+        return self._arrived is not None
+
     def read(self) -> dict[str, list[float]]:
         """
         :return: each tag's values, one per gradient step in which it was added

@@ -1,6 +1,6 @@
 """Whether anything changed that an update depends on; equals looking at all of it anew."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from operator import is_, itemgetter
 from typing import Any
@@ -12,7 +12,7 @@ from torch import nn
 COUNTERS = frozenset(
     "num_timesteps _total_timesteps _num_timesteps_at_start _n_updates _n_calls _episode_num _current_progress_remaining "
     "start_time seed verbose learning_rate learning_starts buffer_size batch_size gradient_steps n_envs _stats_window_size "
-    "sde_sample_freq".split()
+    "sde_sample_freq return_scale".split()
 )
 # Other attributes of which that holds. What is not named here and changes costs a look at everything, no more
 _PASSING = COUNTERS | frozenset(
@@ -47,7 +47,9 @@ class Watch:
         self._modules = [vars(module) for module in modules]
         self._children = [module._modules for module in modules]
         self._hooks = [vars(module)[name] for module in modules for name in _HOOKS if name in vars(module)]
-        self._holders = [holder for module in modules for holder in (module._parameters, module._buffers) if holder]
+        self._holders: list[dict[str, Any]] = [
+            holder for module in modules for holder in (module._parameters, module._buffers) if holder
+        ]
         self._tensors = tensors
         self._optimizers = [_OptimizerWatch(optimizer) for optimizer in optimizers]
         self._training = [module.training for module in modules]
@@ -91,11 +93,10 @@ class Watch:
         return self._before[2], self._before[3]
 
     def _look(self) -> tuple[Any, ...]:
-        held = list(chain.from_iterable(map(dict.values, self._holders)))
-        tensors = [tensor for tensor in held if tensor is not None]
-        numbers = [(tensor.data_ptr(), tensor.requires_grad, tensor._backward_hooks) for tensor in tensors]
+        held = _all_values(self._holders)
+        numbers: list[Any] = [(t.data_ptr(), t.requires_grad, t._backward_hooks) for t in held if t is not None]
         numbers += [tensor.data_ptr() for tensor in self._tensors]
-        structure = [*chain.from_iterable(map(dict.values, self._modules)), *chain.from_iterable(map(dict.values, self._children))]
+        structure = [*_all_values(self._modules), *_all_values(self._children)]
         return self._values(self._attributes), held, structure, [*chain.from_iterable(self._hooks)], numbers
 
 
@@ -128,7 +129,7 @@ class _OptimizerWatch:
     def _look(self) -> tuple[list[Any], list[Any], list[Any]]:
         settings = [get(group) for get, group in zip(self._settings, self._groups, strict=True)]
         parameters = list(chain.from_iterable([group["params"] for group in self._groups]))
-        return settings, parameters, list(chain.from_iterable(map(dict.values, self._state.values())))
+        return settings, parameters, _all_values(self._state.values())
 
 
 def same(first: Any, second: Any) -> bool:
@@ -142,6 +143,10 @@ def same(first: Any, second: Any) -> bool:
         return bool(first == second)
     except (RuntimeError, ValueError, TypeError):  # tensors, arrays
         return False
+
+
+def _all_values(mappings: Iterable[dict[Any, Any]]) -> list[Any]:
+    return list(chain.from_iterable(map(dict.values, mappings)))
 
 
 def _getter(names: Any) -> Callable[[dict[str, Any]], tuple[Any, ...]]:
