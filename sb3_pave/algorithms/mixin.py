@@ -396,8 +396,9 @@ class Pave(DeferredLog, OffPolicyAlgorithm):
         check_finite(values, self._n_updates)
         values.update(self._diagnostics.turns(values, len(getattr(self.critic, "q_networks", (None,)))))
         self._watch(values)
+        record = self.logger.record
         for tag, per_update in values.items():
-            self.logger.record(f"train/{tag}", fmean(per_update))
+            record(f"train/{tag}", fmean(per_update))
 
     def _watch(self, values: dict[str, list[float]]) -> None:
         """Warn where the terms forbid the task."""

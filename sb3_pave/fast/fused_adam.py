@@ -29,8 +29,8 @@ def _has_choice(optimizer: th.optim.Optimizer) -> bool:
     if type(optimizer) not in (th.optim.Adam, th.optim.AdamW) or not _has_fused():
         return False
     set_by_user = (group[name] for group in optimizer.param_groups for name in ("fused", "foreach"))
-    differentiable = any(group["differentiable"] for group in optimizer.param_groups)
-    return all(value is None for value in set_by_user) and not differentiable
+    excluding = (group[name] for group in optimizer.param_groups for name in ("differentiable", "capturable"))
+    return all(value is None for value in set_by_user) and not any(excluding)
 
 
 @cache

@@ -17,8 +17,8 @@ _WARM_UPS = 3  # updates before a recording: libraries and optimizers set themse
 _MAX_RECORDINGS = 32
 _ALIGNMENT = 16  # bytes
 _CPU = th.device("cpu")
-# What recordings change themselves in an optimizer's groups, or read from memory; and parameters, whose addresses count
-_OURS = frozenset({"lr", "capturable", "fused", "params"})
+# What recordings read from memory, and the parameters, whose addresses count
+_OURS = frozenset({"lr", "params"})
 
 
 class Outcome(NamedTuple):
@@ -137,7 +137,6 @@ class GraphedUpdate:
         self._optimizers: Sequence[th.optim.Optimizer] = ()
         self._learning_rates: dict[int, _LearningRate] = {}
         self._given_up = False
-        self._made_capturable: list[tuple[th.optim.Optimizer, dict[str, Any]]] = []
         if capture.obstacle is not None:
             self._give_up(capture.obstacle, quiet)
 
@@ -163,7 +162,9 @@ class GraphedUpdate:
             if self._capture.capturable and "capturable" not in optimizer.defaults:
                 self._give_up(f"{type(optimizer).__name__} has no option capturable", self._quiet)
                 return False
-            self._make_capturable(optimizer)
+            for group in optimizer.param_groups:
+                self._learning_rates.setdefault(id(group["params"][0]), _LearningRate(self._capture.device))
+            self._move_steps(optimizer, to_device=True)
         states = [value for optimizer in optimizers for state in optimizer.state.values() for value in state.values()]
         addresses = tuple(tensor.data_ptr() for tensor in [*tensors, *states] if isinstance(tensor, th.Tensor))
         groups = [group for optimizer in optimizers for group in optimizer.param_groups]
@@ -242,30 +243,34 @@ class GraphedUpdate:
         finally:
             replay_buffer.device = before
 
-    def _make_capturable(self, optimizer: th.optim.Optimizer) -> None:
+    def _move_steps(self, optimizer: th.optim.Optimizer, to_device: bool) -> None:
+        """Recordings count an optimizer's steps where its parameters are; without them it counts on the CPU."""
+        if not self._capture.capturable:
+            return
         for group in optimizer.param_groups:
-            self._learning_rates.setdefault(id(group["params"][0]), _LearningRate(self._capture.device))
-            if self._capture.capturable and not group["capturable"]:
-                group["capturable"] = True
-                self._made_capturable.append((optimizer, group))
-        if self._capture.capturable:
-            for parameter, state in optimizer.state.items():
+            on_device = to_device or group.get("fused") or group["capturable"]
+            for parameter in group["params"]:
+                state = optimizer.state.get(parameter, {})
                 if isinstance(state.get("step"), th.Tensor):
-                    state["step"] = state["step"].to(parameter.device)
+                    state["step"] = state["step"].to(parameter.device if on_device else _CPU)
 
     @contextmanager
     def _recordable(self) -> Iterator[None]:
         """Optimizers read their learning rates from memory in this context, so that schedules work, and are fused ones."""
         groups = [group for optimizer in self._optimizers for group in optimizer.param_groups]
-        before = [group["lr"] for group in groups]
-        for group in groups:
-            group["lr"] = self._learning_rates[id(group["params"][0])].value
-        try:
-            with fused_adam(self._optimizers) if self._capture.capturable else nullcontext():
+        before = [(group["lr"], group.get("capturable")) for group in groups]
+        with fused_adam(self._optimizers) if self._capture.capturable else nullcontext():
+            for group in groups:
+                group["lr"] = self._learning_rates[id(group["params"][0])].value
+                if self._capture.capturable:
+                    group["capturable"] = True
+            try:
                 yield
-        finally:
-            for group, lr in zip(groups, before, strict=True):
-                group["lr"] = lr
+            finally:
+                for group, (lr, capturable) in zip(groups, before, strict=True):
+                    group["lr"] = lr
+                    if self._capture.capturable:
+                        group["capturable"] = capturable
 
     def _changed_numbers(self, numbers: dict[str, float | bool | None]) -> str:
         before = dict(self._made_of[1]) if self._made_of else numbers
@@ -274,8 +279,8 @@ class GraphedUpdate:
     def _give_up(self, reason: str, quiet: bool = False) -> None:
         self._given_up = True
         self._recordings = {}
-        for optimizer, group in self._made_capturable:
-            _make_plain(optimizer, group)
+        for optimizer in self._optimizers:
+            self._move_steps(optimizer, to_device=False)
         if not quiet:
             warnings.warn(
                 f"cuda_graph: the update can't be recorded: {reason}. Training goes on without, with the same results.",
@@ -355,24 +360,20 @@ def without_capture(optimizer_state: dict[str, Any]) -> dict[str, Any]:
 
     :param optimizer_state: as it is
     """
-    groups = [dict(group) for group in optimizer_state["param_groups"]]
-    for group in groups:
-        group["lr"] = float(group["lr"])
-        if "capturable" in group:
-            group["capturable"] = False
+    on_device = {
+        parameter
+        for group in optimizer_state["param_groups"]
+        for parameter in group["params"]
+        if group.get("capturable") or group.get("fused")
+    }
     state = {
-        index: {name: value.cpu() if name == "step" and isinstance(value, th.Tensor) else value for name, value in own.items()}
+        index: {
+            name: value.cpu() if name == "step" and index not in on_device and isinstance(value, th.Tensor) else value
+            for name, value in own.items()
+        }
         for index, own in optimizer_state["state"].items()
     }
-    return {**optimizer_state, "param_groups": groups, "state": state}
-
-
-def _make_plain(optimizer: th.optim.Optimizer, group: dict[str, Any]) -> None:
-    group["capturable"] = False
-    for parameter in group["params"]:
-        state = optimizer.state.get(parameter, {})
-        if isinstance(state.get("step"), th.Tensor) and not group.get("fused"):
-            state["step"] = state["step"].cpu()
+    return {**optimizer_state, "state": state}
 
 
 def _views(memory: th.Tensor, like: Sequence[th.Tensor], ends: Any) -> list[th.Tensor]:

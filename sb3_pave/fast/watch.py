@@ -45,7 +45,7 @@ class Watch:
         self._n_attributes = len(self._attributes)
         self._values = _getter(name for name in self._attributes if name not in _PASSING)
         self._modules = [vars(module) for module in modules]
-        self._children = [module._modules for module in modules]
+        self._children = [module._modules for module in modules if module._modules]
         self._hooks = [vars(module)[name] for module in modules for name in _HOOKS if name in vars(module)]
         self._holders: list[dict[str, Any]] = [
             holder for module in modules for holder in (module._parameters, module._buffers) if holder
