@@ -5,6 +5,8 @@ from typing import Any
 import torch as th
 from torch import nn
 
+from sb3_pave.fast.watch import has_step_hooks
+
 # Whose modules compute the same at each call, as far as Python goes
 _KNOWN = ("torch", "stable_baselines3", "sb3_contrib", "sb3_pave", "abc", "builtins")
 
@@ -50,4 +52,5 @@ def _is_all_known(model: Any) -> bool:
         or "forward" in vars(module)
         for module in modules
     )
+    hooked = hooked or any(any(has_step_hooks(optimizer)) for optimizer in optimizers)
     return not hooked and all("capturable" in optimizer.defaults for optimizer in optimizers)

@@ -127,9 +127,19 @@ class _OptimizerWatch:
         )
 
     def _look(self) -> tuple[list[Any], list[Any], list[Any]]:
-        settings = [get(group) for get, group in zip(self._settings, self._groups, strict=True)]
+        settings: list[Any] = [get(group) for get, group in zip(self._settings, self._groups, strict=True)]
+        settings += has_step_hooks(self._optimizer)
         parameters = list(chain.from_iterable([group["params"] for group in self._groups]))
         return settings, parameters, _all_values(self._state.values())
+
+
+def has_step_hooks(optimizer: th.optim.Optimizer) -> tuple[bool, bool]:
+    """
+    Whether something else happens before and after the optimizer's steps.
+
+    :param optimizer: the optimizer
+    """
+    return bool(optimizer._optimizer_step_pre_hooks), bool(optimizer._optimizer_step_post_hooks)
 
 
 def same(first: Any, second: Any) -> bool:
