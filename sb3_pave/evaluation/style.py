@@ -32,9 +32,7 @@ def line_styles(names: Sequence[str]) -> dict[str, Any]:
     :param names: what is told apart: algorithms, methods
     :return: color and dashes of each one's lines, as matplotlib takes them
     """
-    return {
-        name: {"color": COLORS[i % len(COLORS)], "linestyle": DASHES[i % len(DASHES)]} for i, name in enumerate(names)
-    }
+    return {name: {"color": COLORS[i % len(COLORS)], "linestyle": DASHES[i % len(DASHES)]} for i, name in enumerate(names)}
 
 
 def marker_styles(names: Sequence[str]) -> dict[str, Any]:
@@ -43,3 +41,16 @@ def marker_styles(names: Sequence[str]) -> dict[str, Any]:
     :return: color and marker of each one's points, as matplotlib takes them
     """
     return {name: {"color": COLORS[i % len(COLORS)], "marker": MARKERS[i % len(MARKERS)]} for i, name in enumerate(names)}
+
+
+def span_at_least(ax: Any, span: float) -> None:
+    """
+    Widen the limits of a vertical axis around their middle, so that what is small does not look large.
+
+    :param ax: axes of matplotlib, with all that they show drawn
+    :param span: least difference of the limits
+    """
+    low, high = ax.get_ylim()
+    missing = span - (high - low)
+    if missing > 0:
+        ax.set_ylim(low - missing / 2.0, high + missing / 2.0)
