@@ -38,7 +38,7 @@ CAPTION = (
     "sensitivity; concave states are those with a negative definite ∇²_aa Q."
 )
 OVER_TASKS_CAPTION = (
-    "Each run on the scale of {reference}'s interquartile mean on its task: return 1 + (R − R_ref)/|R_ref|, so that 0.98 has "
+    "Each run on the scale of {reference}'s interquartile mean on its task: return 1 + (R - R_ref)/|R_ref|, so that 0.98 has "
     "lost 2 %, whatever the sign; sm as a ratio. Interquartile mean over all runs of all tasks, 95 % interval of a bootstrap "
     "within tasks."
 )
@@ -54,9 +54,9 @@ def report(
     """
     Aggregate every ``result.json`` under some folders.
 
-    Runs of a method are pooled only where all that their results tell of how they were made is the same but for the seed. Other
-    steps make another task; other hyperparameters or another evaluation under the same name make another method, called
-    ``name (2)``, and a note.
+    Runs of a method are pooled only where all that their results tell of how they were made is the same but for the seed.
+    Other steps make another task; other hyperparameters or another evaluation under the same name make another method,
+    called ``name (2)``, and a note.
 
     :param folders: a folder or several, searched at any depth
     :param methods: the methods that are shown, in this order; by default all, in the order of a specification (``*.yml``) that
@@ -245,8 +245,8 @@ def _group(results: Sequence[Result], notes: list[str]) -> dict[tuple[str, int],
             runs.append(result)
         else:
             notes.append(
-                f"{result.path} and {same.path} are runs of {result.method} with seed {result.seed}, and differ in what a result "
-                "does not tell: the first is left out"
+                f"{result.path} and {same.path} are runs of {result.method} with seed {result.seed}, and differ in what a "
+                "result does not tell: the first is left out"
             )
     for (task, method), known in variants.items():
         for i, other in enumerate(known[1:], 1):
