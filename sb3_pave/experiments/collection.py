@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-FORMAT = 1
-RESULT_FILE = "result.json"
+from sb3_pave.experiments.results import RESULT_FILE, load_result
 
 
 @dataclass(frozen=True)
@@ -101,10 +99,7 @@ def read_result(path: str | Path) -> Result:
     :raises ValueError: if it is damaged; the message begins with its path
     """
     path = Path(path)
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} could not be read: {error}") from error
+    data = load_result(path)
     try:
         _check(data)
         return Result(path, data, _values(data))
@@ -113,11 +108,7 @@ def read_result(path: str | Path) -> Result:
         raise ValueError(f"{path} is no whole result: {reason}") from error
 
 
-def _check(data: Any) -> None:
-    if not isinstance(data, dict):
-        raise ValueError("it does not hold an object")
-    if data.get("format") != FORMAT:
-        raise ValueError(f"its format is {data.get('format')}, not {FORMAT}")
+def _check(data: Mapping[str, Any]) -> None:
     kinds = {"key": str, "environment": str, "method": str, "algorithm": str, "seed": int, "steps": int, "evaluation": dict}
     for name, kind in kinds.items():
         if not isinstance(data[name], kind):
