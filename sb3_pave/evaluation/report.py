@@ -345,17 +345,20 @@ def _cells(
         if result.n_runs == 0:
             text = "not defined"
         elif per_run and result.n_runs == 1:
-            text = _number(result.mean)
+            text = format_number(result.mean)
         else:
-            text = f"{_number(result.mean)} ± {_number(result.std)}"
+            text = f"{format_number(result.mean)} ± {format_number(result.std)}"
         if result.n_runs > 1:
-            text += f"\n{_number(result.iqm)} [{_number(result.low)}, {_number(result.high)}]"
+            text += f"\n{format_number(result.iqm)} [{format_number(result.low)}, {format_number(result.high)}]"
         cells[label + suffix] = text
     return cells
 
 
-def _number(value: float) -> str:
-    """Three significant digits, and all digits before the point."""
+def format_number(value: float) -> str:
+    """
+    :param value: a number
+    :return: its three significant digits, and all digits before the point
+    """
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 

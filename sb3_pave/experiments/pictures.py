@@ -8,12 +8,14 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from sb3_pave.evaluation.style import STYLE, WIDTH, line_styles, marker_styles, span_at_least
+from sb3_pave.evaluation.style import COLORS, STYLE, WIDTH, line_styles, marker_styles, span_at_least
+from sb3_pave.experiments.front import pareto_front
 from sb3_pave.experiments.report import over_tasks_title, task_title
 
 # Where the largest sm is so many times the smallest, equal ratios take equal room
@@ -127,6 +129,51 @@ def learning_curves(task: Mapping[str, Any], names: Sequence[str]) -> Figure:
                 span_at_least(ax, max(one["episode_std"] for one in drawn))
             else:
                 _scale_smoothness(ax, "y", [y for one in drawn for y in one["curves"].get("sm", {}).get("iqm", ())])
+    return figure
+
+
+def search_front(searched: Mapping[str, Any]) -> Figure:
+    """
+    Return against ``sm`` of every trial of a search, and which of them none other beats. The axis of the return spans at
+    least the standard deviation of episodes.
+
+    :param searched: a search, as :func:`sb3_pave.experiments.search.describe` has it
+    :return: the picture
+    :raises ValueError: if it has no trial with a result
+    """
+    trials = searched["trials"]
+    if not trials:
+        raise ValueError("the search has no trial with a result yet")
+    chosen = pareto_front(trials)
+    color, of_front, of_plain = COLORS[0], COLORS[1], COLORS[-1]
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")
+        ax = figure.subplots()
+        others = [trial for trial in trials if trial not in chosen]
+        for feasible, face, label in ((True, color, "trial"), (False, "none", "trial that loses too much return")):
+            shown = [trial for trial in others if trial["feasible"] is feasible]
+            points = [[trial[name] for trial in shown] for name in ("sm", "return")]
+            if shown:
+                ax.plot(*points, "o", markersize=5, markerfacecolor=face, markeredgecolor=color, alpha=0.6, label=label)
+        corners = [[trial[name] for trial in chosen] for name in ("sm", "return")]
+        ax.plot(*corners, "s-", color=of_front, markersize=7, drawstyle="steps-post", label="Pareto front")
+        for trial in chosen:
+            ax.annotate(str(trial["number"]), (trial["sm"], trial["return"]), (5, 6), textcoords="offset points", fontsize=9)
+        if searched["plain"] is not None:
+            ax.plot(
+                searched["plain"]["sm"], searched["plain"]["return"], "*", color=of_plain, markersize=13, label="plain agent"
+            )
+        if searched["least_return"] is not None:
+            ax.axhline(searched["least_return"], color="0.5", linestyle="--", linewidth=1.0, label="least return")
+        _scale_smoothness(ax, "x", [trial["sm"] for trial in trials])
+        unit = "" if len(searched["environments"]) == 1 else ", relative to the plain agent"
+        ax.set_xlabel(_AXES["sm"] + unit)
+        ax.set_ylabel(f"return{unit}")
+        ax.margins(0.08)
+        span_at_least(ax, float(np.median([trial["episode_std"] for trial in trials])))
+        tasks = ", ".join(f"{name} ({steps} steps)" for name, steps in searched["environments"].items())
+        figure.suptitle(f"{searched['algorithm']} on {tasks}: {len(trials)} trials", fontsize=11)
+        figure.legend(loc="outside lower center", ncols=4)
     return figure
 
 

@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sb3_pave.evaluation.intervals import interquartile_intervals
-from sb3_pave.evaluation.report import check_free
+from sb3_pave.evaluation.report import check_free, format_number
 from sb3_pave.experiments.collection import Result, read_results
 
 FORMAT = 1
@@ -425,15 +425,10 @@ def _cell(value: Mapping[str, Any] | None, factor: float, n_runs: int) -> str:
         return ""
     if value["iqm"] is None:
         return "not defined"
-    text = _number(value["iqm"] * factor)
+    text = format_number(value["iqm"] * factor)
     if value["low"] is not None:
-        text += f" [{_number(value['low'] * factor)}, {_number(value['high'] * factor)}]"
+        text += f" [{format_number(value['low'] * factor)}, {format_number(value['high'] * factor)}]"
     return text if value["n_runs"] == n_runs else f"{text} ({value['n_runs']} of {n_runs} runs)"
-
-
-def _number(value: float) -> str:
-    """Three significant digits, and all digits before the point."""
-    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def _escaped(cell: str) -> str:
