@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+import traceback
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from typing import Any, Literal
 from sb3_pave.experiments.claims import HEARTBEAT, STALE_AFTER, Claim, ClaimLost, has_died, is_claimed, this_process
 from sb3_pave.experiments.files import read_json, write_json
 from sb3_pave.experiments.gpus import free_gpu
+from sb3_pave.experiments.process import RunFailed, carry_out
 from sb3_pave.experiments.results import is_done
 from sb3_pave.experiments.runs import Run
 from sb3_pave.experiments.status import FAILED_FILE, RUN_FILE
@@ -94,10 +96,12 @@ class _Job:
             # It would be the same for the others, and trying again would not help
             self.session.unlink(missing_ok=True)
             return "broken", f"{path}: {error}"
+        except Exception:
+            # An exception that an engine passes on would leave the other jobs running
+            self.session.unlink(missing_ok=True)
+            return "broken", f"{path}:\n{traceback.format_exc()}"
 
     def _try(self, path: Path, claim: Claim, environ: dict[str, str]) -> tuple[State, str]:
-        from sb3_pave.experiments.process import RunFailed, carry_out
-
         if is_done(path):  # by the one whose claim has just ended
             return "done", ""
         if (path / FAILED_FILE).exists():
@@ -106,12 +110,15 @@ class _Job:
         errors: list[str] = []
         while len(errors) < MAX_TRIES:
             try:
-                carry_out(self.run, path, heartbeat, environ)
+                self._carry_out(path, heartbeat, environ)
                 return "done", ""
             except RunFailed as error:
                 errors.append(str(error))
         write_json(path / FAILED_FILE, {"tries": len(errors), "error": errors[-1]}, indent=1)
         return "failed", errors[-1]
+
+    def _carry_out(self, path: Path, heartbeat: Callable[[], None], environ: dict[str, str]) -> None:
+        carry_out(self.run, path, heartbeat, environ)
 
     def _check_session(self) -> None:
         if not self.session.exists():

@@ -76,7 +76,7 @@ def _train(run: Run, folder: Path, heartbeat: Heartbeat, environ: Mapping[str, s
         resumed_from = [*resumed_before, read_json(checkpoint / TRAINING_FILE)["steps"]]
     write_json(attempt / TRY_FILE, {"number": number, "resumed_from": resumed_from})
     command = _train_command(run, attempt, checkpoint, resumed_from)
-    _run_process(command, run, folder / LOG_FILE, heartbeat, environ)
+    _run_command(command, run, folder / LOG_FILE, heartbeat, environ)
     trained = read_json(attempt / TRAINING_FILE)
     if trained["steps"] < run.steps:
         raise RunFailed(f"training ended after {trained['steps']} of {run.steps} steps")
@@ -135,17 +135,30 @@ def _measure(run: Run, folder: Path, attempt: Path, heartbeat: Heartbeat, enviro
         command += ["--robustness-episodes", str(how.robustness_episodes)]
     if how.geometry:
         command.append("--geometry")
-    _run_process(command, run, folder / LOG_FILE, heartbeat, environ)
+    _run_command(command, run, folder / LOG_FILE, heartbeat, environ)
     return read_json(base.with_suffix(".json"))
 
 
-def _run_process(arguments: list[str], run: Run, log: Path, heartbeat: Heartbeat, environ: Mapping[str, str]) -> None:
+def _run_command(arguments: list[str], run: Run, log: Path, heartbeat: Heartbeat, environ: Mapping[str, str]) -> None:
     command = [sys.executable, "-m", "sb3_pave", *arguments, "--device", run.device]
     if run.gym_packages:
         command += ["--gym-packages", *run.gym_packages]
     threads = str(run.threads)
     fixed = {"PYTHONUNBUFFERED": "1", "MPLBACKEND": "agg", "SDL_VIDEODRIVER": "dummy"}
     fixed.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads))
+    run_process(command, log, heartbeat, {**fixed, **environ})
+
+
+def run_process(command: list[str], log: Path, heartbeat: Heartbeat, environ: Mapping[str, str]) -> None:
+    """
+    Run a command to its end, or end it with all that it has started.
+
+    :param command: the command
+    :param log: what it prints is added to this file
+    :param heartbeat: called a few times a second; what it raises ends the command and passes on
+    :param environ: additions to its environment
+    :raises RunFailed: if it has failed
+    """
     with log.open("ab") as output:
         output.write(f"$ {' '.join(command)}\n".encode())
         output.flush()
@@ -156,7 +169,7 @@ def _run_process(arguments: list[str], run: Run, log: Path, heartbeat: Heartbeat
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **fixed, **environ},
+            env={**os.environ, **environ},
             start_new_session=True,
         )
         try:
@@ -170,7 +183,7 @@ def _run_process(arguments: list[str], run: Run, log: Path, heartbeat: Heartbeat
             if process.returncode is None:
                 _kill(process)
     if code != 0:
-        raise RunFailed(f"{arguments[0]} ended {_how(code)}:\n{_end_of(log, begin)}")
+        raise RunFailed(f"{' '.join(command[1:4])} ended {_how(code)}:\n{_end_of(log, begin)}")
 
 
 def _kill(process: subprocess.Popen) -> None:
