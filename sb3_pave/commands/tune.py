@@ -70,11 +70,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _tune(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    import optuna
+
     from sb3_pave.experiments import GridError, SpecificationError
     from sb3_pave.experiments.front import find_trial, pick, save_outcome
     from sb3_pave.experiments.search import SearchError, SearchSpecification, search
     from sb3_pave.experiments.zoo_file import export
 
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     gpus = [gpu.strip() for gpu in args.gpus.split(",") if gpu.strip()]
     try:
         specification = SearchSpecification.load(args.specification)

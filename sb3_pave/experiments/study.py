@@ -32,6 +32,9 @@ MAX_RETRIES = 2
 #: Attributes of a trial: what was drawn, what came out, why it has failed, who works on it
 HYPERPARAMETERS, OUTCOME, ERROR, SEARCHER, CONSTRAINT = "hyperparameters", "outcome", "error", "searcher", "constraint"
 
+# Since Optuna 5; before, the sampler asks a function
+SETS_CONSTRAINTS = hasattr(Trial, "set_constraint")
+
 SamplerName = Literal["tpe", "nsga2", "random"]
 
 
@@ -112,7 +115,10 @@ class SearchStudy:
         """
         trials = []
         for _ in range(n_trials):
-            trial = self.study.ask()
+            with warnings.catch_warnings():
+                # Study.optimize would beat for us; here it is `alive`
+                warnings.filterwarnings("ignore", "Heartbeat of storage", UserWarning)
+                trial = self.study.ask()
             trial.set_user_attr(SEARCHER, self.token)
             if self._database:
                 self._storage.record_heartbeat(trial._trial_id)
@@ -127,7 +133,7 @@ class SearchStudy:
         :param loss: under a constraint, by how much its return misses it; not above 0 where it does not
         """
         if loss is not None:
-            if hasattr(trial, "set_constraint"):
+            if SETS_CONSTRAINTS:
                 trial.set_constraint("return", loss)
             trial.set_user_attr(CONSTRAINT, loss)
         self.study.tell(trial, [sm] if self.constrained else [total, sm], skip_if_finished=True)
@@ -210,7 +216,7 @@ def _sampler(name: SamplerName, constrained: bool, seed: int | None, n_trials: i
     # With the same seed, what goes on would draw what the beginning has drawn
     drawn = None if seed is None else int(np.random.SeedSequence([seed, n_trials]).generate_state(1)[0])
     settings: dict[str, Any] = {"seed": drawn}
-    if constrained and name != "random" and not hasattr(Trial, "set_constraint"):
+    if constrained and name != "random" and not SETS_CONSTRAINTS:
         settings["constraints_func"] = lambda trial: (trial.user_attrs[CONSTRAINT],)
     with _experimental():
         if name == "nsga2":

@@ -31,6 +31,12 @@ def grid(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def made(grid):
+    """Its report."""
+    return report(grid, ["TD3", "PAVE", "CAPS", "DAMPER"])
+
+
 @pytest.mark.parametrize("shapes", [[(5, 3)], [(5, 2), (3, 2)], [(1, 1)]])
 def test_the_interquartile_mean_is_rliables(shapes):
     from rliable import metrics
@@ -191,8 +197,7 @@ def test_methods_come_in_the_order_of_the_specification(tmp_path):
     assert names(report(tmp_path, ["B", "A"])) == ["B", "A"]
 
 
-def test_what_is_saved_is_the_report(grid, tmp_path):
-    made = report(grid, ["TD3", "PAVE", "CAPS", "DAMPER"])
+def test_what_is_saved_is_the_report(made, tmp_path):
     files = {file.name: file for file in save_report(made, tmp_path / "out")}
     assert json.loads(files["report.json"].read_text()) == made
     measures = pd.read_csv(files["measures.csv"]).set_index(["environment", "method", "measure"])
@@ -207,7 +212,7 @@ def test_what_is_saved_is_the_report(grid, tmp_path):
     assert sum(name.endswith(".png") for name in files) == 5
     with pytest.raises(FileExistsError, match="--overwrite"):
         save_report(made, tmp_path / "out")
-    save_report(made, tmp_path / "out", overwrite=True)
+    save_report(made, tmp_path / "out", pictures=False, overwrite=True)
 
 
 def test_the_axis_of_the_return_spans_the_standard_deviation_of_episodes(tmp_path):
@@ -220,8 +225,7 @@ def test_the_axis_of_the_return_spans_the_standard_deviation_of_episodes(tmp_pat
     assert high - low >= 50.0 and low < -151.0 < -150.0 < high
 
 
-def test_the_front_shows_each_run_and_each_interquartile_mean(grid):
-    made = report(grid)
+def test_the_front_shows_each_run_and_each_interquartile_mean(made):
     names = pictures.method_names(made)
     figure = pictures.front(made["tasks"][0], names)
     assert isinstance(figure, Figure)
@@ -232,8 +236,7 @@ def test_the_front_shows_each_run_and_each_interquartile_mean(grid):
         assert (one["measures"]["sm"]["iqm"],) in shown
 
 
-def test_learning_curves_show_return_and_smoothness(grid):
-    made = report(grid)
+def test_learning_curves_show_return_and_smoothness(made):
     figure = pictures.learning_curves(made["tasks"][1], pictures.method_names(made))
     for ax, measure in zip(figure.axes, ("return", "sm"), strict=True):
         for line, one in zip(ax.lines, made["tasks"][1]["methods"], strict=True):
