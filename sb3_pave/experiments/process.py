@@ -96,7 +96,6 @@ def _train_command(run: Run, attempt: Path, checkpoint: Path | None, resumed_fro
     callbacks = list(given) if isinstance(given, list) else [given]
     if run.evaluation.every:
         callbacks.append("sb3_pave.callbacks.SmoothnessEvalCallback")
-    # The last one: a checkpoint at the step of an evaluation must have its numbers
     entry["callback"] = [*callbacks, {"sb3_pave.experiments.callback.RunCallback": own}]
     conf = attempt / "conf.yml"
     conf.write_text(yaml.safe_dump({run.environment: entry}), encoding="utf-8")
