@@ -137,7 +137,7 @@ def test_a_killed_run_and_a_killed_runner_go_on_where_they_were(tmp_path):
     first, second = result["resumed_from"]
     assert 100 <= first < second < STEPS
     assert result["curves"]["timesteps"] == [150, 300, 450, 600]
-    # Neither were steps counted anew nor was the warm-up repeated: 50 updates at every 50 steps after it, as if nothing had been
+    # Neither were steps counted anew nor was the warm-up repeated: 50 updates at every 50 steps, as if nothing had been
     assert result["curves"]["train/n_updates"] == [None, 150.0, 300.0, 450.0]
     (model,) = (folder / killed.folder_name).glob("logs/pave_sac/*/Pendulum-v1.zip")
     with zipfile.ZipFile(model) as file:
