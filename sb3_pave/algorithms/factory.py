@@ -45,7 +45,7 @@ def _cached_pave(host: type[OffPolicyAlgorithm]) -> type[OffPolicyAlgorithm]:
         return pave_class
     if host.train is not upstream.train:
         pave_class = PaveOwnTrain
-    _refuse_name_clashes(host, upstream, pave_class)
+    refuse_name_clashes(host, upstream, pave_class, "PAVE")
     namespace = {"__module__": host.__module__, "__doc__": f"{host.__name__} whose critics are trained with PAVE."}
     return type(f"PAVE_{host.__name__}", (pave_class, host), namespace)
 
@@ -59,13 +59,21 @@ def _pave_of_upstream(host: type[OffPolicyAlgorithm]) -> tuple[type[OffPolicyAlg
     return OffPolicyAlgorithm, PaveOwnTrain
 
 
-def _refuse_name_clashes(host: type, upstream: type, pave_class: type) -> None:
-    """PAVE's classes come first in the bases: they would hide what the host calls by the same name."""
-    ours = {name for base in pave_class.__mro__ if not issubclass(upstream, base) for name in vars(base)}
+def refuse_name_clashes(host: type, upstream: type, mixin: type, owner: str) -> None:
+    """
+    A mixin comes first in the bases: it would hide what the host calls by the same name.
+
+    :param host: the algorithm that gets the mixin
+    :param upstream: the class that host and mixin both extend, or one between it and the host whose names they may share
+    :param mixin: the mixin
+    :param owner: whose it is, for the message
+    :raises TypeError: if the host defines one of the mixin's names
+    """
+    ours = {name for base in mixin.__mro__ if not issubclass(upstream, base) for name in vars(base)}
     theirs = {name for base in host.__mro__ if not issubclass(upstream, base) for name in vars(base)}
     clashes = sorted(name for name in ours & theirs if not name.startswith("__") and not hasattr(upstream, name))
     if clashes:
         raise TypeError(
-            f"{host.__name__} defines {', '.join(clashes)}, which PAVE needs for itself and would hide. Rename it in "
+            f"{host.__name__} defines {', '.join(clashes)}, which {owner} needs for itself and would hide. Rename it in "
             f"{host.__name__}."
         )

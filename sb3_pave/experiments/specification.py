@@ -259,26 +259,24 @@ def _evaluation(given: Any) -> dict[str, Any]:
 
 
 def _zoos_entry(method: Method, env_id: str) -> dict[str, Any]:
-    import rl_zoo3
     import yaml
 
-    from sb3_pave.zoo.algorithms import ZOO_ALGORITHMS
-    from sb3_pave.zoo.defaults import find_entry, hyperparams_folder
+    from sb3_pave.zoo.defaults import default_hyperparameters
 
-    hosts = {algorithm.name: algorithm.host for algorithm in ZOO_ALGORITHMS}
-    file, key = method.conf, env_id
-    if file is None and method.algorithm in hosts:
-        file, key = find_entry(method.algorithm, hosts[method.algorithm], env_id)
-    elif file is None:
-        file = hyperparams_folder(rl_zoo3.__file__) / f"{method.algorithm}.yml"
     try:
-        entries = yaml.safe_load(file.read_text(encoding="utf-8"))
+        if method.conf is None:
+            return dict(default_hyperparameters(method.algorithm, env_id))
+        entries = yaml.safe_load(method.conf.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        file = f"the file of {method.algorithm}" if method.conf is None else method.conf
         raise SpecificationError(f"methods: {method.name}: {file} could not be read: {error}") from error
-    entry = entries.get(key, entries.get("default")) if isinstance(entries, dict) else None
+    except KeyError:
+        entries = None
+    entry = entries.get(env_id, entries.get("default")) if isinstance(entries, dict) else None
     if not isinstance(entry, dict):
         raise SpecificationError(
-            f"methods: {method.name}: {file} has no entry for {env_id}, and no default: give a conf file that has one"
+            f"methods: {method.name}: {method.conf or method.algorithm} has no entry for {env_id}, and no default: give a "
+            "conf file that has one"
         )
     return dict(entry)
 

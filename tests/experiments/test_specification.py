@@ -98,7 +98,7 @@ def test_a_changed_file_changes_the_runs_that_read_the_changed_entry(folder):
         ({"methods": {"m": {"algorithm": "td3", "conf": "no.yml"}}}, "methods: m: conf takes a YAML file .*no.yml is none"),
         (
             {"methods": {"m": {"algorithm": "td3", "environments": ["Hopper-v5"]}}},
-            "'Hopper-v5' is not known; known: Pend",
+            "'Hopper-v5' is not known; known: Pendulum-v1",
         ),
         (
             {"methods": {"m": {"algorithm": "pave_td3", "hyperparameters": {"mrp_coef": 1}}}},
@@ -108,7 +108,7 @@ def test_a_changed_file_changes_the_runs_that_read_the_changed_entry(folder):
         ({"methods": {"m": {"algorithm": "sac", "conf": "no_policy.yml"}}}, "the entry for Pendulum-v1 names no policy"),
         (
             {"methods": {"m": {"algorithm": "sac", "conf": "other.yml"}}},
-            "other.yml has no entry for Pendulum-v1, and no",
+            "other.yml has no entry for Pendulum-v1, and no default",
         ),
         ({"evaluation": {"episode": 1}}, "evaluation: 'episode' is not known, did you mean episodes"),
         ({"evaluation": {"episodes": 0}}, "evaluation: episodes takes a whole number from 1 on; got 0"),
