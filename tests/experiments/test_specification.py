@@ -2,6 +2,8 @@
 
 import copy
 import dataclasses
+import re
+from pathlib import Path
 
 import pytest
 import yaml
@@ -10,6 +12,7 @@ pytest.importorskip("rl_zoo3")
 
 from sb3_pave.experiments import EvaluationSettings, Run, Specification, SpecificationError
 
+README = Path(__file__).parents[2] / "README.md"
 SPECIFICATION = """
 environments:
   Pendulum-v1:
@@ -134,6 +137,13 @@ def test_what_is_missing_is_named(missing):
     del content[missing]
     with pytest.raises(SpecificationError, match=missing):
         Specification.from_dict(content)
+
+
+def test_the_specification_in_readme():
+    text = next(block for block in re.findall(r"```yaml\n(.*?)```", README.read_text(), re.DOTALL) if "methods:" in block)
+    runs = Specification.from_dict(yaml.safe_load(text), README.parent / "examples" / "results").runs()
+    assert len(runs) == 5 * 3 + 3 * 2
+    assert {run.method for run in runs} == {"TD3", "PAVE", "weaker"}
 
 
 @pytest.mark.parametrize("text", [None, "steps: [", "- a list", ""])
