@@ -17,11 +17,11 @@ from typing import Any, Literal
 
 from sb3_pave.experiments.claims import HEARTBEAT, STALE_AFTER, Claim, ClaimLost, has_died, is_claimed, this_process
 from sb3_pave.experiments.files import read_json, write_json
-from sb3_pave.experiments.gpus import free_gpu
-from sb3_pave.experiments.process import RunFailed, carry_out
+from sb3_pave.experiments.gpus import free_gpu, visible_gpus
+from sb3_pave.experiments.process import RUN_FILE, RunFailed, carry_out
 from sb3_pave.experiments.results import is_done
 from sb3_pave.experiments.runs import Run
-from sb3_pave.experiments.status import FAILED_FILE, RUN_FILE
+from sb3_pave.experiments.status import FAILED_FILE
 
 # A run is tried again twice
 MAX_TRIES = 3
@@ -160,9 +160,10 @@ def run_grid(
 
     :param runs: the runs
     :param folder: where they go, a folder for each
-    :param n_jobs: runs at a time; with ``gpus`` not more than there are
+    :param n_jobs: runs at a time; on GPUs not more than there are of them
     :param backend: ``threading``, ``loky``, ``dask`` or ``ray``
-    :param gpus: GPUs, as ``CUDA_VISIBLE_DEVICES`` names them; each has one run at a time
+    :param gpus: GPUs, as ``CUDA_VISIBLE_DEVICES`` names them; each has one run at a time. By default those that this machine
+        has, unless all runs are for the CPU
     :param progress: whether to say how far they are
     :param address: address of a dask scheduler or a Ray cluster; None starts one on this machine
     :param stale_after: seconds without renewal after which a claim of another machine is dead
@@ -180,8 +181,10 @@ def run_grid(
         raise ValueError("two of the runs are the same")
     folder = Path(folder).absolute()
     gpu_names = tuple(str(gpu) for gpu in gpus)
-    if gpus and address is None:
-        n_jobs = min(n_jobs, len(gpus))
+    if not gpu_names and any(run.device != "cpu" for run in runs):
+        gpu_names = visible_gpus()
+    if gpu_names and address is None:
+        n_jobs = min(n_jobs, len(gpu_names))
     session = _prepare(runs, folder)
     outcome = Outcome()
     pending = list(runs)

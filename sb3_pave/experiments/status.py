@@ -10,9 +10,10 @@ from typing import Any
 
 from sb3_pave.experiments.claims import is_claimed
 from sb3_pave.experiments.files import read_json
+from sb3_pave.experiments.process import RUN_FILE
 from sb3_pave.experiments.results import RESULT_FILE, is_done, load_result
 
-RUN_FILE, FAILED_FILE = "run.json", "failed.json"
+FAILED_FILE = "failed.json"
 
 
 class RunState(enum.Enum):

@@ -70,6 +70,10 @@ def test_a_folder_is_named_by_what_determines_the_run(folder):
     # Where and how it is computed, and how the file is laid out, changes nothing
     same = dataclasses.replace(run, device="cuda", threads=4, checkpoint_steps=7, conf=f"# a comment\n{run.conf}\n")
     assert same.key == run.key
+    # Another measurement is another run of the same agent; other curves are not
+    again = dataclasses.replace(run, evaluation=dataclasses.replace(run.evaluation, robustness=(0.2,), geometry=False))
+    assert again.key != run.key and again.training_key == run.training_key
+    assert dataclasses.replace(run, evaluation=EvaluationSettings(every=7)).training_key != run.training_key
 
 
 def test_a_changed_file_changes_the_runs_that_read_the_changed_entry(folder):
@@ -120,7 +124,8 @@ def test_a_changed_file_changes_the_runs_that_read_the_changed_entry(folder):
         ({"gym_packages": ["no_such_package"]}, "gym_packages: no_such_package could not be imported"),
         ({"checkpoint_steps": -1}, "checkpoint_steps takes a whole number from 0 on"),
         ({"threads": 0}, "threads takes a whole number from 1 on"),
-        ({"device": 0}, "device takes a PyTorch device"),
+        ({"device": 0}, "device takes auto, cpu, cuda"),
+        ({"device": "cuda:1"}, "--gpus says which GPUs"),
     ],
 )
 def test_a_mistake_is_named_before_anything_starts(change, message, tmp_path):

@@ -1,5 +1,6 @@
 """Grids of real trainings, killed and broken at every place that hurts."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -99,6 +100,15 @@ def test_a_grid_ends_with_results_whatever_one_of_its_runs_does(tmp_path, monkey
     assert {"train/mpr_loss", "train/curv_loss", "train/critic_loss"} < set(curves)
     assert curves["train/n_updates"] == [49.0, 199.0, 349.0, 499.0]
     assert not list(logs.glob("checkpoint*")) and not (folder / pave.folder_name / "tries").exists()
+
+    # Measured in another way, the agent is not trained again
+    again = dataclasses.replace(pave, evaluation=dataclasses.replace(pave.evaluation, robustness=(), geometry=False))
+    assert run_grid([again], folder, progress=False).done == [again]
+    measured = json.loads((folder / again.folder_name / "result.json").read_text())
+    assert measured["curves"] == curves and "robustness" not in measured["evaluation"]
+    assert measured["evaluation"]["episodes"] == result["evaluation"]["episodes"]
+    assert "sb3_pave train" not in (folder / again.folder_name / "log.txt").read_text()
+    assert (folder / pave.folder_name / "result.json").read_text() == text
 
     main(["experiment", "status", str(folder)])
     assert "failed: " + crash.folder_name in capsys.readouterr().out.replace("\n", "")
