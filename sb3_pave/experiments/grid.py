@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from sb3_pave.experiments.claims import HEARTBEAT, STALE_AFTER, Claim, ClaimLost, has_died, is_claimed, this_process
 from sb3_pave.experiments.files import read_json, write_json
@@ -22,6 +22,9 @@ from sb3_pave.experiments.process import RUN_FILE, RunFailed, carry_out
 from sb3_pave.experiments.results import is_done
 from sb3_pave.experiments.runs import Run
 from sb3_pave.experiments.status import FAILED_FILE
+
+if TYPE_CHECKING:
+    import joblib
 
 # A run is tried again twice
 MAX_TRIES = 3
@@ -193,7 +196,7 @@ def run_grid(
             with parallel(backend, n_jobs, address) as engine:
                 while pending:
                     jobs = [_Job(run, folder, session, gpu_names, stale_after) for run in pending]
-                    states = engine(_delayed(job) for job in jobs)
+                    states = _run(engine, jobs, session)
                     pending = _sort(pending, states, outcome)
                     if pending:
                         _wait(pending, folder, session, stale_after)
@@ -228,10 +231,15 @@ def _prepare(runs: Sequence[Run], folder: Path) -> Path:
     return session
 
 
-def _delayed(job: _Job) -> tuple[Callable[[], tuple[State, str]], tuple, dict[str, Any]]:
+def _run(engine: joblib.Parallel, jobs: Sequence[_Job], session: Path) -> list[tuple[State, str]]:
     import joblib
 
-    return joblib.delayed(job.__call__)()
+    try:
+        return engine(joblib.delayed(job.__call__)() for job in jobs)
+    except Exception:
+        if not session.exists():  # Ctrl-C ends idle processes of an engine, too
+            raise KeyboardInterrupt from None
+        raise
 
 
 def _sort(pending: Sequence[Run], states: Sequence[tuple[State, str]], outcome: Outcome) -> list[Run]:

@@ -20,7 +20,7 @@ pytest.importorskip("rl_zoo3")
 pytest.importorskip("rliable")
 
 from sb3_pave.commands.main import main
-from sb3_pave.experiments import GridError, RunState, Specification, grid_status, process, run_grid
+from sb3_pave.experiments import GridError, RunState, Specification, grid, grid_status, process, run_grid
 from tests.experiments.processes import children_of, is_running, wait_for
 
 STEPS, EVERY = 600, 150
@@ -68,6 +68,7 @@ def test_a_grid_ends_with_results_whatever_one_of_its_runs_does(tmp_path, monkey
     assert not (folder / pave.folder_name / "result.json").exists()
     monkeypatch.setattr(process, "write_json", write)
 
+    monkeypatch.setattr(grid, "MAX_TRIES", 1)  # that it is three is tested where it takes no time
     with pytest.raises(SystemExit) as exit_info:
         main(["experiment", "run", str(path), "-o", str(folder), "-j", "2"])
     assert exit_info.value.code == 1
