@@ -64,6 +64,8 @@ class Pave(OffPolicyAlgorithm):
     :param curv_coef: ``λ3``, weight of curvature preservation
     :param mpr_sigma: ``σ``, standard deviation of the noise that MPR adds to the observations that the critic sees
     :param curv_delta: ``δ``, curvature below which Curv vanishes, in units of Q per squared (scaled) action
+    :param pave_interval: only every so many updates have the three terms, with as many times their weights: the same loss on
+        average, at a lower price; the updates between are the host's
     :param pave_batch_size: the three terms are means over this many transitions of each batch, drawn at random: the loss
         stays unbiased, at a lower price and a higher variance; None: over the whole batch
     :param compile: run targets and losses of MLP networks, with their gradients, through ``torch.compile`` (half a minute,
@@ -95,6 +97,7 @@ class Pave(OffPolicyAlgorithm):
         curv_coef: float | None = None,
         mpr_sigma: float | None = None,
         curv_delta: float | None = None,
+        pave_interval: int = 1,
         pave_batch_size: int | None = None,
         compile: bool = False,
         cuda_graph: bool = False,
@@ -110,6 +113,7 @@ class Pave(OffPolicyAlgorithm):
         # What PAVE has learned of the data, for the zip
         self.return_scale = 0.0
         self.observation_spread: Any = None
+        self.pave_interval = pave_interval
         self.pave_batch_size = pave_batch_size
         self.compile = compile
         self.cuda_graph = cuda_graph
@@ -252,7 +256,7 @@ class Pave(OffPolicyAlgorithm):
 
     def _sample(self, batch_size: int) -> tuple[ReplayBufferSamples, Successor]:
         draw = partial(self.replay_buffer.sample, batch_size, env=self._vec_normalize_env)
-        if self.vfc_coef > 0:
+        if self.vfc_coef > 0 and self._terms_are_due():
             return sample_with_successor(self.replay_buffer, draw)
         replay_data = draw()
         return replay_data, Successor(replay_data.next_observations, None)
@@ -263,10 +267,10 @@ class Pave(OffPolicyAlgorithm):
         own = [tensor for tensor in named if isinstance(tensor, th.Tensor)]
         return [*own, *self._scales.tensors]
 
-    def _kind_of_update(self, gradient_step: int) -> tuple[bool, bool]:
-        """Which branches the host's update takes: whether it updates the actor, and the targets."""
+    def _kind_of_update(self, gradient_step: int) -> tuple[bool, bool, bool]:
+        """Which branches the update takes: whether it has PAVE's terms, updates the actor, and the targets."""
         delayed = self._n_updates % getattr(self, "policy_delay", 1) == 0
-        return delayed, gradient_step % getattr(self, "target_update_interval", 1) == 0
+        return self._terms_are_due(), delayed, gradient_step % getattr(self, "target_update_interval", 1) == 0
 
     def get_parameters(self) -> dict[str, dict]:
         """As the host's; optimizers as they are without CUDA graphs, so that a saved agent can be loaded anywhere."""
@@ -285,13 +289,13 @@ class Pave(OffPolicyAlgorithm):
 
     def _critic_terms(self, replay_data: ReplayBufferSamples, successor: Successor, returns: th.Tensor) -> Terms | None:
         """
-        The terms at the batch, with ``ε`` and ``v`` drawn; None if all weights are zero.
+        The terms at the batch, with ``ε`` and ``v`` drawn; None where this update has none.
 
         :param replay_data: the batch
         :param successor: its one-step successors
         :param returns: its TD targets, whose range is the unit of scale-free PAVE; shape (batch, 1) or (batch, quantiles)
         """
-        if not self._has_terms():
+        if not self._terms_are_due():
             return None
         coefs: tuple[Any, ...] = self._coefs()
         delta: Any = self.curv_delta
@@ -299,6 +303,9 @@ class Pave(OffPolicyAlgorithm):
         if self.scale_free:
             curv_coef, delta = self._scales.curvature(self.curv_coef, self.curv_delta, replay_data.actions.shape[1])
             coefs = (self.mpr_coef, self.vfc_coef, curv_coef)
+        if self.pave_interval > 1:
+            # For the updates between, too
+            coefs = tuple(self.pave_interval * coef for coef in coefs)
         inputs, exists = self._field_inputs(replay_data, successor), successor.exists
         if exists is not None and inputs.rows is not None:
             exists = exists[inputs.rows]
@@ -343,8 +350,10 @@ class Pave(OffPolicyAlgorithm):
         """
         terms = self._critic_terms(replay_data, successor, target)
         if terms is None:
-            td_loss = self._td_loss(self.critic(replay_data.observations, replay_data.actions), target)
+            td_loss = execution.td(replay_data.observations, replay_data.actions, self._td_loss, target)
             log.add(critic_loss=td_loss)
+            if self._has_terms():
+                log.add(td_loss=td_loss)
             return [td_loss]
         losses, scalars = execution.td_and_terms(terms, self._td_loss, target)
         log.add(**scalars, return_scale=self._scales.return_scale.clone())
@@ -352,6 +361,10 @@ class Pave(OffPolicyAlgorithm):
 
     def _has_terms(self) -> bool:
         return self._coefs() != (0, 0, 0)
+
+    def _terms_are_due(self) -> bool:
+        """Whether this update is one of those with the terms."""
+        return self._has_terms() and self._n_updates % self.pave_interval == 0
 
     def _coefs(self) -> tuple[float, float, float]:
         return self.mpr_coef, self.vfc_coef, self.curv_coef
