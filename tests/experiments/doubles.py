@@ -21,7 +21,7 @@ class QuickJob(grid._Job):
         with (self.folder / "started.txt").open("a") as file:
             file.write(f"{self.run.key} {os.getpid()}\n")
         run_process([sys.executable, "-S", "-c", self.run.hyperparameters["program"]], path / "log.txt", heartbeat, environ)
-        write_json(path / "result.json", {"key": self.run.key})
+        write_json(path / "result.json", {"key": self.run.key, **self.run.to_dict()})
 
 
 def started(folder: Path) -> list[str]:
