@@ -33,10 +33,8 @@ COLUMNS = {
 }
 CURVES = ("return", "sm")
 
-CAPTION = (
-    "Interquartile mean over runs (seeds) and its 95 % bootstrap interval. Lower sm is smoother. M/μ bounds the actor's "
-    "sensitivity; concave states are those with a negative definite ∇²_aa Q."
-)
+CAPTION = "Interquartile mean over runs (seeds) and its 95 % bootstrap interval. Lower sm is smoother."
+GEOMETRY_CAPTION = " M/μ bounds the actor's sensitivity; concave states are those with a negative definite ∇²_aa Q."
 OVER_TASKS_CAPTION = (
     "Each run on the scale of {reference}'s interquartile mean on its task: return 1 + (R - R_ref)/|R_ref|, so that 0.98 has "
     "lost 2 %, whatever the sign; sm as a ratio. Interquartile mean over all runs of all tasks, 95 % interval of a bootstrap "
@@ -59,8 +57,8 @@ def report(
     called ``name (2)``, and a note.
 
     :param folders: a folder or several, searched at any depth
-    :param methods: the methods that are shown, in this order; by default all, in the order of a specification (``*.yml``) that
-        lies in a folder, else as they are found
+    :param methods: the methods that are shown, in this order; by default all, in the order of a specification that lies in a
+        folder (``*.yml``) or beside it under its name, else as they are found
     :param reference: the method that the others are compared with over tasks; the first by default
     :return: ``format``, ``reference``, ``tasks``, ``over_tasks``, ``notes`` (what was left out or needs to be known)
     :raises FileNotFoundError: if a folder does not exist
@@ -129,7 +127,11 @@ def tables(report: Mapping[str, Any]) -> list[tuple[str, str, pd.DataFrame]]:
     :param report: a report
     :return: title, caption and table of each task, then of all together
     """
-    shown = [(task_title(task), CAPTION, task_table(task)) for task in report["tasks"]]
+    shown = []
+    for task in report["tasks"]:
+        table = task_table(task)
+        caption = CAPTION + (GEOMETRY_CAPTION if COLUMNS["geometry_bound_median"][0] in table else "")
+        shown.append((task_title(task), caption, table))
     if report["over_tasks"]:
         caption = OVER_TASKS_CAPTION.format(reference=report["reference"])
         shown.append((over_tasks_title(report), caption, over_tasks_table(report)))
@@ -281,11 +283,11 @@ def _names(grouped: Mapping[Any, Mapping[str, Any]], methods: Sequence[str] | No
 
 
 def _specified_methods(folders: Sequence[Path]) -> list[str]:
-    """Names of the methods in the specifications that lie in the folders."""
+    """Names of the methods in the specifications that lie in the folders, or have a folder's name and lie beside it."""
     import yaml
 
     names: dict[str, None] = {}
-    for path in (path for folder in folders for path in sorted(folder.glob("*.yml"))):
+    for path in (path for one in folders for path in (one.parent / f"{one.name}.yml", *sorted(one.glob("*.yml")))):
         try:
             content = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError):
@@ -390,8 +392,8 @@ def _over_tasks(
             notes.append(f"{task_title(task)} is not in the table over tasks: {reference}'s return or sm is 0")
         else:
             scales[i] = (own["return"]["iqm"], own["sm"]["iqm"])
-    compared = []
-    for name in names:
+    compared: list[dict[str, Any]] = []
+    for name in names if len(scales) > 1 else ():
         scores = []
         for i, (total, sm) in scales.items():
             measures = next((one["measures"] for one in tasks[i]["methods"] if one["method"] == name), None)

@@ -114,6 +114,13 @@ def test_over_tasks_every_run_is_on_the_scale_of_the_reference(tmp_path):
     assert report(tmp_path, reference="smooth")["over_tasks"][0]["sm"]["iqm"] == pytest.approx((2 + 5) / 2)
 
 
+def test_a_single_task_of_the_reference_is_no_table_over_tasks(tmp_path):
+    for method, environment in (("plain", "P"), ("smooth", "P"), ("smooth", "H")):
+        write_result(tmp_path, fabricated_result(method, 0, [1.0], [1.0], environment=environment))
+    made = report(tmp_path, reference="plain")
+    assert len(made["tasks"]) == 2 and made["over_tasks"] == []
+
+
 def test_curves_are_of_the_steps_at_which_every_run_was_measured(tmp_path):
     curves = [
         {"timesteps": [100, 200, 300], "return": [1.0, 2.0, 3.0], "sm": [1.0, None, 1.0]},
@@ -195,6 +202,8 @@ def test_methods_come_in_the_order_of_the_specification(tmp_path):
     (tmp_path / "grid.yml").write_text("methods:\n  C: {}\n  B: {}\n")
     assert names(report(tmp_path)) == ["C", "B", "A"]
     assert names(report(tmp_path, ["B", "A"])) == ["B", "A"]
+    (tmp_path / "grid.yml").rename(tmp_path.parent / f"{tmp_path.name}.yml")
+    assert names(report(tmp_path)) == ["C", "B", "A"]
 
 
 def test_what_is_saved_is_the_report(made, tmp_path):
