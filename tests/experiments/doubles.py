@@ -21,7 +21,8 @@ class QuickJob(grid._Job):
         with (self.folder / "started.txt").open("a") as file:
             file.write(f"{self.run.key} {os.getpid()}\n")
         run_process([sys.executable, "-S", "-c", self.run.hyperparameters["program"]], path / "log.txt", heartbeat, environ)
-        write_json(path / "result.json", {"key": self.run.key, **self.run.to_dict()})
+        measured = {"evaluation": {"episodes": {"return": [-3.0, -1.0], "sm": [0.5]}}, "seconds": {"train": 7.0}}
+        write_json(path / "result.json", {"key": self.run.key, **self.run.to_dict(), **measured})
 
 
 def started(folder: Path) -> list[str]:

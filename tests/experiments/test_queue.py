@@ -41,9 +41,12 @@ def test_two_runners_share_the_runs_and_do_none_twice(tmp_path):
     assert not list(tmp_path.glob("*/claim-*")) and not (tmp_path / ".runners").exists()
 
 
-def test_a_crash_costs_its_run_alone(tmp_path, quick):
+def test_a_crash_costs_its_run_alone(tmp_path, quick, capsys):
     good, bad = [quick_run(seed) for seed in range(3)], quick_run(9, ABORT)
-    outcome = run_grid([bad, *good], tmp_path, n_jobs=2, progress=False)
+    outcome = run_grid([bad, *good], tmp_path, n_jobs=2)
+    lines = sorted(line.partition(" ")[2] for line in capsys.readouterr().out.splitlines())
+    measured = [f"Pendulum-v1 quick seed {seed}: return -2, sm 0.5 (7 s of training)" for seed in range(3)]
+    assert lines == [*measured, "Pendulum-v1 quick seed 9 has failed"]
     assert (outcome.done, outcome.failed) == (good, [bad])
     assert "SIGABRT" in outcome.errors[bad.key]
     assert started(tmp_path).count(bad.key) == 3
