@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,9 @@ def main(argv: list[str]) -> None:
 
     :param argv: its arguments
     """
+    if argv[:1] == ["report"]:
+        importlib.import_module("sb3_pave.commands.experiment_report").main(argv[1:])
+        return
     parser = _parser()
     args = parser.parse_args(argv)
     try:
@@ -61,14 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     status = commands.add_parser("status", help="which runs are done, which are not")
     status.set_defaults(function=_status)
     status.add_argument("folder", metavar="FOLDER", help="folder of a grid")
-    report = commands.add_parser("report", help="tables and pictures of the results")
-    report.set_defaults(function=_report)
-    report.add_argument("folders", nargs="+", metavar="FOLDER", help="folders of grids")
-    report.add_argument("-o", "--output", metavar="FOLDER", help="where to save (default: report, in the first folder)")
-    report.add_argument("--methods", nargs="+", help="methods to show, in this order (default: all)")
-    report.add_argument("--reference", metavar="METHOD", help="what the others are compared with (default: the first method)")
-    report.add_argument("--no-pictures", action="store_true", help="tables alone")
-    report.add_argument("--overwrite", action="store_true", help="replace saved files of the same name")
+    commands.add_parser("report", help="tables and pictures of the results")  # a command of its own: see main
     return parser
 
 
@@ -136,16 +133,3 @@ def _print_status(found: list[RunStatus]) -> None:
             console.print(f"running: {one.folder.name}, {one.steps} of {one.run['steps']} steps", highlight=False)
         if one.state is RunState.FAILED:
             console.print(f"failed: {one.folder.name}, see {one.folder / 'log.txt'}", highlight=False)
-
-
-def _report(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    from sb3_pave.experiments.report import markdown, report, save_report
-
-    output = Path(args.folders[0]) / "report" if args.output is None else Path(args.output)
-    try:
-        found = report(args.folders, args.methods, args.reference)
-        files = save_report(found, output, pictures=not args.no_pictures, overwrite=args.overwrite)
-    except (OSError, ValueError) as error:
-        parser.exit(1, f"{parser.prog} report: {error}\n")
-    print(markdown(found))
-    print("Saved", ", ".join(str(file) for file in files))

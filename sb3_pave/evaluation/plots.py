@@ -1,4 +1,4 @@
-"""Pictures of a report. The only module that imports matplotlib; every number comes from the report."""
+"""Pictures of a report: every number comes from it."""
 
 from __future__ import annotations
 
@@ -18,26 +18,8 @@ from numpy.typing import NDArray
 
 from sb3_pave.evaluation.report import aggregate, algorithms, runs_of
 from sb3_pave.evaluation.smoothness import action_spectrum
+from sb3_pave.evaluation.style import MARKERS, STYLE, WIDTH, line_styles
 
-# Okabe and Ito's palette, told apart by all; the marks and dashes help in print
-_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-_DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
-
-# As wide as a README shows them, at two pixels for each of its own
-WIDTH, DPI = 8.4, 200
-_STYLE: Any = {
-    "font.size": 11,
-    "axes.titlesize": 11,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.3,
-    "lines.linewidth": 1.6,
-    "legend.frameon": False,
-    "figure.dpi": DPI,
-    "savefig.dpi": DPI,
-}
 _MAX_TRACED = 3
 _BOUND: Any = {"color": "black", "linestyle": "-", "linewidth": 1.2}
 
@@ -129,7 +111,7 @@ def return_and_smoothness(report: Mapping[str, Any]) -> Figure:
         ax = figure.subplots()
         for name in algorithms(report):
             runs = [run["episodes"] for run in runs_of(report, name)]
-            marker = {"color": styles[name]["color"], "marker": _MARKERS[list(styles).index(name) % len(_MARKERS)]}
+            marker = {"color": styles[name]["color"], "marker": MARKERS[list(styles).index(name) % len(MARKERS)]}
             for run in runs:
                 ax.plot(np.mean(run["sm"]), np.mean(run["return"]), markersize=5, alpha=0.35, **marker)
             sm, total = aggregate([run["sm"] for run in runs]), aggregate([run["return"] for run in runs])
@@ -282,11 +264,8 @@ def label(algorithm: str) -> str:
 @contextmanager
 def _figure(report: Mapping[str, Any], height: float, layout: Any = "constrained") -> Iterator[tuple[Figure, dict[str, Any]]]:
     """A figure with its title, and the line style of each algorithm."""
-    styles: Any = {
-        name: {"color": _COLORS[i % len(_COLORS)], "linestyle": _DASHES[i % len(_DASHES)]}
-        for i, name in enumerate(algorithms(report))
-    }
-    with mpl.rc_context(_STYLE):
+    styles = line_styles(algorithms(report))
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, height), layout=layout)
         actions = "deterministic" if report["settings"]["deterministic"] else "stochastic"
         figure.suptitle(f"{report['environment']}, {actions} actions", fontsize=11)

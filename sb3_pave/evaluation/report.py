@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sb3_pave.evaluation.geometry import RolloutGeometry
+from sb3_pave.evaluation.intervals import interquartile_intervals
 from sb3_pave.evaluation.rollout import Rollout
 from sb3_pave.evaluation.surface import SurfacePlane
 
@@ -56,9 +56,6 @@ GEOMETRY_MEASURES = {
     "at_bound_rate": "share of states with an action at a bound",
 }
 
-# 2000 resamples place a 95 % interval to about its hundredth; the seed makes the same report of the same numbers
-BOOTSTRAP_SAMPLES, BOOTSTRAP_SEED, CONFIDENCE = 2000, 0, 0.95
-
 
 @dataclass(frozen=True)
 class Aggregate:
@@ -95,7 +92,7 @@ def aggregate(runs: Sequence[Sequence[float]]) -> Aggregate:
         return Aggregate(math.nan, math.nan, math.nan, math.nan, math.nan, 0)
     episodes = np.concatenate(defined)
     means = np.array([values.mean() for values in defined])
-    iqm, low, high = _interquartile_mean(means) if len(means) > 1 else (float(means[0]), math.nan, math.nan)
+    iqm, low, high = (float(value[0]) for value in interquartile_intervals(means[:, None]))
     return Aggregate(float(episodes.mean()), float(episodes.std()), iqm, low, high, len(defined))
 
 
@@ -357,19 +354,22 @@ def _cells(
         if result.n_runs == 0:
             text = "not defined"
         elif per_run and result.n_runs == 1:
-            text = _number(result.mean)
+            text = format_number(result.mean)
         else:
-            text = f"{_number(result.mean)} ± {_number(result.std)}"
+            text = f"{format_number(result.mean)} ± {format_number(result.std)}"
         if result.n_runs > 1:
-            text += f"\n{_number(result.iqm)} [{_number(result.low)}, {_number(result.high)}]"
+            text += f"\n{format_number(result.iqm)} [{format_number(result.low)}, {format_number(result.high)}]"
         if len(having) < (n_runs or len(runs)):
             text += f"\n({len(having)} of {n_runs or len(runs)} runs)"
         cells[label + suffix] = text
     return cells
 
 
-def _number(value: float) -> str:
-    """Three significant digits, and all digits before the point."""
+def format_number(value: float) -> str:
+    """
+    :param value: a number
+    :return: its three significant digits, and all digits before the point
+    """
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
@@ -380,34 +380,6 @@ def _noise_levels(runs: Sequence[Mapping[str, Any]]) -> list[float]:
 def _defined(values: Sequence[float | None]) -> NDArray[np.float64]:
     array = np.array(values, dtype=np.float64)
     return array[np.isfinite(array)]
-
-
-def _interquartile_mean(scores: NDArray[np.float64]) -> tuple[float, float, float]:
-    """rliable's interquartile mean of runs, and the ends of its bootstrap interval."""
-    try:
-        from rliable import library, metrics
-    except ImportError as error:
-        raise ImportError('Aggregating runs needs rliable: pip install "sb3-pave[eval]"') from error
-    with _seeded_numpy(BOOTSTRAP_SEED):
-        points, intervals = library.get_interval_estimates(
-            {"": scores[:, None]},
-            lambda sample: np.array([metrics.aggregate_iqm(sample)]),
-            reps=BOOTSTRAP_SAMPLES,
-            confidence_interval_size=CONFIDENCE,
-        )
-    low, high = intervals[""].ravel()
-    return float(points[""][0]), float(low), float(high)
-
-
-@contextmanager
-def _seeded_numpy(seed: int) -> Iterator[None]:
-    """rliable draws from NumPy's global generator, whatever state it is given."""
-    state = np.random.get_state()
-    np.random.seed(seed)
-    try:
-        yield
-    finally:
-        np.random.set_state(state)
 
 
 def _plain(value: Any) -> Any:

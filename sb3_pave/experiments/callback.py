@@ -76,10 +76,13 @@ class RunCallback(BaseCallback):
         if time.monotonic() >= self._next_note:
             self._check_runner()
             self._note()
-        if self.checkpoint_steps and self.num_timesteps >= self._next_checkpoint:
-            self._save_checkpoint()
-            self._next_checkpoint = self.num_timesteps + self.checkpoint_steps
         return True
+
+    def _on_rollout_start(self) -> None:
+        # Between steps: the last transition is stored, evaluated and trained on
+        if self.checkpoint_steps and self.model.num_timesteps >= self._next_checkpoint:
+            self._save_checkpoint()
+            self._next_checkpoint = self.model.num_timesteps + self.checkpoint_steps
 
     def _on_training_end(self) -> None:
         self._note()
@@ -106,7 +109,7 @@ class RunCallback(BaseCallback):
 
     def _save_checkpoint(self) -> None:
         name = EnvironmentName(self.environment)
-        target = self.folder / f"checkpoint-{self.num_timesteps}"
+        target = self.folder / f"checkpoint-{self.model.num_timesteps}"
         unfinished = self.folder / "checkpoint-unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
         (unfinished / name).mkdir(parents=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +12,15 @@ from pathlib import Path
 
 # Seconds between two looks for a free GPU
 POLL_INTERVAL = 0.5
+
+
+def visible_gpus() -> tuple[str, ...]:
+    """:return: the GPUs that PyTorch sees on this machine, as ``CUDA_VISIBLE_DEVICES`` names them"""
+    import torch as th
+
+    named = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    numbered = [str(i) for i in range(th.cuda.device_count())]
+    return tuple(named[: len(numbered)] or numbered)
 
 
 @contextmanager

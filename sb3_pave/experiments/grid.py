@@ -13,15 +13,18 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from sb3_pave.experiments.claims import HEARTBEAT, STALE_AFTER, Claim, ClaimLost, has_died, is_claimed, this_process
 from sb3_pave.experiments.files import read_json, write_json
-from sb3_pave.experiments.gpus import free_gpu
-from sb3_pave.experiments.process import RunFailed, carry_out
+from sb3_pave.experiments.gpus import free_gpu, visible_gpus
+from sb3_pave.experiments.process import RUN_FILE, RunFailed, carry_out
 from sb3_pave.experiments.results import is_done
 from sb3_pave.experiments.runs import Run
-from sb3_pave.experiments.status import FAILED_FILE, RUN_FILE
+from sb3_pave.experiments.status import FAILED_FILE
+
+if TYPE_CHECKING:
+    import joblib
 
 # A run is tried again twice
 MAX_TRIES = 3
@@ -160,9 +163,10 @@ def run_grid(
 
     :param runs: the runs
     :param folder: where they go, a folder for each
-    :param n_jobs: runs at a time; with ``gpus`` not more than there are
+    :param n_jobs: runs at a time; on GPUs not more than there are of them
     :param backend: ``threading``, ``loky``, ``dask`` or ``ray``
-    :param gpus: GPUs, as ``CUDA_VISIBLE_DEVICES`` names them; each has one run at a time
+    :param gpus: GPUs, as ``CUDA_VISIBLE_DEVICES`` names them; each has one run at a time. By default those that this machine
+        has, unless all runs are for the CPU
     :param progress: whether to say how far they are
     :param address: address of a dask scheduler or a Ray cluster; None starts one on this machine
     :param stale_after: seconds without renewal after which a claim of another machine is dead
@@ -180,8 +184,10 @@ def run_grid(
         raise ValueError("two of the runs are the same")
     folder = Path(folder).absolute()
     gpu_names = tuple(str(gpu) for gpu in gpus)
-    if gpus and address is None:
-        n_jobs = min(n_jobs, len(gpus))
+    if not gpu_names and any(run.device != "cpu" for run in runs):
+        gpu_names = visible_gpus()
+    if gpu_names and address is None:
+        n_jobs = min(n_jobs, len(gpu_names))
     session = _prepare(runs, folder)
     outcome = Outcome()
     pending = list(runs)
@@ -190,7 +196,7 @@ def run_grid(
             with parallel(backend, n_jobs, address) as engine:
                 while pending:
                     jobs = [_Job(run, folder, session, gpu_names, stale_after) for run in pending]
-                    states = engine(_delayed(job) for job in jobs)
+                    states = _run(engine, jobs, session)
                     pending = _sort(pending, states, outcome)
                     if pending:
                         _wait(pending, folder, session, stale_after)
@@ -225,10 +231,15 @@ def _prepare(runs: Sequence[Run], folder: Path) -> Path:
     return session
 
 
-def _delayed(job: _Job) -> tuple[Callable[[], tuple[State, str]], tuple, dict[str, Any]]:
+def _run(engine: joblib.Parallel, jobs: Sequence[_Job], session: Path) -> list[tuple[State, str]]:
     import joblib
 
-    return joblib.delayed(job.__call__)()
+    try:
+        return engine(joblib.delayed(job.__call__)() for job in jobs)
+    except Exception:
+        if not session.exists():  # Ctrl-C ends idle processes of an engine, too
+            raise KeyboardInterrupt from None
+        raise
 
 
 def _sort(pending: Sequence[Run], states: Sequence[tuple[State, str]], outcome: Outcome) -> list[Run]:

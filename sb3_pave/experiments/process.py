@@ -19,7 +19,7 @@ from sb3_pave.experiments.files import plain, read_json, write_json
 from sb3_pave.experiments.results import RESULT_FILE, make_result
 from sb3_pave.experiments.runs import Run
 
-LOG_FILE, TRAINED_FILE, TRY_FILE = "log.txt", "trained.json", "try.json"
+RUN_FILE, LOG_FILE, TRAINED_FILE, TRY_FILE = "run.json", "log.txt", "trained.json", "try.json"
 
 # Seconds between two looks at a process
 POLL_INTERVAL = 0.2
@@ -42,7 +42,7 @@ def carry_out(run: Run, folder: Path, heartbeat: Heartbeat, environ: Mapping[str
     :raises RunFailed: if one of its processes has failed
     :raises OSError: if a file can't be written; what was done before is found again
     """
-    attempt = _trained_try(folder) or _train(run, folder, heartbeat, environ)
+    attempt = _trained_try(folder) or _trained_elsewhere(run, folder) or _train(run, folder, heartbeat, environ)
     trained = read_json(attempt / TRAINED_FILE)
     begun = time.monotonic()
     report = _measure(run, folder, attempt, heartbeat, environ)
@@ -92,11 +92,11 @@ def _train_command(run: Run, attempt: Path, checkpoint: Path | None, resumed_fro
     own: dict[str, Any] = {"folder": str(attempt), "environment": run.environment, "runner": os.getpid()}
     own["checkpoint_steps"] = run.checkpoint_steps
     own["checkpoint"] = None if checkpoint is None else str(checkpoint)
-    callbacks: list[Any] = [{"sb3_pave.experiments.callback.RunCallback": own}]
+    given = entry.get("callback") or []
+    callbacks = list(given) if isinstance(given, list) else [given]
     if run.evaluation.every:
         callbacks.append("sb3_pave.callbacks.SmoothnessEvalCallback")
-    given = entry.get("callback") or []
-    entry["callback"] = [*callbacks, *(given if isinstance(given, list) else [given])]
+    entry["callback"] = [*callbacks, {"sb3_pave.experiments.callback.RunCallback": own}]
     conf = attempt / "conf.yml"
     conf.write_text(yaml.safe_dump({run.environment: entry}), encoding="utf-8")
     command = ["train", "--algo", run.algorithm, "--env", run.environment, "-conf", str(conf), "-f", str(attempt)]
@@ -217,6 +217,18 @@ def _tries(folder: Path) -> list[Path]:
 
 def _trained_try(folder: Path) -> Path | None:
     return next((path for path in reversed(_tries(folder)) if (path / TRAINED_FILE).is_file()), None)
+
+
+def _trained_elsewhere(run: Run, folder: Path) -> Path | None:
+    """A copy of the agent of a run that differs in how it was measured alone."""
+    for other in folder.parent.glob(f"{folder.name.removesuffix(run.key)}*"):
+        if other != folder and (other / "logs" / TRAINED_FILE).is_file() and (other / RUN_FILE).is_file():
+            if Run.from_dict(read_json(other / RUN_FILE)).training_key == run.training_key:
+                copy = folder / "tries" / "unfinished"
+                shutil.rmtree(copy, ignore_errors=True)
+                shutil.copytree(other / "logs", copy)
+                return copy.rename(copy.with_name("1"))
+    return None
 
 
 def _newest_checkpoint(tries: Sequence[Path]) -> Path | None:

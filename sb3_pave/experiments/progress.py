@@ -71,10 +71,13 @@ def _line(run: Run, state: RunState, folder: Path) -> str:
     name = f"{run.environment} {run.method} seed {run.seed}"
     if state is RunState.FAILED:
         return f"{name} has failed"
-    result = load_result(folder / run.folder_name / RESULT_FILE)
-    episodes = result["evaluation"]["episodes"]
-    measured = ", ".join(f"{name} {_mean(episodes[name]):.4g}" for name in ("return", "sm"))
-    return f"{name}: {measured} ({result['seconds']['train']:.0f} s of training)"
+    try:
+        result = load_result(folder / run.folder_name / RESULT_FILE)
+        episodes = result["evaluation"]["episodes"]
+        measured = ", ".join(f"{measure} {_mean(episodes[measure]):.4g}" for measure in ("return", "sm"))
+        return f"{name}: {measured} ({result['seconds']['train']:.0f} s of training)"
+    except (KeyError, TypeError, ValueError):
+        return f"{name}: done"  # what is wrong with its result is for the report to say
 
 
 def _mean(values: Sequence[float | None]) -> float:

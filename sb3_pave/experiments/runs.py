@@ -75,9 +75,17 @@ class Run:
         Hash of all that determines the result, 12 hexadecimal digits. Where and how it is computed (device, threads,
         checkpoints) and how a YAML file is laid out do not count.
         """
+        return self._hash(dataclasses.asdict(self.evaluation))
+
+    @functools.cached_property
+    def training_key(self) -> str:
+        """Hash of all that determines the trained agent and its curves: runs that are measured in other ways share it."""
+        return self._hash({name: getattr(self.evaluation, name) for name in ("episodes", "every")})
+
+    def _hash(self, evaluation: Mapping[str, Any]) -> str:
         import yaml
 
-        determining = self.to_dict()
+        determining = {**self.to_dict(), "evaluation": evaluation}
         for name in ("format", "checkpoint_steps", "device", "threads"):
             del determining[name]
         determining["conf"] = None if self.conf is None else yaml.safe_load(self.conf)

@@ -119,8 +119,8 @@ class Specification:
         gym_packages = tuple(_strings("gym_packages", content.get("gym_packages", [])))
         environments = _environments(content)
         device = content.get("device", "auto")
-        if not isinstance(device, str):
-            raise SpecificationError(f"device takes a PyTorch device, cpu or cuda for example; got {device!r}")
+        if not isinstance(device, str) or ":" in device:
+            raise SpecificationError(f"device takes auto, cpu, cuda or mps (--gpus says which GPUs); got {device!r}")
         specification = cls(
             environments=environments,
             methods=_methods(content["methods"], Path(base_folder), [one.id for one in environments]),

@@ -10,9 +10,10 @@ from typing import Any
 
 from sb3_pave.experiments.claims import is_claimed
 from sb3_pave.experiments.files import read_json
-from sb3_pave.experiments.results import RESULT_FILE, is_done
+from sb3_pave.experiments.process import RUN_FILE
+from sb3_pave.experiments.results import RESULT_FILE, is_done, load_result
 
-RUN_FILE, FAILED_FILE = "run.json", "failed.json"
+FAILED_FILE = "failed.json"
 
 
 class RunState(enum.Enum):
@@ -51,9 +52,9 @@ def grid_status(folder: str | os.PathLike) -> list[RunStatus]:
         raise ValueError(f"{folder} is not a folder of a grid")
     found = []
     for path in sorted(Path(folder).iterdir()):
-        file = next((path / name for name in (RUN_FILE, RESULT_FILE) if (path / name).is_file()), None)
-        if file is not None:
-            run, state = read_json(file), run_state(path)
+        if (path / RUN_FILE).is_file() or is_done(path):
+            run = load_result(path / RESULT_FILE) if is_done(path) else read_json(path / RUN_FILE)
+            state = run_state(path)
             error = read_json(path / FAILED_FILE)["error"] if state is RunState.FAILED else ""
             found.append(RunStatus(run, state, steps_done(path, run["steps"]), path, error))
     return found

@@ -20,8 +20,10 @@ class QuickJob(grid._Job):
     def _carry_out(self, path, heartbeat, environ):
         with (self.folder / "started.txt").open("a") as file:
             file.write(f"{self.run.key} {os.getpid()}\n")
-        run_process([sys.executable, "-S", "-c", self.run.hyperparameters["program"]], path / "log.txt", heartbeat, environ)
-        write_json(path / "result.json", {"key": self.run.key})
+        command = [sys.executable, "-S", "-c", self.run.hyperparameters["program"]]
+        run_process(command, path / "log.txt", heartbeat, {**environ, "RUN": path.name})
+        measured = {"evaluation": {"episodes": {"return": [-3.0, -1.0], "sm": [0.5]}}, "seconds": {"train": 7.0}}
+        write_json(path / "result.json", {"key": self.run.key, **self.run.to_dict(), **measured})
 
 
 def started(folder: Path) -> list[str]:
@@ -31,15 +33,19 @@ def started(folder: Path) -> list[str]:
 
 
 def main() -> None:
-    """A runner: ``python -m tests.experiments.doubles FOLDER N_RUNS PROGRAM``."""
-    folder, n_runs, program = sys.argv[1:]
+    """A runner: ``python -m tests.experiments.doubles FOLDER N_RUNS PROGRAM BACKEND``."""
+    folder, n_runs, program, backend = sys.argv[1:]
     grid._Job = QuickJob
     try:
-        outcome = grid.run_grid([quick_run(seed, program) for seed in range(int(n_runs))], folder, n_jobs=2, progress=False)
+        runs = [quick_run(seed, program) for seed in range(int(n_runs))]
+        outcome = grid.run_grid(runs, folder, n_jobs=2, backend=backend, progress=False)
     except KeyboardInterrupt:
         sys.exit(130)
     print(len(outcome.done), "done")
 
 
 if __name__ == "__main__":
-    main()
+    # Workers must find the job under its module's own name
+    from tests.experiments import doubles
+
+    doubles.main()

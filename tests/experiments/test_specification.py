@@ -2,6 +2,8 @@
 
 import copy
 import dataclasses
+import re
+from pathlib import Path
 
 import pytest
 import yaml
@@ -10,6 +12,7 @@ pytest.importorskip("rl_zoo3")
 
 from sb3_pave.experiments import EvaluationSettings, Run, Specification, SpecificationError
 
+README = Path(__file__).parents[2] / "README.md"
 SPECIFICATION = """
 environments:
   Pendulum-v1:
@@ -67,6 +70,10 @@ def test_a_folder_is_named_by_what_determines_the_run(folder):
     # Where and how it is computed, and how the file is laid out, changes nothing
     same = dataclasses.replace(run, device="cuda", threads=4, checkpoint_steps=7, conf=f"# a comment\n{run.conf}\n")
     assert same.key == run.key
+    # Another measurement is another run of the same agent; other curves are not
+    again = dataclasses.replace(run, evaluation=dataclasses.replace(run.evaluation, robustness=(0.2,), geometry=False))
+    assert again.key != run.key and again.training_key == run.training_key
+    assert dataclasses.replace(run, evaluation=EvaluationSettings(every=7)).training_key != run.training_key
 
 
 def test_a_changed_file_changes_the_runs_that_read_the_changed_entry(folder):
@@ -117,7 +124,8 @@ def test_a_changed_file_changes_the_runs_that_read_the_changed_entry(folder):
         ({"gym_packages": ["no_such_package"]}, "gym_packages: no_such_package could not be imported"),
         ({"checkpoint_steps": -1}, "checkpoint_steps takes a whole number from 0 on"),
         ({"threads": 0}, "threads takes a whole number from 1 on"),
-        ({"device": 0}, "device takes a PyTorch device"),
+        ({"device": 0}, "device takes auto, cpu, cuda"),
+        ({"device": "cuda:1"}, "--gpus says which GPUs"),
     ],
 )
 def test_a_mistake_is_named_before_anything_starts(change, message, tmp_path):
@@ -134,6 +142,13 @@ def test_what_is_missing_is_named(missing):
     del content[missing]
     with pytest.raises(SpecificationError, match=missing):
         Specification.from_dict(content)
+
+
+def test_the_specification_in_readme():
+    text = next(block for block in re.findall(r"```yaml\n(.*?)```", README.read_text(), re.DOTALL) if "methods:" in block)
+    runs = Specification.from_dict(yaml.safe_load(text), README.parent / "examples" / "results").runs()
+    assert len(runs) == 5 * 3 + 3 * 2
+    assert {run.method for run in runs} == {"TD3", "PAVE", "weaker"}
 
 
 @pytest.mark.parametrize("text", [None, "steps: [", "- a list", ""])

@@ -1,0 +1,68 @@
+"""``sb3-pave experiment report``: tables and pictures of the results of a grid."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+EXAMPLES = """examples:
+  sb3-pave experiment report results
+  sb3-pave experiment report results more_results --methods TD3 PAVE_TD3 --reference TD3 -o tables"""
+
+
+def main(argv: list[str]) -> None:
+    """
+    Entry point of the command.
+
+    :param argv: its arguments
+    """
+    parser = _parser()
+    args = parser.parse_args(argv)
+    try:
+        from sb3_pave.experiments.report import ReportError, report, save_report, tables
+    except ModuleNotFoundError as error:
+        parser.exit(1, f'{parser.prog} needs {error.name}, which is not installed: pip install "sb3-pave[eval]"\n')
+    folder = args.output or Path(args.folders[0]) / "report"
+    try:
+        made = report(args.folders, args.methods, args.reference)
+        files = save_report(made, folder, not args.no_pictures, args.overwrite)
+    except (ReportError, FileExistsError, FileNotFoundError) as error:
+        parser.exit(1, f"{parser.prog}: {error}\n")
+    for title, caption, table in tables(made):
+        _print(title, caption, table)
+    for note in made["notes"]:
+        print(f"Note: {note}")
+    print("Saved", ", ".join(str(file) for file in files))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="sb3-pave experiment report",
+        description="Tables and pictures of every result.json in some folders, at any depth.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("folders", nargs="+", metavar="FOLDER", help="folders of grids")
+    add("--methods", nargs="+", metavar="METHOD", help="methods to show, in this order (default: all)")
+    add("--reference", metavar="METHOD", help="what methods are compared with over tasks (default: the first)")
+    add("-o", "--output", metavar="FOLDER", help="where to save (default: the folder report in the first FOLDER)")
+    add("--overwrite", action="store_true", help="replace saved files of the same name")
+    add("--no-pictures", action="store_true", help="tables only")
+    return parser
+
+
+def _print(title: str, caption: str, cells: pd.DataFrame) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
+    for i, column in enumerate(cells.columns):
+        table.add_column(column, justify="right" if i else "left")
+    for row in cells.itertuples(index=False, name=None):
+        table.add_row(*row)
+    Console().print(table)

@@ -1,0 +1,128 @@
+"""``sb3-pave tune``: search hyperparameters that are smooth and lose no return."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+EXAMPLES = """examples:
+  sb3-pave tune search.yml -o search --trials 40 -j 2
+  sb3-pave tune search.yml -o search --trials 40 --keep-return 0.98 --pick smoothest
+  sb3-pave tune search.yml -o search --export 17 --export-to tuned.yml
+
+The same command goes on where it was; --trials counts those of before."""
+
+# What the optional extras bring
+REQUIREMENTS = {"rl_zoo3", "joblib", "rich", "rliable", "pandas", "matplotlib", "yaml", "filelock", "optuna"}
+
+
+def main(argv: list[str]) -> None:
+    """
+    Entry point of the command.
+
+    :param argv: its arguments
+    """
+    parser = _parser()
+    args = parser.parse_args(argv)
+    try:
+        _tune(parser, args)
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in REQUIREMENTS:
+            raise
+        parser.exit(1, f'{parser.prog} needs {missing}, which is not installed: pip install "sb3-pave[experiments]"\n')
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="sb3-pave tune",
+        description="Search hyperparameters: return up, sm down, over the seeds of a trial.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("specification", metavar="SPEC.yml", help="what to search")
+    add("-o", "--output", required=True, metavar="FOLDER", help="where runs, study, table and picture go, or are")
+    add("-n", "--trials", type=int, default=50, help="trials, with those of before (default: 50)")
+    add(
+        "--keep-return",
+        type=float,
+        metavar="SHARE",
+        help="one objective, sm down, while this share of the plain agent's return is kept (0.98: at most 2 %% are lost)",
+    )
+    add("--sampler", default="tpe", choices=("tpe", "nsga2", "random"), help="of Optuna (default: tpe)")
+    add("--sampler-seed", type=int, metavar="N", help="seed of the sampler (default: anew each time)")
+    add("--storage", metavar="URL", help="of an Optuna storage, for many machines (default: a journal file in FOLDER)")
+    add("--study-name", default="search", metavar="NAME", help="name of the study in the storage (default: search)")
+    add("-j", "--n-jobs", type=int, help="runs at a time (default: 1, or one on each of --gpus)")
+    add("--backend", default="threading", help="threading, loky, dask or ray (default: threading)")
+    add("--gpus", default="", metavar="0,1", help="GPUs, as CUDA_VISIBLE_DEVICES names them: one run on each")
+    add("--no-progress", action="store_true", help="print nothing while it works")
+    chosen = parser.add_mutually_exclusive_group()
+    chosen.add_argument(
+        "--export", type=int, metavar="TRIAL", help="do not search on; write this trial as a YAML file of the zoo"
+    )
+    chosen.add_argument("--pick", choices=("smoothest", "knee"), help="afterwards, write that trial of the front likewise")
+    add("--export-to", metavar="FILE.yml", help="where to (default: ALGORITHM-trial-N.yml in FOLDER)")
+    add("--overwrite", action="store_true", help="replace that file")
+    return parser
+
+
+def _tune(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    import optuna
+
+    from sb3_pave.experiments import GridError, SpecificationError
+    from sb3_pave.experiments.front import find_trial, pick, save_outcome
+    from sb3_pave.experiments.search import SearchError, SearchSpecification, search
+    from sb3_pave.experiments.zoo_file import export
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    gpus = [gpu.strip() for gpu in args.gpus.split(",") if gpu.strip()]
+    try:
+        specification = SearchSpecification.load(args.specification)
+        searched = search(
+            specification,
+            args.output,
+            0 if args.export is not None else args.trials,
+            args.keep_return,
+            args.storage,
+            args.study_name,
+            args.sampler,
+            args.sampler_seed,
+            (len(gpus) or 1) if args.n_jobs is None else args.n_jobs,
+            args.backend,
+            gpus,
+            not args.no_progress,
+        )
+        files = save_outcome(searched, args.output)
+        _print(searched)
+        print("Saved", ", ".join(str(file) for file in files))
+        if args.export is None and args.pick is None:
+            return
+        trials = searched["trials"]
+        trial = find_trial(trials, args.export) if args.export is not None else pick(searched, args.pick)
+        default = Path(args.output) / f"{searched['algorithm']}-trial-{trial['number']}.yml"
+        path = Path(args.export_to or default)
+        export(searched, trial, specification.grid.runs(), path, args.overwrite)
+    except (SpecificationError, GridError, SearchError, ValueError, FileExistsError) as error:
+        parser.exit(1, f"{parser.prog}: {error}\n")
+    except KeyboardInterrupt:
+        parser.exit(130, f"{parser.prog}: stopped; the same command goes on where it was\n")
+    (env_id, *_) = searched["environments"]
+    print(f"Wrote trial {trial['number']}: sb3-pave train --algo {searched['algorithm']} --env {env_id} -conf {path}")
+
+
+def _print(searched: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from sb3_pave.experiments.front import front_caption, front_table
+
+    cells = front_table(searched)
+    table = Table(caption=front_caption(searched), caption_justify="left")
+    for column in cells.columns:
+        table.add_column(column, justify="right")
+    for row in cells.itertuples(index=False, name=None):
+        table.add_row(*row)
+    Console().print(table)

@@ -1,0 +1,156 @@
+"""What a search may change: hyperparameters and their ranges."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from sb3_pave.experiments.specification import SpecificationError
+
+RANGE_KEYS = ("low", "high", "log", "int")
+
+Hyperparameters = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class HostSpace:
+    """
+    The zoo's own search space of an algorithm.
+
+    :param sample: its sampler
+    :param convert: parameters as Optuna has them -> hyperparameters
+    :param n_actions: action dimensions of the environment
+    """
+
+    sample: Callable[..., Hyperparameters]
+    convert: Callable[[Hyperparameters], Hyperparameters]
+    n_actions: int
+
+    def __call__(self, trial: optuna.Trial) -> Hyperparameters:
+        """
+        :param trial: the trial
+        :return: what it has drawn, as an entry of a zoo YAML would have it
+        """
+        before = set(trial.params)
+        self.sample(trial, self.n_actions, 1, {"using_her_replay_buffer": False, "her_kwargs": {}})
+        return self.convert({name: value for name, value in trial.params.items() if name not in before})
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """
+    :param ranges: by hyperparameter, what it is drawn from
+    :param host: the zoo's space of the algorithm, drawn as well; None for no more than the ranges
+    """
+
+    ranges: Mapping[str, BaseDistribution]
+    host: HostSpace | None = None
+
+    def sample(self, trial: optuna.Trial) -> Hyperparameters:
+        """
+        :param trial: a trial
+        :return: the hyperparameters that it is about; where both have one, the range counts
+        """
+        sampled = {} if self.host is None else self.host(trial)
+        for name, values in self.ranges.items():
+            sampled[name] = _suggest(trial, name, values)
+        return sampled
+
+    def starting_point(self, known: Mapping[str, Any]) -> dict[str, Any]:
+        """
+        :param known: hyperparameters from which the search starts, among others
+        :return: those of them that lie in their range
+        """
+        return {
+            name: known[name]
+            for name, values in self.ranges.items()
+            if name in known and values._contains(values.to_internal_repr(known[name]))
+        }
+
+
+def make_space(search: Any, algorithm: str, env_id: str, host_space: bool) -> SearchSpace:
+    """
+    :param search: by hyperparameter, ``{low, high}``, with ``log: true`` for a logarithmic scale or ``int: true`` for whole
+        numbers, or ``{choices: [...]}``; None for the weights of the algorithm's method, in the ranges of the zoo's
+        ``-optimize``
+    :param algorithm: name of the algorithm in the zoo
+    :param env_id: the environment
+    :param host_space: whether the zoo's space of the algorithm is searched as well
+    :return: the space
+    :raises SpecificationError: if a range can't be searched, or the algorithm has nothing to search
+    """
+    ranges = _method_weights(algorithm) if search is None else _ranges(search)
+    space = SearchSpace(ranges, _host_space(algorithm, env_id) if host_space else None)
+    if not ranges and space.host is None:
+        raise SpecificationError(f"search: {algorithm} has no weights of a method; name what is to be searched")
+    return space
+
+
+def _ranges(search: Any) -> dict[str, BaseDistribution]:
+    if not isinstance(search, dict):
+        raise SpecificationError(f"search takes a mapping, hyperparameter: {{low: 0.01, high: 10, log: true}}; got {search!r}")
+    return {str(name): _range(f"search: {name}", given) for name, given in search.items()}
+
+
+def _range(where: str, given: Any) -> BaseDistribution:
+    if isinstance(given, dict) and given.keys() == {"choices"} and isinstance(given["choices"], list) and given["choices"]:
+        if not all(choice is None or isinstance(choice, bool | int | float | str) for choice in given["choices"]):
+            raise SpecificationError(f"{where}: choices are numbers, texts, true, false or null; got {given['choices']!r}")
+        return CategoricalDistribution(given["choices"])
+    if not isinstance(given, dict) or not {"low", "high"} <= given.keys() <= set(RANGE_KEYS):
+        raise SpecificationError(f"{where} takes {{low, high, log, int}} or {{choices: [...]}}; got {given!r}")
+    try:
+        low, high, log = float(given["low"]), float(given["high"]), bool(given.get("log", False))
+        if low == high:
+            raise ValueError("low and high are the same")
+        return IntDistribution(int(low), int(high), log) if given.get("int") else FloatDistribution(low, high, log)
+    except (TypeError, ValueError) as error:
+        raise SpecificationError(f"{where}: {error}; got {given!r}") from error
+
+
+def _method_weights(algorithm: str) -> dict[str, BaseDistribution]:
+    """Of our algorithms, what the zoo's ``-optimize`` searches besides the host's hyperparameters."""
+    from rl_zoo3.hyperparams_opt import HYPERPARAMS_SAMPLER
+
+    from sb3_pave.zoo.search import PaveSampler
+
+    sampler: Any = HYPERPARAMS_SAMPLER.get(algorithm)
+    if not isinstance(sampler, PaveSampler):
+        return {}
+    trial = optuna.create_study(sampler=optuna.samplers.RandomSampler()).ask()
+    dataclasses.replace(sampler, sample_host=None)(trial)
+    return dict(trial.distributions)
+
+
+def _host_space(algorithm: str, env_id: str) -> HostSpace:
+    import gymnasium as gym
+    from rl_zoo3.hyperparams_opt import HYPERPARAMS_SAMPLER
+
+    from sb3_pave.zoo.search import PaveSampler, pave_converter
+
+    sampler: Any = HYPERPARAMS_SAMPLER.get(algorithm)
+    sample = sampler.sample_host if isinstance(sampler, PaveSampler) else sampler
+    if sample is None:
+        raise SpecificationError(f"host_space: the zoo has no search space for {algorithm}")
+    env = gym.make(env_id)
+    try:
+        n_actions = env.action_space.shape[0]  # type: ignore[index]
+    except (IndexError, TypeError) as error:
+        raise SpecificationError(f"host_space: {env_id} has no continuous actions") from error
+    finally:
+        env.close()
+    return HostSpace(sample, pave_converter(algorithm), n_actions)
+
+
+def _suggest(trial: optuna.Trial, name: str, values: BaseDistribution) -> Any:
+    if isinstance(values, FloatDistribution):
+        return trial.suggest_float(name, values.low, values.high, log=values.log)
+    if isinstance(values, IntDistribution):
+        return trial.suggest_int(name, values.low, values.high, log=values.log)
+    assert isinstance(values, CategoricalDistribution)
+    return trial.suggest_categorical(name, values.choices)

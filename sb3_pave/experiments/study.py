@@ -1,0 +1,256 @@
+"""The Optuna study of a search: its storage, its sampler, its trials, and which of them have died."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import threading
+import uuid
+import warnings
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import optuna
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from sb3_pave.experiments.claims import HEARTBEAT, Claim, ClaimLost, is_claimed
+
+JOURNAL_FILE, SEARCHERS = "search.journal", ".searchers"
+
+# Seconds between two signs of life of a trial in a database, and until it counts as dead
+HEARTBEAT_INTERVAL, GRACE_PERIOD = 30, 180
+
+# Seconds in which whoever begins a trial puts its name on it
+SIGNED_AFTER = 60
+
+# A trial whose process has died is tried again twice
+MAX_RETRIES = 2
+
+#: Attributes of a trial: what was drawn, what came out, why it has failed, who works on it
+HYPERPARAMETERS, OUTCOME, ERROR, SEARCHER, CONSTRAINT = "hyperparameters", "outcome", "error", "searcher", "constraint"
+
+# Since Optuna 5; before, the sampler asks a function
+SETS_CONSTRAINTS = hasattr(Trial, "set_constraint")
+
+SamplerName = Literal["tpe", "nsga2", "random"]
+
+
+class SearchStudy:
+    """
+    A study that several processes may share. Trials whose process has died are marked as failed and put into the queue again.
+    With the journal, who is alive is seen from claims in the folder; with a database, from Optuna's heartbeat.
+
+    :param folder: folder of the search
+    :param storage: URL of an Optuna storage; None for a journal file in the folder, which works over NFS
+    :param name: name of the study
+    :param constrained: whether there is one objective under a constraint, ``sm`` down, or two, return up and ``sm`` down
+    :param sampler: ``tpe``, ``nsga2`` or ``random``
+    :param seed: seed of the sampler; None draws anew each time
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        storage: str | None = None,
+        name: str = "search",
+        constrained: bool = False,
+        sampler: SamplerName = "tpe",
+        seed: int | None = None,
+    ):
+        self.folder = folder
+        self.constrained = constrained
+        self.token = uuid.uuid4().hex
+        folder.mkdir(parents=True, exist_ok=True)
+        self._storage: Any = _journal(folder / JOURNAL_FILE) if storage is None else _database(storage)
+        self._database = storage is not None
+        directions: list[Any] = ["minimize"] if constrained else ["maximize", "minimize"]
+        self.study = optuna.create_study(storage=self._storage, study_name=name, directions=directions, load_if_exists=True)
+        if len(self.study.directions) != len(directions):
+            raise ValueError(f"the study {name} was begun {'without' if constrained else 'with'} a constraint on the return")
+        n_trials = len(self.study.get_trials(deepcopy=False))
+        self.study.sampler = _sampler(sampler, constrained, seed, n_trials)
+
+    def agree_on(self, specification: dict[str, Any]) -> None:
+        """
+        :param specification: what the search is about, as JSON knows it
+        :raises ValueError: if the study was begun with another one
+        """
+        begun_with = self.study.user_attrs.get("specification")
+        if begun_with is None:
+            self.study.set_user_attr("specification", specification)
+            return
+        differing = [name for name in {**begun_with, **specification} if begun_with.get(name) != specification.get(name)]
+        if differing:
+            raise ValueError(
+                f"the study was begun with another specification: {', '.join(differing)} differ. Search in another folder"
+                + (" or under another study name" if self._database else "")
+            )
+
+    def start_with(self, params: dict[str, Any]) -> None:
+        """
+        :param params: what the first trial is about; the rest is drawn
+        """
+        if params and not self.trials():
+            self.study.enqueue_trial(params)
+
+    def trials(self) -> list[FrozenTrial]:
+        """:return: all trials, whatever has become of them"""
+        return self.study.get_trials(deepcopy=False)
+
+    def n_settled(self) -> int:
+        """:return: how many trials have a result; that a run has failed is one"""
+        return sum(trial.state is TrialState.COMPLETE or ERROR in trial.user_attrs for trial in self.trials())
+
+    def n_running(self) -> int:
+        """:return: how many trials somebody works on"""
+        return sum(trial.state is TrialState.RUNNING for trial in self.trials())
+
+    def ask(self, n_trials: int) -> list[Trial]:
+        """
+        :param n_trials: how many
+        :return: so many new trials
+        """
+        trials = []
+        for _ in range(n_trials):
+            with warnings.catch_warnings():
+                # Study.optimize would beat for us; here it is `alive`
+                warnings.filterwarnings("ignore", "Heartbeat of storage", UserWarning)
+                trial = self.study.ask()
+            trial.set_user_attr(SEARCHER, self.token)
+            if self._database:
+                self._storage.record_heartbeat(trial._trial_id)
+            trials.append(trial)
+        return trials
+
+    def tell(self, trial: Trial, total: float, sm: float, loss: float | None) -> None:
+        """
+        :param trial: a trial
+        :param total: its return
+        :param sm: its ``sm``
+        :param loss: under a constraint, by how much its return misses it; not above 0 where it does not
+        """
+        if loss is not None:
+            if SETS_CONSTRAINTS:
+                trial.set_constraint("return", loss)
+            trial.set_user_attr(CONSTRAINT, loss)
+        self.study.tell(trial, [sm] if self.constrained else [total, sm], skip_if_finished=True)
+
+    def fail(self, trial: Trial, error: str) -> None:
+        """
+        :param trial: a trial
+        :param error: why its runs have failed
+        """
+        trial.set_user_attr(ERROR, error)
+        self.study.tell(trial, state=TrialState.FAIL)
+
+    def give_back(self, trials: Sequence[Trial]) -> None:
+        """
+        :param trials: trials that could not be ended; they are the next ones then
+        """
+        for trial in trials:
+            params = dict(trial.params)
+            self.study.tell(trial, state=TrialState.FAIL)
+            self.study.enqueue_trial(params)
+
+    def revive(self) -> list[int]:
+        """
+        Mark trials whose process has died as failed, and put them into the queue again.
+
+        :return: their numbers
+        """
+        if self._database:
+            running = {trial.number for trial in self.trials() if trial.state is TrialState.RUNNING}
+            with _experimental():
+                optuna.storages.fail_stale_trials(self.study)
+            return [trial.number for trial in self.trials() if trial.number in running and trial.state is TrialState.FAIL]
+        dead = []
+        for trial in self.trials():
+            if trial.state is TrialState.RUNNING and not self._is_alive(trial):
+                with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError, ValueError):  # another one was first
+                    dead.append(self.study.tell(trial.number, state=TrialState.FAIL))
+        for trial in dead:
+            _retry()(self.study, trial)
+        return [trial.number for trial in dead]
+
+    def _is_alive(self, trial: FrozenTrial) -> bool:
+        searcher = trial.user_attrs.get(SEARCHER)
+        if searcher is not None:
+            return is_claimed(self.folder / SEARCHERS / searcher)
+        # Begun this moment by another process, which is about to sign it
+        return trial.datetime_start is not None and (datetime.now() - trial.datetime_start).total_seconds() < SIGNED_AFTER
+
+    @contextlib.contextmanager
+    def alive(self) -> Iterator[None]:
+        """While this is entered, the trials of this process count as alive."""
+        place = self.folder / SEARCHERS / self.token
+        place.mkdir(parents=True, exist_ok=True)
+        claim = Claim.acquire(place)
+        assert claim is not None
+        closing = threading.Event()
+
+        def beat() -> None:
+            while not closing.wait(HEARTBEAT):
+                with contextlib.suppress(OSError, ClaimLost):
+                    claim.renew()
+                if self._database:
+                    for trial in self.trials():
+                        if trial.state is TrialState.RUNNING and trial.user_attrs.get(SEARCHER) == self.token:
+                            self._storage.record_heartbeat(trial._trial_id)
+
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            closing.set()
+            thread.join()
+            claim.release()
+            with contextlib.suppress(OSError):
+                place.rmdir()
+
+
+def _sampler(name: SamplerName, constrained: bool, seed: int | None, n_trials: int) -> optuna.samplers.BaseSampler:
+    # With the same seed, what goes on would draw what the beginning has drawn
+    drawn = None if seed is None else int(np.random.SeedSequence([seed, n_trials]).generate_state(1)[0])
+    settings: dict[str, Any] = {"seed": drawn}
+    if constrained and name != "random" and not SETS_CONSTRAINTS:
+        settings["constraints_func"] = lambda trial: (trial.user_attrs[CONSTRAINT],)
+    with _experimental():
+        if name == "nsga2":
+            # Generations of the default size would leave a search of this cost without a second one
+            return optuna.samplers.NSGAIISampler(population_size=10, **settings)
+        if name == "random":
+            return optuna.samplers.RandomSampler(**settings)
+        return optuna.samplers.TPESampler(constant_liar=True, **settings)
+
+
+def _journal(path: Path) -> optuna.storages.BaseStorage:
+    from optuna.storages.journal import JournalFileBackend
+
+    return optuna.storages.JournalStorage(JournalFileBackend(str(path)))
+
+
+def _database(url: str) -> Any:
+    known = inspect.signature(optuna.storages.RDBStorage.__init__).parameters
+    callback = next(name for name in ("heartbeat_stale_trial_callback", "failed_trial_callback") if name in known)
+    beats: dict[str, Any] = {"heartbeat_interval": HEARTBEAT_INTERVAL, "grace_period": GRACE_PERIOD, callback: _retry()}
+    with _experimental():
+        return optuna.storages.RDBStorage(url, **beats)
+
+
+def _retry() -> Any:
+    with _experimental():
+        storages: Any = optuna.storages
+        name = "RetryHeartbeatStaleTrialCallback"  # since Optuna 4.9
+        return getattr(storages, name if hasattr(storages, name) else "RetryFailedTrialCallback")(max_retry=MAX_RETRIES)
+
+
+@contextlib.contextmanager
+def _experimental() -> Iterator[None]:
+    """Optuna calls its heartbeat, and a good deal else that has been there for years, experimental."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        yield

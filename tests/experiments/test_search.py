@@ -1,0 +1,360 @@
+"""Searches, their runs replaced by formulas; and one exported file trained with for real."""
+
+import math
+import subprocess
+import sys
+import time
+
+import numpy as np
+import optuna
+import pytest
+import yaml
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import TrialState
+
+from sb3_pave.commands import tune
+from sb3_pave.experiments import SpecificationError, grid
+from sb3_pave.experiments import search as searching
+from sb3_pave.experiments import study as studies
+from sb3_pave.experiments.files import write_json
+from sb3_pave.experiments.front import find_trial, front_table, pareto_front, pick
+from sb3_pave.experiments.pictures import search_front
+from sb3_pave.experiments.process import RunFailed
+from sb3_pave.experiments.search import Scale, SearchError, SearchSpecification, least_return, search
+from sb3_pave.experiments.search_space import make_space
+from sb3_pave.experiments.study import SearchStudy
+from sb3_pave.zoo.search import WEIGHT_RANGES
+from tests.experiments.fabricated import fabricated_result
+
+SMALL = {"learning_starts": 200, "batch_size": 8, "buffer_size": 1000, "policy_kwargs": {"net_arch": [8]}}
+SPECIFICATION = {
+    "environments": ["Pendulum-v1"],
+    "seeds": [1, 2],
+    "steps": 260,
+    "method": {"algorithm": "pave_sac", "hyperparameters": SMALL},
+    "search": {"mpr_coef": {"low": 0.01, "high": 10.0, "log": True}},
+    "plain": {"algorithm": "sac", "hyperparameters": SMALL},
+    "evaluation": {"episodes": 2, "every": 0},
+}
+
+
+def values_at(mpr_coef, seed):
+    """Smoother with a larger weight; beyond 1 at the cost of return. The plain agent has sm 1 and return -100."""
+    x = math.log10(mpr_coef)
+    return -100.0 - 10.0 * max(x, 0.0) ** 2, 1.0 - 0.3 * (x + 2.0) + 0.01 * (seed - 1)
+
+
+class FormulaJob(grid._Job):
+    """In the place of training and evaluation, :func:`values_at`; each run is noted."""
+
+    def _carry_out(self, path, heartbeat, environ):
+        run = self.run
+        with (self.folder / "started.txt").open("a") as file:
+            file.write(f"{run.key}\n")
+        if run.hyperparameters.get("mpr_coef", 0.0) > FormulaJob.fails_beyond:
+            raise RunFailed("it diverged")
+        total, sm = values_at(run.hyperparameters.get("mpr_coef", 0.01), run.seed)
+        result = fabricated_result(run.method, run.seed, [total - 20.0, total + 20.0], [sm, sm], key=run.key)
+        write_json(path / "result.json", {**result, "environment": run.environment})
+
+    fails_beyond = math.inf
+
+
+@pytest.fixture(autouse=True)
+def formulas(monkeypatch):
+    """No run takes time."""
+    monkeypatch.setattr(grid, "_Job", FormulaJob)
+    monkeypatch.setattr(FormulaJob, "fails_beyond", math.inf)
+
+
+@pytest.fixture
+def specification():
+    return SearchSpecification.from_dict(SPECIFICATION)
+
+
+def quick(specification, folder, n_trials, **arguments):
+    return search(specification, folder, n_trials, progress=False, **{"sampler_seed": 0, **arguments})
+
+
+def n_started(folder):
+    return len((folder / "runs" / "started.txt").read_text().split())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"methods": ["sac"]}, "'methods' is not known"),
+        ({"method": None}, "takes an algorithm"),
+        ({"method": "pave_sacc"}, "pave_sac"),
+        ({"search": {"mpr_koef": {"low": 0.1, "high": 1.0}}}, "mpr_coef"),
+        ({"search": {"mpr_coef": {"low": 1.0, "high": 0.1}}}, "search: mpr_coef"),
+        ({"search": {"mpr_coef": {"low": 0.0, "high": 1.0, "log": True}}}, "search: mpr_coef"),
+        ({"search": {"mpr_coef": {"low": 0.1, "high": 1.0, "steps": 3}}}, r"\{low, high, log, int\}"),
+        ({"search": {"mpr_coef": {"choices": []}}}, "choices"),
+        ({"search": {"mpr_coef": {"choices": [[1]]}}}, "choices are numbers"),
+        ({"search": ["mpr_coef"]}, "takes a mapping"),
+        ({"method": "sac", "search": None}, "no weights of a method"),
+        ({"host_space": "yes"}, "host_space takes true or false"),
+        ({"environments": ["Pendulum-v1", "MountainCarContinuous-v0"], "plain": None}, "several environments need plain"),
+    ],
+)
+def test_a_mistake_in_the_specification_is_an_error_before_anything_starts(change, message):
+    with pytest.raises(SpecificationError, match=message):
+        SearchSpecification.from_dict({**SPECIFICATION, **change})
+
+
+def test_by_default_the_weights_of_the_method_are_searched():
+    space = make_space(None, "pave_sac", "Pendulum-v1", False)
+    assert space.ranges == {name: FloatDistribution(*ends, log=True) for name, ends in WEIGHT_RANGES.items()}
+    assert make_space(None, "damper_pave_td3", "Pendulum-v1", False).ranges.keys() == {*WEIGHT_RANGES, "eta"}
+    assert make_space(None, "caps_sac", "Pendulum-v1", False).ranges.keys() == {"temporal_coef", "spatial_coef"}
+
+
+def test_ranges_are_floats_whole_numbers_or_choices():
+    given = {
+        "mpr_coef": {"low": 0, "high": 2},
+        "batch_size": {"low": 32, "high": 512, "log": True, "int": True},
+        "compile": {"choices": [True, False]},
+    }
+    assert make_space(given, "pave_sac", "Pendulum-v1", False).ranges == {
+        "mpr_coef": FloatDistribution(0.0, 2.0),
+        "batch_size": IntDistribution(32, 512, log=True),
+        "compile": CategoricalDistribution([True, False]),
+    }
+
+
+def test_the_space_of_the_host_is_the_zoos():
+    specification = SearchSpecification.from_dict({**SPECIFICATION, "method": "pave_td3", "host_space": True, "plain": None})
+    trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1)).ask()
+    drawn = specification.space.sample(trial)
+    assert {"learning_rate", "gamma", "batch_size", "policy_kwargs", "mpr_coef"} <= drawn.keys()
+    assert not {"one_minus_gamma", "net_arch", "batch_size_pow"} & drawn.keys()
+    for run in specification.runs(drawn):  # neither the zoo nor the class refuses them
+        assert run.hyperparameters == drawn
+
+
+def test_trials_are_means_over_seeds_and_begin_with_the_hyperparameters_of_the_method(specification, tmp_path):
+    searched = quick(specification, tmp_path, 6)
+    trials = searched["trials"]
+    assert [trial["number"] for trial in trials] == list(range(6)) and searched["n_runs"] == 2
+    assert trials[0]["hyperparameters"] == {"mpr_coef": 0.1}  # the published one
+    for trial in trials:
+        totals, sms = zip(*(values_at(trial["hyperparameters"]["mpr_coef"], seed) for seed in (1, 2)), strict=True)
+        np.testing.assert_allclose([trial["return"], trial["sm"]], [np.mean(totals), np.mean(sms)])
+        assert trial["feasible"] and trial["episode_std"] == pytest.approx(20.0)
+    assert searched["plain"] == {"return": -100.0, "sm": pytest.approx(1.005)}
+    assert n_started(tmp_path) == 2 + 6 * 2
+
+
+def test_the_front_is_optunas(specification, tmp_path):
+    searched = quick(specification, tmp_path, 20, sampler="random")
+    front = [trial["number"] for trial in pareto_front(searched["trials"])]
+    study = SearchStudy(tmp_path).study
+    assert sorted(front) == sorted(trial.number for trial in study.best_trials)
+    assert 3 <= len(front) < 20
+    sms = [find_trial(searched["trials"], number)["sm"] for number in front]
+    assert sms == sorted(sms)
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
+def test_under_the_constraint_the_return_is_kept(specification, tmp_path, sampler):
+    """2 % of -100 may be lost: log10 of the weight may reach sqrt(0.2), where sm is 0.27."""
+    searched = quick(specification, tmp_path, 24, keep_return=0.98, sampler=sampler, n_jobs=4)
+    assert searched["least_return"] == pytest.approx(-102.0)
+    for trial in searched["trials"]:
+        assert trial["feasible"] == (math.log10(trial["hyperparameters"]["mpr_coef"]) <= math.sqrt(0.2))
+    assert not all(trial["feasible"] for trial in searched["trials"])
+    best = pick(searched, "smoothest")
+    assert best["return"] >= -102.0
+    assert best["sm"] == min(trial["sm"] for trial in searched["trials"] if trial["feasible"]) < 0.4
+    (value,) = [trial for trial in SearchStudy(tmp_path, constrained=True).trials() if trial.number == best["number"]]
+    assert value.values == [best["sm"]]
+
+
+@pytest.mark.filterwarnings("ignore:`constraints_func`:FutureWarning")
+def test_before_optuna_5_the_constraint_is_a_function(specification, tmp_path, monkeypatch):
+    monkeypatch.setattr(studies, "SETS_CONSTRAINTS", False)
+    searched = quick(specification, tmp_path, 5, keep_return=0.98)
+    trials = SearchStudy(tmp_path, constrained=True).trials()
+    constraints = [trial.system_attrs["constraints"][0] for trial in trials]
+    assert constraints == pytest.approx([-102.0 - trial["return"] for trial in searched["trials"]])
+
+
+@pytest.mark.parametrize(("total", "least"), [(100.0, 98.0), (-100.0, -102.0)])
+def test_what_has_to_be_kept_is_a_share_of_the_absolute_value(total, least):
+    assert least_return({"env": Scale(total, 1.0)}, 0.98) == pytest.approx(least)
+    assert least_return({"env": Scale(total, 1.0), "other": Scale(5.0, 1.0)}, 0.98) == 0.98
+
+
+def test_several_environments_are_on_the_scale_of_the_plain_agent(tmp_path):
+    environments = ["Pendulum-v1", "MountainCarContinuous-v0"]
+    specification = SearchSpecification.from_dict({**SPECIFICATION, "environments": environments, "seeds": [1]})
+    searched = quick(specification, tmp_path, 1, keep_return=0.9)
+    (trial,) = searched["trials"]
+    # 0.1 in both: return -100 as the plain agent's, sm 0.7 of its 1.0
+    assert (trial["return"], trial["sm"]) == (1.0, pytest.approx(0.7)) and searched["plain"] == {"return": 1.0, "sm": 1.0}
+    assert trial["episode_std"] == pytest.approx(0.2) and searched["least_return"] == 0.9 and searched["n_runs"] == 2
+
+
+def test_a_search_goes_on_to_the_number_of_trials(specification, tmp_path):
+    first = quick(specification, tmp_path, 3)
+    second = quick(specification, tmp_path, 5, n_jobs=4)  # two trials at once
+    assert second["trials"][:3] == first["trials"] and len(second["trials"]) == 5
+    assert len({trial["hyperparameters"]["mpr_coef"] for trial in second["trials"]}) == 5
+    before = n_started(tmp_path)
+    assert quick(specification, tmp_path, 5) == second and n_started(tmp_path) == before
+
+
+def test_a_changed_specification_is_no_continuation(specification, tmp_path):
+    quick(specification, tmp_path, 1)
+    changed = SearchSpecification.from_dict({**SPECIFICATION, "seeds": [1, 2, 3]})
+    with pytest.raises(ValueError, match="runs, plain differ"):
+        quick(changed, tmp_path, 2)
+    with pytest.raises(ValueError, match="without a constraint"):
+        quick(specification, tmp_path, 2, keep_return=0.9)
+
+
+@pytest.mark.parametrize(("arguments", "message"), [({"keep_return": 1.5}, "1.5"), ({"n_jobs": 0}, "jobs")])
+def test_arguments_out_of_range_are_refused(specification, tmp_path, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        quick(specification, tmp_path, 1, **arguments)
+    without = SearchSpecification.from_dict({**SPECIFICATION, "plain": None})
+    with pytest.raises(ValueError, match="needs plain"):
+        quick(without, tmp_path, 1, keep_return=0.98)
+
+
+def test_a_trial_whose_runs_fail_counts_and_is_said(specification, tmp_path, monkeypatch):
+    monkeypatch.setattr(FormulaJob, "fails_beyond", 1.0)
+    searched = quick(specification, tmp_path, 8, sampler="random")
+    failed = [trial for trial in SearchStudy(tmp_path).trials() if trial.state is TrialState.FAIL]
+    assert len(searched["trials"]) + searched["n_failed"] == 8 and searched["n_failed"] == len(failed) > 0
+    assert all(trial.params["mpr_coef"] > 1.0 and "diverged" in trial.user_attrs["error"] for trial in failed)
+    monkeypatch.setattr(FormulaJob, "fails_beyond", 0.0)
+    with pytest.raises(SearchError, match="have all failed"):
+        quick(specification, tmp_path / "another", 20)
+
+
+def test_an_interrupted_trial_is_the_next_one(specification, tmp_path, monkeypatch):
+    quick(specification, tmp_path, 1)
+    run_grid = searching.run_grid
+
+    def interrupted(runs, *args, **kwargs):
+        if runs[0].method == "searched":
+            raise KeyboardInterrupt
+        return run_grid(runs, *args, **kwargs)
+
+    monkeypatch.setattr(searching, "run_grid", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        quick(specification, tmp_path, 2, sampler_seed=7)
+    monkeypatch.setattr(searching, "run_grid", run_grid)
+    searched = quick(specification, tmp_path, 2)
+    given_back, again = SearchStudy(tmp_path).trials()[1:]
+    assert given_back.state is TrialState.FAIL and given_back.params == again.params
+    assert [trial["number"] for trial in searched["trials"]] == [0, 2]
+
+
+DYING = """
+import sys, time
+from pathlib import Path
+from sb3_pave.experiments.study import SearchStudy
+study = SearchStudy(Path(sys.argv[1]))
+with study.alive():
+    (trial,) = study.ask(1)
+    trial.suggest_float("mpr_coef", 0.01, 10.0, log=True)
+    print("asked", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_trial_whose_process_was_killed_is_tried_again(specification, tmp_path):
+    quick(specification, tmp_path, 1)
+    process = subprocess.Popen([sys.executable, "-c", DYING, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None and process.stdout.readline() == "asked\n"
+        study = SearchStudy(tmp_path)
+        assert study.revive() == [] and study.n_running() == 1  # it is alive
+    finally:
+        process.kill()
+        process.communicate()
+    searched = quick(specification, tmp_path, 2)
+    dead, again = SearchStudy(tmp_path).trials()[1:]
+    assert dead.state is TrialState.FAIL and again.state is TrialState.COMPLETE and dead.params == again.params
+    assert [trial["number"] for trial in searched["trials"]] == [0, 2] and searched["n_failed"] == 0
+
+
+def test_in_a_database_the_heartbeat_says_who_is_dead(specification, tmp_path, monkeypatch):
+    monkeypatch.setattr(studies, "HEARTBEAT_INTERVAL", 1)
+    monkeypatch.setattr(studies, "GRACE_PERIOD", 1)
+    storage = f"sqlite:///{tmp_path}/search.db"
+    quick(specification, tmp_path, 1, storage=storage)
+    study = SearchStudy(tmp_path, storage)
+    (trial,) = study.ask(1)
+    params = {"mpr_coef": trial.suggest_float("mpr_coef", 0.01, 10.0, log=True)}
+    time.sleep(2.5)  # nobody gives a sign of life for it
+    searched = quick(specification, tmp_path / "another machine", 2, storage=storage)
+    dead, again = study.trials()[1:]
+    assert dead.state is TrialState.FAIL and again.params == params
+    assert [trial["number"] for trial in searched["trials"]] == [0, 2]
+
+
+def some_search(points, least=None):
+    trials = [
+        {"number": i, "hyperparameters": {"mpr_coef": 0.1 * i}, "return": total, "sm": sm, "returns": [total], "sms": [sm]}
+        for i, (total, sm) in enumerate(points)
+    ]
+    for trial in trials:
+        trial.update(feasible=least is None or trial["return"] >= least, episode_std=50.0)
+    description = {"environments": {"Pendulum-v1": 260}, "algorithm": "pave_sac", "n_runs": 1, "n_failed": 0}
+    return {**description, "least_return": least, "plain": {"return": -100.0, "sm": 1.0}, "trials": trials}
+
+
+def test_the_front_and_the_picks_by_hand():
+    points = [(-100.0, 1.0), (-104.0, 0.3), (-120.0, 0.2), (-101.0, 1.1), (-104.0, 0.5), (-300.0, 0.1)]
+    searched = some_search(points)
+    assert [trial["number"] for trial in pareto_front(searched["trials"])] == [5, 2, 1, 0]
+    # Within a tenth of the best return: -104, not -120
+    assert pick(searched, "smoothest")["number"] == 1
+    # Parts of the range of the front: returns 0, 0.9, 0.98, 1 less sms 0, 0.11, 0.22, 1
+    assert pick(searched, "knee")["number"] == 2
+    constrained = some_search(points, least=-120.0)
+    assert [trial["number"] for trial in pareto_front(constrained["trials"])] == [2, 1, 0]
+    assert pick(constrained, "smoothest")["number"] == 2
+    assert pick(some_search([(1.0, 1.0)]), "knee")["number"] == 0
+    with pytest.raises(ValueError, match="feasible"):
+        pick(some_search(points, least=0.0), "knee")
+    with pytest.raises(ValueError, match="no trial 9"):
+        find_trial(searched["trials"], 9)
+    table = front_table(searched).set_index("trial")
+    assert list(table.index) == ["5", "2", "1", "0", "plain"] and table.loc["1", "mpr_coef"] == "0.1"
+
+
+def test_the_picture_of_a_front_shows_every_trial():
+    searched = some_search([(-100.0, 1.0), (-101.0, 0.3), (-101.5, 0.4), (-103.0, 0.2)], least=-102.0)
+    (ax,) = search_front(searched).axes
+    shown = {point for line in ax.lines[:-1] for point in zip(line.get_xdata(), line.get_ydata(), strict=True)}
+    assert {(trial["sm"], trial["return"]) for trial in searched["trials"]} | {(1.0, -100.0)} == shown
+    low, high = ax.get_ylim()
+    assert high - low >= 50.0  # the standard deviation of episodes
+
+
+def test_the_command_searches_and_its_file_trains_as_it_is(tmp_path, monkeypatch, capsys, sb3_pave_command):
+    (tmp_path / "search.yml").write_text(yaml.safe_dump(SPECIFICATION))
+    command = [str(tmp_path / "search.yml"), "-o", str(tmp_path / "search"), "--no-progress"]
+    tune.main([*command, "--trials", "4", "--pick", "smoothest", "--export-to", str(tmp_path / "tuned.yml")])
+    printed = capsys.readouterr().out
+    assert "plain" in printed and "mpr_coef" in printed
+    assert {"search.json", "front.md", "front.csv", "front.png"} <= {path.name for path in (tmp_path / "search").iterdir()}
+    started = n_started(tmp_path / "search")
+    tune.main([*command, "--export", "0"])
+    assert n_started(tmp_path / "search") == started
+    (entry,) = yaml.safe_load((tmp_path / "search" / "pave_sac-trial-0.yml").read_text()).values()
+    assert entry["mpr_coef"] == 0.1 and entry["n_timesteps"] == 260 and entry["learning_starts"] == 200
+    with pytest.raises(SystemExit) as stopped:
+        tune.main([*command, "--export", "0"])
+    assert stopped.value.code == 1 and "--overwrite" in capsys.readouterr().err
+    # As the command has said
+    train = ("train", "--algo", "pave_sac", "--env", "Pendulum-v1", "-conf", str(tmp_path / "tuned.yml"))
+    sb3_pave_command(*train, "--eval-freq", "-1", "--device", "cpu", "-f", str(tmp_path / "logs"))
+    used = (tmp_path / "logs/pave_sac/Pendulum-v1_1/Pendulum-v1/config.yml").read_text()
+    tuned = yaml.safe_load((tmp_path / "tuned.yml").read_text())["Pendulum-v1"]
+    assert str(tuned["mpr_coef"]) in used and (tmp_path / "logs/pave_sac/Pendulum-v1_1/Pendulum-v1.zip").exists()
