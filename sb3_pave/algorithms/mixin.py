@@ -1,35 +1,35 @@
 """What every PAVE algorithm shares: hyperparameters and their checks, random draws, the weighted sum, the log."""
 
 import inspect
-import io
-import pathlib
 from functools import partial
 from statistics import fmean
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch as th
-from gymnasium import spaces
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.save_util import load_from_zip_file
-from stable_baselines3.common.type_aliases import MaybeCallback, ReplayBufferSamples
+from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from torch import nn
 
 from sb3_pave.algorithms.checks import (
+    check_action_space,
     check_finite,
     check_hyperparameters,
+    mpr_is_idle,
     naming_what_is_not_finite,
     refuse_parallel_training,
     warn_of_flat_fields,
 )
 from sb3_pave.algorithms.execution import Execution
 from sb3_pave.algorithms.fast_execution import choose_execution
+from sb3_pave.algorithms.signatures import HostsSignature, JoinedSignature
 from sb3_pave.fast.differentiated import Loss
 from sb3_pave.fast.graphs import GraphedUpdate, without_capture
 from sb3_pave.fast.heap import keep_freed_memory
 from sb3_pave.fast.update_log import UpdateLog
 from sb3_pave.method.batches import select
 from sb3_pave.method.field import refuse_compiled
-from sb3_pave.method.perturbation import perturb
+from sb3_pave.method.perturbation import normalised_space, perturb
 from sb3_pave.method.points import FieldInputs
 from sb3_pave.method.successor import Successor, sample_with_successor
 from sb3_pave.method.terms import Terms
@@ -57,9 +57,11 @@ class Pave(OffPolicyAlgorithm):
     :param cuda_graph: on a CUDA device, record the update as CUDA graphs and replay them
     :param kwargs: the host's keyword arguments; without an ``activation_fn`` in ``policy_kwargs`` it is SiLU,
         since the critic must be twice differentiable
-    :raises ValueError: if a hyperparameter is negative or not finite, if there is no observation that MPR could perturb,
-        or if the action space is not continuous
+    :raises ValueError: if a hyperparameter is no number, negative or not finite
+    :raises AssertionError: if the action space is not continuous, as in SB3
     """
+
+    __signature__ = JoinedSignature()
 
     # What the host's constructor adds to the user's policy_kwargs
     _added_policy_kwargs: ClassVar[tuple[str, ...]] = ("use_sde",)
@@ -70,6 +72,8 @@ class Pave(OffPolicyAlgorithm):
     replay_buffer: Any
 
     _graphs: GraphedUpdate | None = None
+    # MPR has a weight, but no observation to perturb
+    _mpr_is_idle = False
 
     def __init__(
         self,
@@ -99,47 +103,47 @@ class Pave(OffPolicyAlgorithm):
             kwargs["policy_kwargs"] = dict(kwargs["policy_kwargs"])
         try:
             super().__init__(*args, **kwargs)
-        except AssertionError as error:
-            action_space = getattr(self, "action_space", None)
-            if action_space is None or isinstance(action_space, spaces.Box):
-                raise
-            raise ValueError(
-                f"PAVE steadies the gradient of Q with respect to a continuous action, but the action space is {action_space}."
-                " Use an environment with a Box action space, or an algorithm for discrete actions (DQN, PPO)."
-            ) from error
+        except AssertionError:
+            # SB3's own check says which space it is, but not what to do
+            if getattr(self, "action_space", None) is not None:
+                check_action_space(self.action_space)
+            raise
         # What is left of the construction must not go into a saved model, and a loaded one keeps its activations
         del self._is_new
 
-    def _setup_model(self) -> None:
+    def _setup_model(self, *args: Any, **kwargs: Any) -> None:
         # Both the constructor and load() pass here
+        check_action_space(self.action_space)
         self._check_hyperparameters()
         given = self.policy_kwargs
         if getattr(self, "_is_new", False):
             self.policy_kwargs = {**_default_activation(self.policy_class), **given}
         self._graphs = None
         try:
-            super()._setup_model()
+            super()._setup_model(*args, **kwargs)
         except (TypeError, KeyError) as error:  # some Pythons report a repeated keyword as a KeyError
             if self.policy_kwargs is given or "'activation_fn'" not in str(error):
                 raise
             # A policy of the user's that passes on its own
             self.policy_kwargs = given
-            super()._setup_model()
+            super()._setup_model(*args, **kwargs)
         warn_of_flat_fields(self)
 
     @classmethod
-    def load(cls: type[SelfPave], path: str | pathlib.Path | io.BufferedIOBase, *args: Any, **kwargs: Any) -> SelfPave:
+    def load(cls: type[SelfPave], *args: Any, **kwargs: Any) -> SelfPave:
         """
         Load a PAVE or a plain agent of the host class from a zip file, see ``BaseAlgorithm.load``.
 
-        :param path: path to the file (or a file-like object) to load the agent from
-        :param args: the host's positional arguments
+        :param args: the host's positional arguments, the first of which is the path to the file, or a file-like object
         :param kwargs: the host's keyword arguments and hyperparameters to change
         """
-        if kwargs.get("policy_kwargs") is not None:
-            custom_objects = kwargs.get("custom_objects", args[2] if len(args) > 2 else None)
+        host_load = super().load
+        if isinstance(kwargs.get("policy_kwargs"), dict):
+            given = inspect.signature(host_load).bind_partial(*args, **kwargs).arguments
+            path = args[0] if args else next(iter(given.values()))
+            custom_objects = given.get("custom_objects", kwargs.get("custom_objects"))
             kwargs["policy_kwargs"] = cls._as_stored(kwargs["policy_kwargs"], path, custom_objects)
-        return super().load(path, *args, **kwargs)
+        return host_load(*args, **kwargs)
 
     @classmethod
     def _as_stored(cls, policy_kwargs: dict[str, Any], path: Any, custom_objects: dict[str, Any] | None) -> dict[str, Any]:
@@ -154,41 +158,37 @@ class Pave(OffPolicyAlgorithm):
         data, _, _ = load_from_zip_file(path, device="cpu", custom_objects=custom_objects)
         if position is not None:
             path.seek(position)
-        stored = (data or {}).get("policy_kwargs", {})
+        stored = (data or {}).get("policy_kwargs") or {}
         added = {key: stored[key] for key in cls._added_policy_kwargs if key in stored}
         if stored.get("activation_fn") is nn.SiLU:
             added["activation_fn"] = nn.SiLU
         return {**added, **policy_kwargs}
 
-    def learn(
-        self: SelfPave,
-        total_timesteps: int,
-        callback: MaybeCallback = None,
-        log_interval: int = 4,
-        tb_log_name: str | None = None,
-        reset_num_timesteps: bool = True,
-        progress_bar: bool = False,
-    ) -> SelfPave:
-        """As the host's ``learn()``; ``tb_log_name`` is the class's name unless given."""
-        return super().learn(
-            total_timesteps,
-            callback=callback,
-            log_interval=log_interval,
-            tb_log_name=tb_log_name or type(self).__name__,
-            reset_num_timesteps=reset_num_timesteps,
-            progress_bar=progress_bar,
-        )
+    if not TYPE_CHECKING:  # whose readers find the host's
 
-    def train(self, gradient_steps: int, batch_size: int = 100) -> None:
+        @HostsSignature
+        def learn(self, *args: Any, **kwargs: Any) -> Any:
+            """As the host's; where that is SB3's, ``tb_log_name`` is the class's name unless given."""
+            host_learn = super().learn
+            if host_learn.__module__.partition(".")[0] not in ("stable_baselines3", "sb3_contrib"):
+                return host_learn(*args, **kwargs)
+            given = inspect.signature(host_learn).bind(*args, **kwargs)
+            if given.arguments.get("tb_log_name") is None:
+                given.arguments["tb_log_name"] = type(self).__name__
+            return host_learn(*given.args, **given.kwargs)
+
+    def train(self, gradient_steps: int, batch_size: int | None = None) -> None:
         """
         Update critics, actor and targets on replayed batches.
 
         :param gradient_steps: number of updates
-        :param batch_size: transitions of each
+        :param batch_size: transitions of each; None: the host's default
         :raises ValueError: if a PAVE term became infinite or NaN
         :raises RuntimeError: if the critic has no second-order graph
         """
         self._check_hyperparameters()
+        if batch_size is None:
+            batch_size = inspect.signature(super().train).parameters["batch_size"].default
         refuse_compiled(self.critic)
         keep_freed_memory()
         self.policy.set_training_mode(True)
@@ -238,15 +238,15 @@ class Pave(OffPolicyAlgorithm):
         delayed = self._n_updates % getattr(self, "policy_delay", 1) == 0
         return delayed, gradient_step % getattr(self, "target_update_interval", 1) == 0
 
-    def get_parameters(self) -> dict[str, dict]:
+    def get_parameters(self, *args: Any, **kwargs: Any) -> dict[str, dict]:
         """As the host's; optimizers as they are without CUDA graphs, so that a saved agent can be loaded anywhere."""
-        parameters = super().get_parameters()
+        parameters = super().get_parameters(*args, **kwargs)
         if self._graphs is None:
             return parameters
         return {name: without_capture(state) if name.endswith("optimizer") else state for name, state in parameters.items()}
 
-    def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_graphs"]
+    def _excluded_save_params(self, *args: Any, **kwargs: Any) -> list[str]:
+        return [*super()._excluded_save_params(*args, **kwargs), "_graphs", "_mpr_is_idle"]
 
     def _optimizers(self) -> list[th.optim.Optimizer]:
         optimizers = [self.actor.optimizer, self.critic.optimizer]
@@ -273,9 +273,10 @@ class Pave(OffPolicyAlgorithm):
             points = select(points, order[batch_size - self.pave_batch_size :])
         observations, actions, next_observations = points
         noisy_observations = direction = None
-        if self.mpr_coef > 0:
+        if self.mpr_coef > 0 and not self._mpr_is_idle:
             normalize_images = getattr(self.critic, "normalize_images", True)
-            noisy_observations = perturb(observations, self.observation_space, self.mpr_sigma, normalize_images)
+            seen = normalised_space(self.observation_space, self._vec_normalize_env)
+            noisy_observations = perturb(observations, seen, self.mpr_sigma, normalize_images)
         if self.curv_coef > 0:
             direction = th.empty_like(actions).bernoulli_(0.5).mul_(2).sub_(1)
         whole = (replay_data.observations, replay_data.actions)
@@ -311,7 +312,7 @@ class Pave(OffPolicyAlgorithm):
         return self._coefs() != (0, 0, 0)
 
     def _coefs(self) -> tuple[float, float, float]:
-        return self.mpr_coef, self.vfc_coef, self.curv_coef
+        return 0.0 if self._mpr_is_idle else self.mpr_coef, self.vfc_coef, self.curv_coef
 
     @staticmethod
     def _critic_output(values: th.Tensor) -> Any:
@@ -334,12 +335,13 @@ class Pave(OffPolicyAlgorithm):
 
     def _check_hyperparameters(self) -> None:
         check_hyperparameters(self)
+        self._mpr_is_idle = mpr_is_idle(self)
         if self.cuda_graph and type(self).train is not Pave.train:
             raise ValueError(f"cuda_graph=True records PAVE's own update, but {type(self).__name__} has a train() of its own.")
 
-    def _init_callback(self, callback: MaybeCallback, *args: Any, **kwargs: Any) -> Any:
-        refuse_parallel_training(callback)
-        return super()._init_callback(callback, *args, **kwargs)
+    def _init_callback(self, *args: Any, **kwargs: Any) -> Any:
+        refuse_parallel_training([*args, *kwargs.values()])
+        return super()._init_callback(*args, **kwargs)
 
 
 def continuation(replay_data: ReplayBufferSamples, gamma: float) -> th.Tensor:

@@ -4,7 +4,6 @@ from functools import partial
 from typing import Any
 
 import torch as th
-from gymnasium import spaces
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 
 from sb3_pave.algorithms.fast_execution import choose_execution
@@ -26,12 +25,8 @@ class PaveOwnTrain(Pave):
     does not include PAVE's. The log has the raw terms; ``train/critic_loss`` is the host's own, without them.
     """
 
-    def _setup_model(self) -> None:
-        if not isinstance(self.action_space, spaces.Box):
-            raise ValueError(
-                f"PAVE needs a continuous action space (Box), but {type(self).__name__}'s is {self.action_space}."
-            )
-        super()._setup_model()
+    def _setup_model(self, *args: Any, **kwargs: Any) -> None:
+        super()._setup_model(*args, **kwargs)
         if not isinstance(getattr(getattr(self, "critic", None), "optimizer", None), th.optim.Optimizer):
             raise TypeError(
                 f"{type(self).__name__} has no self.critic with an optimizer of its own, to whose step PAVE could add the "
@@ -50,7 +45,7 @@ class PaveOwnTrain(Pave):
         """
         self._check_hyperparameters()
         host_train = super(Pave, self).train  # not Pave's own
-        if self.mpr_coef == self.vfc_coef == self.curv_coef == 0:
+        if not self._has_terms():
             host_train(*args, **kwargs)
             return
         refuse_compiled(self.critic)

@@ -1,9 +1,11 @@
 """The noise ``ε`` that MPR adds to the observations, on the scale that the critic sees."""
 
+import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.type_aliases import PyTorchObs
+from stable_baselines3.common.vec_env import VecNormalize
 
 _IMAGE_SCALE = 255.0  # SB3 divides images by it before the critic sees them
 
@@ -16,14 +18,32 @@ def perturb(observations: PyTorchObs, space: spaces.Space, sigma: float, normali
     [0, 1] scale; discrete observations stay as they are. A Dict is perturbed an entry at a time, in its order.
 
     :param observations: a replay batch's observations, shape (batch, ...) or a dict of such
-    :param space: the observation space
+    :param space: the observation space, see ``normalised_space``
     :param sigma: ``σ``
     :param normalize_images: whether the critic divides images by 255
     """
     if isinstance(observations, dict):
         assert isinstance(space, spaces.Dict)
-        return {key: _perturb(entry, noise_scale(space[key], normalize_images) * sigma) for key, entry in observations.items()}
+        return {key: perturb(entry, space[key], sigma, normalize_images) for key, entry in observations.items()}
+    if _is_raw(observations, space):
+        return observations
     return _perturb(observations, noise_scale(space, normalize_images) * sigma)
+
+
+def normalised_space(space: spaces.Space, vec_normalize: VecNormalize | None) -> spaces.Space:
+    """
+    The space of what the critic sees: whatever VecNormalize normalises has become a float, also where the environment
+    observes integers.
+
+    :param space: the environment's observation space
+    :param vec_normalize: what normalises the replay buffer's observations, if anything
+    """
+    if vec_normalize is None or not vec_normalize.norm_obs:
+        return space
+    if isinstance(space, spaces.Dict):
+        keys = vec_normalize.norm_obs_keys or ()
+        return spaces.Dict({key: _normalised(entry) if key in keys else entry for key, entry in space.items()})
+    return _normalised(space)
 
 
 def is_perturbable(space: spaces.Space) -> bool:
@@ -45,6 +65,18 @@ def noise_scale(space: spaces.Space, normalize_images: bool = True) -> float:
     if is_image_space(space):
         return _IMAGE_SCALE if normalize_images else 1.0
     return 1.0 if space.dtype is not None and space.dtype.kind == "f" else 0.0
+
+
+def _normalised(space: spaces.Space) -> spaces.Space:
+    if not isinstance(space, spaces.Box) or space.dtype.kind == "f":
+        return space
+    return spaces.Box(-np.inf, np.inf, space.shape, np.float32)
+
+
+def _is_raw(observations: th.Tensor, space: spaces.Space) -> bool:
+    """Integers where floats are due: a ``train()`` of the user's may draw its batch without normalising it."""
+    assert space.dtype is not None
+    return space.dtype.kind == "f" and not observations.is_floating_point()
 
 
 def _perturb(observations: th.Tensor, scale: float) -> th.Tensor:
