@@ -200,7 +200,7 @@ def refuse_parallel_training(callback: Any) -> None:
     :raises ValueError: if the zoo's ParallelTrainCallback is among the callbacks
     """
     if isinstance(callback, CallbackList):
-        children = callback.callbacks
+        children: list[Any] = list(callback.callbacks)
     elif isinstance(callback, EventCallback):
         # EvalCallback has two more
         names = ("callback", "callback_on_new_best", "callback_after_eval")

@@ -2,15 +2,16 @@
 
 import inspect
 from functools import cache
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from stable_baselines3 import DQN
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from sb3_pave import algorithms
 from sb3_pave.algorithms.made_classes import make_class
-from sb3_pave.algorithms.mixin import Pave
+from sb3_pave.algorithms.mixin import OWN_ARGUMENTS, Pave
 from sb3_pave.algorithms.own_train import PaveOwnTrain
+from sb3_pave.algorithms.signatures import joined_signature
 
 Host = TypeVar("Host", bound=OffPolicyAlgorithm)
 
@@ -67,10 +68,15 @@ def _refuse_name_clashes(host: type, upstream: type, pave_class: type) -> None:
     theirs = {name for base in host.__mro__ if not issubclass(upstream, base) for name in vars(base)}
     clashes = {name for name in ours & theirs if not name.startswith("__") and not hasattr(upstream, name)}
     # PAVE would take them for its own arguments
-    arguments = [set(inspect.signature(base.__init__).parameters) for base in (Pave, host)]
-    clashes |= set.intersection(*arguments) - {"self", "args", "kwargs"}
+    clashes |= OWN_ARGUMENTS & _keywords(joined_signature(host))
     if clashes:
         raise TypeError(
             f"{host.__name__} defines {', '.join(sorted(clashes))}, which PAVE needs for itself and would hide. Rename it in "
             f"{host.__name__}."
         )
+
+
+def _keywords(constructor: inspect.Signature | None) -> set[str]:
+    parameters = () if constructor is None else constructor.parameters.values()
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return {parameter.name for parameter in parameters if parameter.kind in named}

@@ -344,6 +344,10 @@ class Pave(OffPolicyAlgorithm):
         return super()._init_callback(*args, **kwargs)
 
 
+# What the constructor keeps for itself
+OWN_ARGUMENTS = set(Pave.__init__.__kwdefaults__)
+
+
 def continuation(replay_data: ReplayBufferSamples, gamma: float) -> th.Tensor:
     """What the next value counts in the target: the discount, 0 after a terminal step, shape (batch, 1)."""
     # n-step returns have discounts of their own

@@ -24,10 +24,8 @@ def perturb(observations: PyTorchObs, space: spaces.Space, sigma: float, normali
     """
     if isinstance(observations, dict):
         assert isinstance(space, spaces.Dict)
-        return {key: perturb(entry, space[key], sigma, normalize_images) for key, entry in observations.items()}
-    if _is_raw(observations, space):
-        return observations
-    return _perturb(observations, noise_scale(space, normalize_images) * sigma)
+        return {key: _perturb(entry, space[key], sigma, normalize_images) for key, entry in observations.items()}
+    return _perturb(observations, space, sigma, normalize_images)
 
 
 def normalised_space(space: spaces.Space, vec_normalize: VecNormalize | None) -> spaces.Space:
@@ -73,15 +71,11 @@ def _normalised(space: spaces.Space) -> spaces.Space:
     return spaces.Box(-np.inf, np.inf, space.shape, np.float32)
 
 
-def _is_raw(observations: th.Tensor, space: spaces.Space) -> bool:
-    """Integers where floats are due: a ``train()`` of the user's may draw its batch without normalising it."""
-    assert space.dtype is not None
-    return space.dtype.kind == "f" and not observations.is_floating_point()
-
-
-def _perturb(observations: th.Tensor, scale: float) -> th.Tensor:
-    if scale == 0:
-        return observations
+def _perturb(observations: th.Tensor, space: spaces.Space, sigma: float, normalize_images: bool) -> th.Tensor:
+    scale = noise_scale(space, normalize_images) * sigma
     if not observations.is_floating_point():
+        if not is_image_space(space):
+            # Whoever drew the batch has not normalised it, as a train() of the user's may not
+            return observations
         observations = observations.float()
-    return observations + scale * th.randn_like(observations)
+    return observations if scale == 0 else observations + scale * th.randn_like(observations)
