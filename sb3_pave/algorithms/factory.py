@@ -2,7 +2,7 @@
 
 import inspect
 from functools import cache
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 from stable_baselines3 import DQN
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm

@@ -345,7 +345,9 @@ class Pave(OffPolicyAlgorithm):
 
 
 # What the constructor keeps for itself
-OWN_ARGUMENTS = set(Pave.__init__.__kwdefaults__)
+OWN_ARGUMENTS = {
+    name for name, argument in inspect.signature(Pave.__init__).parameters.items() if argument.kind is argument.KEYWORD_ONLY
+}
 
 
 def continuation(replay_data: ReplayBufferSamples, gamma: float) -> th.Tensor:
