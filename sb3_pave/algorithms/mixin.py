@@ -155,7 +155,11 @@ class Pave(OffPolicyAlgorithm):
         :param custom_objects: see ``BaseAlgorithm.load``
         """
         position = path.tell() if hasattr(path, "tell") else None
-        data, _, _ = load_from_zip_file(path, device="cpu", custom_objects=custom_objects)
+        try:
+            data, _, _ = load_from_zip_file(path, device="cpu", custom_objects=custom_objects)
+        except (OSError, ValueError):
+            # Whatever it is, the host's load() knows it or says what is wrong with it
+            return policy_kwargs
         if position is not None:
             path.seek(position)
         stored = (data or {}).get("policy_kwargs") or {}

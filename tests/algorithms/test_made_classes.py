@@ -46,7 +46,7 @@ def test_pickled_and_back_a_class_is_itself(made, module, protocol):
     assert pickle._loads(pickle._dumps(made)) is made  # Python's own implementation
     assert copy.deepcopy(made) is made
     load = module.loads(module.dumps(made.load))
-    assert load.__func__ is made.load.__func__ and load.__self__ is made
+    assert load.__self__ is made and load.__name__ == "load"
 
 
 def test_two_hosts_of_one_name_are_told_apart():
@@ -84,7 +84,7 @@ def test_a_spawned_process_gets_them():
         assert pool.apply(describe, (pave(MySAC),)) == (pave(MySAC), "PAVE_MySAC", True)
 
 
-def test_of_a_host_in_main_they_reach_spawned_processes_and_jobliblibs_workers(tmp_path):
+def test_of_a_host_in_main_they_reach_spawned_processes_and_joblibs_workers(tmp_path):
     pytest.importorskip("joblib")
     script = tmp_path / "script.py"
     script.write_text(

@@ -39,7 +39,7 @@ class Extended(SAC):
 
     @classmethod
     def load(cls, file, kind="best", env=None, **kwargs):
-        model = super().load(f"{file}_{kind}", env=env, **kwargs)
+        model = super().load(file, env=env, **kwargs)
         model.kind = kind
         return model
 
@@ -65,10 +65,21 @@ def test_arguments_of_the_hosts_methods_arrive(extended, tmp_path):
     assert model.set_up == 2
     model._init_callback(None, quiet=False)
     assert model.quiet is False
-    model.save(tmp_path / "agent_last")
+    model.save(tmp_path / "agent")
     loaded = extended.load(tmp_path / "agent", "last", model.get_env(), curv_coef=0.5, policy_kwargs={"net_arch": [8]})
     assert loaded.kind == "last" and loaded.curv_coef == 0.5
     assert extended.load(file=tmp_path / "agent", kind="last", policy_kwargs={"net_arch": [8]}).kind == "last"
+
+
+def test_a_host_that_loads_from_elsewhere(tmp_path):
+    class FromFolder(SAC):
+        @classmethod
+        def load(cls, folder, **kwargs):
+            return super().load(folder / "agent", **kwargs)
+
+    pave(FromFolder)("MlpPolicy", "Pendulum-v1", **SMALL).save(tmp_path / "agent")
+    stored = {"net_arch": [8], "use_sde": False, "activation_fn": nn.SiLU}
+    assert pave(FromFolder).load(tmp_path, policy_kwargs=stored, curv_coef=0.5).curv_coef == 0.5
 
 
 def test_arguments_of_the_hosts_train_arrive():
