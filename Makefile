@@ -33,7 +33,7 @@ format:
 type:
 	$(BIN)/mypy
 
-commit-checks: format type lint
+commit-checks: $(VENV)/installed format type lint
 
 wheel: $(VENV)/installed
 	$(BIN)/python -m build

@@ -74,18 +74,17 @@ def plain_flag(name: str, value: Any) -> bool:
     return flag
 
 
-def plain_count(name: str, value: Any) -> int | None:
+def plain_count(name: str, value: Any, of: str) -> int:
     """
     :param name: of the argument
-    :param value: a positive whole number, or None
-    :raises ValueError: if it is neither
+    :param value: a positive whole number
+    :param of: what it counts, for the message
+    :raises ValueError: if it is none
     """
     count = _item(value)
-    if count is None:
-        return None
     is_number = isinstance(count, (Real, Decimal)) and not isinstance(count, bool)
     if not is_number or not math.isfinite(count) or count != int(count) or count < 1:
-        raise ValueError(f"{name} must be a positive number of transitions, or None for all, not {value!r}.")
+        raise ValueError(f"{name} must be a positive number of {of}, not {value!r}.")
     return int(count)
 
 
@@ -105,7 +104,9 @@ def check_hyperparameters(model: Any) -> None:
         setattr(model, name, plain_number(name, getattr(model, name)))
     for name in ("compile", "cuda_graph"):
         setattr(model, name, plain_flag(name, getattr(model, name)))
-    model.pave_batch_size = plain_count("pave_batch_size", model.pave_batch_size)
+    model.pave_interval = plain_count("pave_interval", model.pave_interval, "updates (1 means every update)")
+    if model.pave_batch_size is not None:
+        model.pave_batch_size = plain_count("pave_batch_size", model.pave_batch_size, "transitions, or None for all")
 
 
 def mpr_is_idle(model: Any) -> bool:
@@ -164,7 +165,9 @@ def check_finite(values: dict[str, list[float]], n_updates: int) -> None:
     if not terms:
         return
     term = min(terms, key=lambda tag: broken[tag])
-    update = n_updates - len(values[term]) + broken[term] + 1
+    # Not every update may have the terms
+    per_value = max(map(len, values.values())) / len(values[term])
+    update = round(n_updates - (len(values[term]) - broken[term] - 1) * per_value)
     if broken.get("td_loss", len(values[term])) < broken[term]:
         cause = "the TD loss was not finite before it: look for NaN or huge values in rewards and observations"
     else:

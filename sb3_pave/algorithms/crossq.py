@@ -46,10 +46,10 @@ class PAVE_CrossQ(EntropyBonus, CrossQ):
             # log_std may have changed since the last update
             self.actor.reset_noise()
         ent_coef = self._ent_coef(log)
-        current_q_values, target_q_values = self._q_values(replay_data, ent_coef)
-        td_loss: th.Tensor = 0.5 * sum(F.mse_loss(current_q, target_q_values) for current_q in current_q_values)  # type: ignore[assignment]
+        current_q_values, target = self._q_values(replay_data, ent_coef)
+        td_loss: th.Tensor = 0.5 * sum(F.mse_loss(current_q, target) for current_q in current_q_values)  # type: ignore[assignment]
         # Only now: this update's statistics are what the actor's step below sees
-        terms = self._terms(replay_data, successor)
+        terms = self._critic_terms(replay_data, successor, target)
         descend(self.critic.optimizer, *self._with_terms(execution, td_loss, terms, log))
 
         if self._n_updates % self.policy_delay == 0:
@@ -64,14 +64,18 @@ class PAVE_CrossQ(EntropyBonus, CrossQ):
             log.add(actor_loss=actor_loss)
             descend(self.actor.optimizer, actor_loss)
 
-    @staticmethod
-    def _with_terms(execution: Execution, td_loss: th.Tensor, terms: Terms | None, log: UpdateLog) -> list[Loss]:
+    def _with_terms(self, execution: Execution, td_loss: th.Tensor, terms: Terms | None, log: UpdateLog) -> list[Loss]:
         """The TD loss and what PAVE adds to it, which is nothing without terms."""
         if terms is None:
             log.add(critic_loss=td_loss)
             return [td_loss]
         loss, scalars = execution.terms(terms)
-        log.add(critic_loss=td_loss.detach() + loss.detach(), td_loss=td_loss, **scalars)
+        log.add(
+            critic_loss=td_loss.detach() + loss.detach(),
+            td_loss=td_loss,
+            **scalars,
+            return_scale=self._scales.return_scale.clone(),
+        )
         return [td_loss, loss]
 
     def _q_values(self, replay_data: ReplayBufferSamples, ent_coef: th.Tensor) -> tuple[th.Tensor, th.Tensor]:

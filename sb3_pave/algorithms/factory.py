@@ -9,7 +9,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from sb3_pave import algorithms
 from sb3_pave.algorithms.made_classes import make_class
-from sb3_pave.algorithms.mixin import OWN_ARGUMENTS, Pave
+from sb3_pave.algorithms.mixin import Pave
 from sb3_pave.algorithms.own_train import PaveOwnTrain
 from sb3_pave.algorithms.signatures import joined_signature
 
@@ -48,7 +48,7 @@ def _cached_pave(host: type[OffPolicyAlgorithm]) -> type[OffPolicyAlgorithm]:
         return pave_class
     if host.train is not upstream.train:
         pave_class = PaveOwnTrain
-    _refuse_name_clashes(host, upstream, pave_class)
+    refuse_name_clashes(host, upstream, pave_class, "PAVE")
     namespace = {"__doc__": f"{host.__name__} whose critics are trained with PAVE."}
     return make_class(f"PAVE_{host.__name__}", (pave_class, host), namespace, pave, host)
 
@@ -62,21 +62,35 @@ def _pave_of_upstream(host: type[OffPolicyAlgorithm]) -> tuple[type[OffPolicyAlg
     return OffPolicyAlgorithm, PaveOwnTrain
 
 
-def _refuse_name_clashes(host: type, upstream: type, pave_class: type) -> None:
-    """PAVE's classes come first in the bases: they would hide what the host calls by the same name."""
-    ours = {name for base in pave_class.__mro__ if not issubclass(upstream, base) for name in vars(base)}
+def refuse_name_clashes(host: type, upstream: type, mixin: type, owner: str) -> None:
+    """
+    A mixin comes first in the bases: it would hide what the host calls by the same name.
+
+    :param host: the algorithm that gets the mixin
+    :param upstream: the class that host and mixin both extend, or one between it and the host whose names they may share
+    :param mixin: the mixin
+    :param owner: whose it is, for the message
+    :raises TypeError: if the host defines one of the mixin's names
+    """
+    ours = {name for base in mixin.__mro__ if not issubclass(upstream, base) for name in vars(base)}
     theirs = {name for base in host.__mro__ if not issubclass(upstream, base) for name in vars(base)}
     clashes = {name for name in ours & theirs if not name.startswith("__") and not hasattr(upstream, name)}
-    # PAVE would take them for its own arguments
-    clashes |= OWN_ARGUMENTS & _keywords(joined_signature(host))
+    # The mixin would take them for its own arguments
+    clashes |= _own_arguments(mixin, upstream) & _named(joined_signature(host))
     if clashes:
         raise TypeError(
-            f"{host.__name__} defines {', '.join(sorted(clashes))}, which PAVE needs for itself and would hide. Rename it in "
-            f"{host.__name__}."
+            f"{host.__name__} defines {', '.join(sorted(clashes))}, which {owner} needs for itself and would hide. Rename it "
+            f"in {host.__name__}."
         )
 
 
-def _keywords(constructor: inspect.Signature | None) -> set[str]:
+def _own_arguments(mixin: type, upstream: type) -> set[str]:
+    constructors = [vars(base).get("__init__") for base in mixin.__mro__ if not issubclass(upstream, base)]
+    signatures = [inspect.signature(constructor) for constructor in constructors if constructor is not None]
+    return {p.name for signature in signatures for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY}
+
+
+def _named(constructor: inspect.Signature | None) -> set[str]:
     parameters = () if constructor is None else constructor.parameters.values()
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return {parameter.name for parameter in parameters if parameter.kind in named}

@@ -79,6 +79,12 @@ class StandIns(ClosedForm):
     def first_critic(self, critic: Any) -> Network:
         return mlp_critic(critic, _first, n_critics=1)
 
+    def td(
+        self, observations: PyTorchObs, actions: th.Tensor, td_loss: Callable[[Any, th.Tensor], th.Tensor], target: th.Tensor
+    ) -> Loss:
+        arguments = (self.critic(self.model.critic), td_loss, self.features(observations), actions, target)
+        return self.loss(_td_loss, *arguments)[0]
+
     def value(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return compiled(function)(*arguments) if self.compile else function(*arguments)
 
@@ -140,6 +146,12 @@ def _recorded(execution: Execution) -> Execution:
     tensors = [*model.policy.state_dict(keep_vars=True).values(), *model._own_tensors()]
     can_record = model._graphs.prepare(model._optimizers(), tensors, fixed_numbers(model))
     return Recorded(execution, model._graphs) if can_record else execution
+
+
+def _td_loss(
+    critic: Network, td_loss: Callable[[Any, th.Tensor], th.Tensor], features: th.Tensor, actions: th.Tensor, target: th.Tensor
+) -> tuple[th.Tensor, tuple[()]]:
+    return td_loss(critic(features, actions), target), ()
 
 
 def _first(values: th.Tensor) -> th.Tensor:

@@ -4,9 +4,11 @@ import inspect
 from functools import partial
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from zipfile import BadZipFile
 
 import torch as th
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from torch import nn
@@ -17,12 +19,15 @@ from sb3_pave.algorithms.checks import (
     check_hyperparameters,
     mpr_is_idle,
     naming_what_is_not_finite,
+    plain_flag,
     refuse_parallel_training,
     warn_of_flat_fields,
 )
+from sb3_pave.algorithms.diagnostics import Diagnostics
 from sb3_pave.algorithms.execution import Execution
 from sb3_pave.algorithms.fast_execution import choose_execution
 from sb3_pave.algorithms.signatures import HostsSignature, JoinedSignature
+from sb3_pave.algorithms.units import default_weights, staying, stored_numbers, weights_to_load
 from sb3_pave.fast.differentiated import Loss
 from sb3_pave.fast.graphs import GraphedUpdate, without_capture
 from sb3_pave.fast.heap import keep_freed_memory
@@ -31,8 +36,16 @@ from sb3_pave.method.batches import select
 from sb3_pave.method.field import refuse_compiled
 from sb3_pave.method.perturbation import normalised_space, perturb
 from sb3_pave.method.points import FieldInputs
+from sb3_pave.method.scales import Scales
 from sb3_pave.method.successor import Successor, sample_with_successor
 from sb3_pave.method.terms import Terms
+
+# By whether the weights are scale-free
+_ADVICE = {
+    False: "In the paper's units the weights have to fit the scale of the rewards: lower {term}_coef (for Curv curv_delta, "
+    "too), or use scale_free=True, whose weights do not depend on it.",
+    True: "Lower {term}_coef.",
+}
 
 SelfPave = TypeVar("SelfPave", bound="Pave")
 
@@ -45,11 +58,16 @@ class Pave(OffPolicyAlgorithm):
     A class of its own (``class PAVE_TD3(Pave, TD3)``) supplies ``_gradient_step``.
 
     :param args: the host's positional arguments
-    :param mpr_coef: ``λ1``, weight of mixed-partial regularization
+    :param scale_free: whether the five numbers below count in units of the replayed data, so that they mean the same on every
+        task (σ in standard deviations of each observation dimension, δ and λ3 in ranges of the return, per action dimension,
+        see ``Scales``); False: in the paper's units, in which the published weights are given
+    :param mpr_coef: ``λ1``, weight of mixed-partial regularization; None, here and below: see ``algorithms.units``
     :param vfc_coef: ``λ2``, weight of vector-field consistency
     :param curv_coef: ``λ3``, weight of curvature preservation
     :param mpr_sigma: ``σ``, standard deviation of the noise that MPR adds to the observations that the critic sees
     :param curv_delta: ``δ``, curvature below which Curv vanishes, in units of Q per squared (scaled) action
+    :param pave_interval: only every so many updates have the three terms, with as many times their weights: the same loss on
+        average, at a lower price; the updates between are the host's
     :param pave_batch_size: the three terms are means over this many transitions of each batch, drawn at random: the loss
         stays unbiased, at a lower price and a higher variance; None: over the whole batch
     :param compile: run targets and losses of MLP networks, with their gradients, through ``torch.compile`` (half a minute,
@@ -74,26 +92,34 @@ class Pave(OffPolicyAlgorithm):
     _graphs: GraphedUpdate | None = None
     # MPR has a weight, but no observation to perturb
     _mpr_is_idle = False
+    _scales: Scales
 
     def __init__(
         self,
         *args: Any,
-        mpr_coef: float = 0.1,
-        vfc_coef: float = 0.1,
-        curv_coef: float = 0.01,
-        mpr_sigma: float = 0.01,
-        curv_delta: float = 1.0,
+        scale_free: bool = False,
+        mpr_coef: float | None = None,
+        vfc_coef: float | None = None,
+        curv_coef: float | None = None,
+        mpr_sigma: float | None = None,
+        curv_delta: float | None = None,
+        pave_interval: int = 1,
         pave_batch_size: int | None = None,
         compile: bool = False,
         cuda_graph: bool = False,
         **kwargs: Any,
     ):
         # Before the host's constructor, which calls _setup_model
-        self.mpr_coef = mpr_coef
-        self.vfc_coef = vfc_coef
-        self.curv_coef = curv_coef
-        self.mpr_sigma = mpr_sigma
-        self.curv_delta = curv_delta
+        self.scale_free = scale_free
+        self.mpr_coef: float = mpr_coef  # type: ignore[assignment]
+        self.vfc_coef: float = vfc_coef  # type: ignore[assignment]
+        self.curv_coef: float = curv_coef  # type: ignore[assignment]
+        self.mpr_sigma: float = mpr_sigma  # type: ignore[assignment]
+        self.curv_delta: float = curv_delta  # type: ignore[assignment]
+        # What PAVE has learned of the data, for the zip
+        self.return_scale = 0.0
+        self.observation_spread: Any = None
+        self.pave_interval = pave_interval
         self.pave_batch_size = pave_batch_size
         self.compile = compile
         self.cuda_graph = cuda_graph
@@ -114,6 +140,10 @@ class Pave(OffPolicyAlgorithm):
     def _setup_model(self, *args: Any, **kwargs: Any) -> None:
         # Both the constructor and load() pass here
         check_action_space(self.action_space)
+        self.scale_free = plain_flag("scale_free", self.scale_free)
+        for name, default in default_weights(self.scale_free).items():
+            if getattr(self, name) is None:
+                setattr(self, name, default)
         self._check_hyperparameters()
         given = self.policy_kwargs
         if getattr(self, "_is_new", False):
@@ -127,6 +157,8 @@ class Pave(OffPolicyAlgorithm):
             # A policy of the user's that passes on its own
             self.policy_kwargs = given
             super()._setup_model(*args, **kwargs)
+        self._diagnostics = Diagnostics()
+        self._scales = Scales(self.observation_space, self.device, self.return_scale, self.observation_spread)
         warn_of_flat_fields(self)
 
     @classmethod
@@ -138,12 +170,17 @@ class Pave(OffPolicyAlgorithm):
         :param kwargs: the host's keyword arguments and hyperparameters to change
         """
         host_load = super().load
-        if isinstance(kwargs.get("policy_kwargs"), dict):
-            given = inspect.signature(host_load).bind_partial(*args, **kwargs).arguments
-            path = args[0] if args else next(iter(given.values()))
-            custom_objects = given.get("custom_objects", kwargs.get("custom_objects"))
-            kwargs["policy_kwargs"] = cls._as_stored(kwargs["policy_kwargs"], path, custom_objects)
-        return host_load(*args, **kwargs)
+        given = inspect.signature(host_load).bind(*args, **kwargs).arguments
+        path = args[0] if args else kwargs.get("path", next(iter(given.values()), None))
+        try:
+            numbers = stored_numbers(path)
+            if isinstance(kwargs.get("policy_kwargs"), dict):
+                custom_objects = given.get("custom_objects", kwargs.get("custom_objects"))
+                kwargs["policy_kwargs"] = cls._as_stored(kwargs["policy_kwargs"], path, custom_objects)
+        except (OSError, TypeError, ValueError, BadZipFile):
+            # Whatever it is, the host's load() knows it or says what is wrong with it
+            numbers = {}
+        return host_load(*args, **{**weights_to_load(numbers, kwargs), **kwargs})
 
     @classmethod
     def _as_stored(cls, policy_kwargs: dict[str, Any], path: Any, custom_objects: dict[str, Any] | None) -> dict[str, Any]:
@@ -154,19 +191,19 @@ class Pave(OffPolicyAlgorithm):
         :param path: the zip file
         :param custom_objects: see ``BaseAlgorithm.load``
         """
-        position = path.tell() if hasattr(path, "tell") else None
-        try:
+        with staying(path):
             data, _, _ = load_from_zip_file(path, device="cpu", custom_objects=custom_objects)
-        except (OSError, ValueError):
-            # Whatever it is, the host's load() knows it or says what is wrong with it
-            return policy_kwargs
-        if position is not None:
-            path.seek(position)
         stored = (data or {}).get("policy_kwargs") or {}
         added = {key: stored[key] for key in cls._added_policy_kwargs if key in stored}
         if stored.get("activation_fn") is nn.SiLU:
             added["activation_fn"] = nn.SiLU
         return {**added, **policy_kwargs}
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """As the host's, with what PAVE has learned of the data as plain numbers and arrays."""
+        self.return_scale = float(self._scales.return_scale)
+        self.observation_spread = self._scales.spread_as_numbers() if self.scale_free else None
+        super().save(*args, **kwargs)
 
     if not TYPE_CHECKING:  # whose readers find the host's
 
@@ -227,7 +264,7 @@ class Pave(OffPolicyAlgorithm):
 
     def _sample(self, batch_size: int) -> tuple[ReplayBufferSamples, Successor]:
         draw = partial(self.replay_buffer.sample, batch_size, env=self._vec_normalize_env)
-        if self.vfc_coef > 0:
+        if self.vfc_coef > 0 and self._terms_are_due():
             return sample_with_successor(self.replay_buffer, draw)
         replay_data = draw()
         return replay_data, Successor(replay_data.next_observations, None)
@@ -235,12 +272,13 @@ class Pave(OffPolicyAlgorithm):
     def _own_tensors(self) -> list[th.Tensor]:
         """What updates use and change that is not the policy's."""
         named = (getattr(self, name, None) for name in ("log_ent_coef", "ent_coef_tensor"))
-        return [tensor for tensor in named if isinstance(tensor, th.Tensor)]
+        own = [tensor for tensor in named if isinstance(tensor, th.Tensor)]
+        return [*own, *self._scales.tensors]
 
-    def _kind_of_update(self, gradient_step: int) -> tuple[bool, bool]:
-        """Which branches the host's update takes: whether it updates the actor, and the targets."""
+    def _kind_of_update(self, gradient_step: int) -> tuple[bool, bool, bool]:
+        """Which branches the update takes: whether it has PAVE's terms, updates the actor, and the targets."""
         delayed = self._n_updates % getattr(self, "policy_delay", 1) == 0
-        return delayed, gradient_step % getattr(self, "target_update_interval", 1) == 0
+        return self._terms_are_due(), delayed, gradient_step % getattr(self, "target_update_interval", 1) == 0
 
     def get_parameters(self, *args: Any, **kwargs: Any) -> dict[str, dict]:
         """As the host's; optimizers as they are without CUDA graphs, so that a saved agent can be loaded anywhere."""
@@ -250,21 +288,37 @@ class Pave(OffPolicyAlgorithm):
         return {name: without_capture(state) if name.endswith("optimizer") else state for name, state in parameters.items()}
 
     def _excluded_save_params(self, *args: Any, **kwargs: Any) -> list[str]:
-        return [*super()._excluded_save_params(*args, **kwargs), "_graphs", "_mpr_is_idle"]
+        own = ["_graphs", "_scales", "_diagnostics", "_mpr_is_idle"]
+        return [*super()._excluded_save_params(*args, **kwargs), *own]
 
     def _optimizers(self) -> list[th.optim.Optimizer]:
         optimizers = [self.actor.optimizer, self.critic.optimizer]
         ent_coef_optimizer = getattr(self, "ent_coef_optimizer", None)
         return optimizers if ent_coef_optimizer is None else [*optimizers, ent_coef_optimizer]
 
-    def _terms(self, replay_data: ReplayBufferSamples, successor: Successor) -> Terms | None:
-        """The terms at the batch, with ``ε`` and ``v`` drawn; None if all weights are zero."""
-        if not self._has_terms():
+    def _critic_terms(self, replay_data: ReplayBufferSamples, successor: Successor, returns: th.Tensor) -> Terms | None:
+        """
+        The terms at the batch, with ``ε`` and ``v`` drawn; None where this update has none.
+
+        :param replay_data: the batch
+        :param successor: its one-step successors
+        :param returns: its TD targets, whose range is the unit of scale-free PAVE; shape (batch, 1) or (batch, quantiles)
+        """
+        if not self._terms_are_due():
             return None
+        coefs: tuple[Any, ...] = self._coefs()
+        delta: Any = self.curv_delta
+        self._scales.observe(returns, replay_data.observations if self.scale_free else None)
+        if self.scale_free:
+            curv_coef, delta = self._scales.curvature(self.curv_coef, self.curv_delta, replay_data.actions.shape[1])
+            coefs = (*coefs[:2], curv_coef)
+        if self.pave_interval > 1:
+            # For the updates between, too
+            coefs = tuple(self.pave_interval * coef for coef in coefs)
         inputs, exists = self._field_inputs(replay_data, successor), successor.exists
         if exists is not None and inputs.rows is not None:
             exists = exists[inputs.rows]
-        return Terms(inputs, self._coefs(), self.curv_delta, exists)
+        return Terms(inputs, coefs, delta, exists)
 
     def _field_inputs(self, replay_data: ReplayBufferSamples, successor: Successor) -> FieldInputs:
         """Where the weights ask for the field."""
@@ -280,7 +334,8 @@ class Pave(OffPolicyAlgorithm):
         if self.mpr_coef > 0 and not self._mpr_is_idle:
             normalize_images = getattr(self.critic, "normalize_images", True)
             seen = normalised_space(self.observation_space, self._vec_normalize_env)
-            noisy_observations = perturb(observations, seen, self.mpr_sigma, normalize_images)
+            scales = self._scales if self.scale_free else None
+            noisy_observations = perturb(observations, seen, self.mpr_sigma, normalize_images, scales)
         if self.curv_coef > 0:
             direction = th.empty_like(actions).bernoulli_(0.5).mul_(2).sub_(1)
         whole = (replay_data.observations, replay_data.actions)
@@ -303,17 +358,23 @@ class Pave(OffPolicyAlgorithm):
         :param target: of the TD loss
         :param log: takes the losses
         """
-        terms = self._terms(replay_data, successor)
+        terms = self._critic_terms(replay_data, successor, target)
         if terms is None:
-            td_loss = self._td_loss(self.critic(replay_data.observations, replay_data.actions), target)
+            td_loss = execution.td(replay_data.observations, replay_data.actions, self._td_loss, target)
             log.add(critic_loss=td_loss)
+            if self._has_terms():
+                log.add(td_loss=td_loss)
             return [td_loss]
         losses, scalars = execution.td_and_terms(terms, self._td_loss, target)
-        log.add(**scalars)
+        log.add(**scalars, return_scale=self._scales.return_scale.clone())
         return losses
 
     def _has_terms(self) -> bool:
         return self._coefs() != (0, 0, 0)
+
+    def _terms_are_due(self) -> bool:
+        """Whether this update is one of those with the terms."""
+        return self._has_terms() and self._n_updates % self.pave_interval == 0
 
     def _coefs(self) -> tuple[float, float, float]:
         return 0.0 if self._mpr_is_idle else self.mpr_coef, self.vfc_coef, self.curv_coef
@@ -334,8 +395,22 @@ class Pave(OffPolicyAlgorithm):
     def _write_log(self, log: UpdateLog) -> None:
         values = log.read()
         check_finite(values, self._n_updates)
+        values.update(self._diagnostics.turns(values, len(getattr(self.critic, "q_networks", (None,)))))
+        self._watch(values)
         for tag, per_update in values.items():
             self.logger.record(f"train/{tag}", fmean(per_update))
+
+    def _watch(self, values: dict[str, list[float]]) -> None:
+        """Warn where the terms forbid the task."""
+        coefs = zip(("mpr_loss", "vfc_loss", "curv_loss"), self._coefs(), strict=True)
+        weights = {name: [coef] * len(values.get(name, ())) for name, coef in coefs}
+        scales, action_dim = values.get("return_scale", []), get_action_dim(self.action_space)
+        if self.scale_free:
+            weights["curv_loss"] = [self.curv_coef / action_dim * scale for scale in scales]
+        elif self.curv_coef > 0:
+            asked_for = [self.curv_delta / action_dim / scale if scale > 0 else 0.0 for scale in scales]
+            self._diagnostics.watch_curvature(asked_for, _ADVICE[False])
+        self._diagnostics.watch(values, weights, _ADVICE[bool(self.scale_free)])
 
     def _check_hyperparameters(self) -> None:
         check_hyperparameters(self)
@@ -346,12 +421,6 @@ class Pave(OffPolicyAlgorithm):
     def _init_callback(self, *args: Any, **kwargs: Any) -> Any:
         refuse_parallel_training([*args, *kwargs.values()])
         return super()._init_callback(*args, **kwargs)
-
-
-# What the constructor keeps for itself
-OWN_ARGUMENTS = {
-    name for name, argument in inspect.signature(Pave.__init__).parameters.items() if argument.kind is argument.KEYWORD_ONLY
-}
 
 
 def continuation(replay_data: ReplayBufferSamples, gamma: float) -> th.Tensor:

@@ -4,15 +4,14 @@ from functools import partial
 from typing import Any
 
 import torch as th
-from stable_baselines3.common.type_aliases import ReplayBufferSamples
 
 from sb3_pave.algorithms.fast_execution import choose_execution
+from sb3_pave.algorithms.last_batch import LastBatch
 from sb3_pave.algorithms.mixin import Pave
 from sb3_pave.fast.differentiated import parameters_of
 from sb3_pave.fast.heap import keep_freed_memory
 from sb3_pave.fast.update_log import UpdateLog
-from sb3_pave.method.field import refuse_compiled
-from sb3_pave.method.successor import Successor, sample_with_successor
+from sb3_pave.method.field import critic_values, refuse_compiled
 
 
 class PaveOwnTrain(Pave):
@@ -24,6 +23,8 @@ class PaveOwnTrain(Pave):
     critic loss with the three terms in it would take. What the host does to gradients before the step (clipping them, say)
     does not include PAVE's. The log has the raw terms; ``train/critic_loss`` is the host's own, without them.
     """
+
+    _n_steps_of_critic = 0
 
     def _setup_model(self, *args: Any, **kwargs: Any) -> None:
         super()._setup_model(*args, **kwargs)
@@ -51,7 +52,7 @@ class PaveOwnTrain(Pave):
         refuse_compiled(self.critic)
         keep_freed_memory()
         log, versions = UpdateLog(), self._parameter_versions()
-        with _LastBatch(self.replay_buffer, with_successor=self.vfc_coef > 0) as last_batch:
+        with LastBatch(self.replay_buffer, with_successor=self.vfc_coef > 0) as last_batch:
             hook = self.critic.optimizer.register_step_pre_hook(partial(self._add_gradient, last_batch, log))
             try:
                 host_train(*args, **kwargs)
@@ -67,7 +68,7 @@ class PaveOwnTrain(Pave):
 
     def _add_gradient(
         self,
-        last_batch: "_LastBatch",
+        last_batch: LastBatch,
         log: UpdateLog,
         optimizer: th.optim.Optimizer,
         args: tuple[Any, ...],
@@ -80,61 +81,23 @@ class PaveOwnTrain(Pave):
                 "has added its own. Call backward() before step(), or set PAVE's weights to 0."
             )
         replay_data, successor = last_batch.get()
+        self._n_steps_of_critic += 1
+        if not self._terms_are_due():
+            return
         with th.enable_grad():
-            terms = self._terms(replay_data, successor)
+            # The host's targets are not known here: the range of returns is that of the critic's own values
+            with th.no_grad():
+                values = critic_values(self.critic(replay_data.observations, replay_data.actions))
+            terms = self._critic_terms(replay_data, successor, th.stack(values, dim=1))
             assert terms is not None
             loss, scalars = choose_execution(self).terms(terms)
-            log.add(**scalars)
+            log.add(**scalars, return_scale=self._scales.return_scale.clone())
             loss.backward(inputs=parameters_of(optimizer))
+
+    def _terms_are_due(self) -> bool:
+        # The host counts its updates as it likes
+        return self._has_terms() and self._n_steps_of_critic % self.pave_interval == 0
 
     def _parameter_versions(self) -> list[int]:
         # In-place updates count the version up
         return [parameter._version for parameter in self.policy.parameters()]
-
-
-class _LastBatch:
-    """
-    Remembers what a replay buffer's ``sample`` returned last, while in the context.
-
-    :param replay_buffer: the replay buffer
-    :param with_successor: whether one-step successors are needed
-    """
-
-    def __init__(self, replay_buffer: Any, with_successor: bool):
-        self._replay_buffer = replay_buffer
-        self._sample = replay_buffer.sample
-        self._with_successor = with_successor
-        self._batch: tuple[ReplayBufferSamples, Successor] | None = None
-        self.used = False
-
-    @property
-    def drawn(self) -> bool:
-        """Whether any batch was drawn."""
-        return self._batch is not None
-
-    def get(self) -> tuple[ReplayBufferSamples, Successor]:
-        """:raises RuntimeError: if there is none"""
-        if self._batch is None:
-            raise RuntimeError(
-                "train() stepped the critic's optimizer without a batch from self.replay_buffer.sample(), so PAVE does not "
-                "know the transitions. Draw them there, or set PAVE's weights to 0."
-            )
-        self.used = True
-        return self._batch
-
-    def __enter__(self) -> "_LastBatch":
-        # On the instance: it hides the method of the class
-        self._replay_buffer.sample = self._draw
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        del self._replay_buffer.sample
-
-    def _draw(self, *args: Any, **kwargs: Any) -> ReplayBufferSamples:
-        draw = partial(self._sample, *args, **kwargs)
-        if self._with_successor:
-            self._batch = sample_with_successor(self._replay_buffer, draw)
-        else:
-            replay_data = draw()
-            self._batch = replay_data, Successor(replay_data.next_observations, None)
-        return self._batch[0]

@@ -10,6 +10,18 @@ from sb3_pave.benchmark.timing import (
     default_variants,
     host_class,
     make_model,
+    rival_variants,
 )
 
-__all__ = ["HOST", "Report", "Timing", "Variant", "Workload", "benchmark", "default_variants", "host_class", "make_model"]
+__all__ = [
+    "HOST",
+    "Report",
+    "Timing",
+    "Variant",
+    "Workload",
+    "benchmark",
+    "default_variants",
+    "host_class",
+    "make_model",
+    "rival_variants",
+]

@@ -22,6 +22,8 @@ from torch import nn
 
 import sb3_pave
 from sb3_pave.algorithms.mixin import Pave
+from sb3_pave.baselines import METHODS
+from sb3_pave.baselines.factory import with_method
 from sb3_pave.benchmark.flops import gradient_step_flops
 from sb3_pave.fast.matmul import product
 
@@ -64,12 +66,14 @@ class Variant:
     :param pave: whether it is PAVE; else the plain host
     :param kwargs: constructor arguments
     :param closed_form: False: the field by the autograd definition
+    :param method: an actor-side method around it; None: there is none
     """
 
     name: str
     pave: bool = True
     kwargs: dict[str, Any] = field(default_factory=dict)
     closed_form: bool = True
+    method: str | None = None
 
 
 HOST = Variant("host", pave=False)
@@ -89,6 +93,12 @@ def default_variants(workload: Workload) -> list[Variant]:
         Variant("quarter batch, compiled", kwargs={**quarter, "compile": True}),
         *_on_cuda(workload),
     ]
+
+
+def rival_variants() -> list[Variant]:
+    """The actor-side methods around the host, with their default weights, and DAMPER around PAVE."""
+    alone = [Variant(method, pave=False, method=method) for method in METHODS]
+    return [*alone, Variant("damper and pave", method="damper")]
 
 
 def _on_cuda(workload: Workload) -> list[Variant]:
@@ -178,7 +188,7 @@ def benchmark(
     :param progress: called with a line of text as the work proceeds
     :raises RuntimeError: if the variants do not compute the same losses
     """
-    chosen = [HOST, *(v for v in variants or default_variants(workload) if v.pave)]
+    chosen = [HOST, *(v for v in variants or default_variants(workload) if v != HOST)]
     with _threads(workload.threads):
         models, losses, first_update_s = _first_updates(workload, chosen, progress)
         updates = getattr(models[HOST.name], "policy_delay", 1)
@@ -211,7 +221,7 @@ def make_model(workload: Workload, variant: Variant) -> OffPolicyAlgorithm:
     An agent of the variant, with a replay buffer to draw from.
 
     :param workload: its networks and batch
-    :param variant: host or PAVE
+    :param variant: host, PAVE or a rival
     :raises ValueError: if there is no such algorithm
     """
     pave_class = _pave_class(workload.algo)
@@ -219,7 +229,10 @@ def make_model(workload: Workload, variant: Variant) -> OffPolicyAlgorithm:
     policy_kwargs = {"activation_fn": nn.SiLU, **kwargs.pop("policy_kwargs")}
     if workload.net_arch is not None:
         policy_kwargs["net_arch"] = list(workload.net_arch)
-    model: Any = (pave_class if variant.pave else host_class(pave_class))(
+    algorithm = pave_class if variant.pave else host_class(pave_class)
+    if variant.method is not None:
+        algorithm = with_method(variant.method, algorithm)
+    model: Any = algorithm(
         "MlpPolicy",
         _make_env(workload),
         batch_size=workload.batch_size,
@@ -409,6 +422,8 @@ def _resident_mb(field: str) -> float:
 
 
 def _floor_ms(model: Any, workload: Workload, variant: Variant, gflops: float) -> float | None:
+    if variant.method is not None:
+        return None
     rows = variant.kwargs.get("pave_batch_size", workload.batch_size) if variant.pave else 0
     flops = gradient_step_flops(model, workload.batch_size, rows)
     return None if flops is None else flops.total / gflops / 1e6

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from sb3_pave.benchmark import Report, Timing, Variant, Workload, benchmark, default_variants
+from sb3_pave.benchmark import Report, Timing, Variant, Workload, benchmark, default_variants, rival_variants
 
 _WATCHED = 1000  # updates over which a growth of memory says something
 # The batch sizes of the paper's protocol
@@ -42,7 +42,7 @@ def main(argv: Sequence[str]) -> None:
         try:
             report = benchmark(
                 workload,
-                _chosen(parser, default_variants(workload), args.variants),
+                _chosen(parser, args, default_variants(workload)),
                 repetitions=args.repetitions,
                 memory_updates=0 if args.no_memory else args.memory_updates,
                 learn_steps=args.learn or 0,
@@ -102,12 +102,14 @@ def _or_dash(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-def _chosen(parser: argparse.ArgumentParser, variants: list[Variant], names: list[str] | None) -> list[Variant]:
-    known = {variant.name: variant for variant in variants}
+def _chosen(parser: argparse.ArgumentParser, args: argparse.Namespace, variants: list[Variant]) -> list[Variant]:
+    rivals, names = rival_variants(), args.variants
+    known = {variant.name: variant for variant in [*variants, *rivals]}
     unknown = set(names or []) - set(known)
     if unknown:
         parser.error(f"no such variant: {', '.join(sorted(unknown))}; there are: {', '.join(known)}")
-    return variants if names is None else [known[name] for name in names]
+    chosen = variants if names is None else [known[name] for name in names]
+    return [*chosen, *(rival for rival in rivals if rival not in chosen)] if args.rivals else chosen
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -127,6 +129,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--repetitions", type=_positive, default=50, help="timed rounds")
     parser.add_argument("--seed", type=int, default=0, help="of networks and batches")
     parser.add_argument("--variants", nargs="+", metavar="NAME", help="compare these only")
+    parser.add_argument("--rivals", action="store_true", help="compare the actor-side methods, too")
     parser.add_argument("--learn", type=_positive, metavar="STEPS", help="time learn() too, three rounds of STEPS each")
     parser.add_argument(
         "--memory-updates", type=_positive, default=20, metavar="N", help="measure the memory of N updates, and its growth"

@@ -214,11 +214,14 @@ def algorithm_class(path: str | os.PathLike) -> type[BaseAlgorithm]:
 def algorithm_name(path: str | os.PathLike) -> str:
     """
     :param path: the zip file
-    :return: a name for its algorithm as in the zoo: ``sac``, or ``pave_sac`` if it was trained with PAVE
+    :return: a name for its algorithm as in the zoo: ``sac``, ``pave_sac`` if it was trained with PAVE, ``caps_sac`` or
+        ``caps_pave_sac`` if an actor-side method had part in it
     :raises AgentError: if the file is not a model of a known algorithm
     """
     name = algorithm_class(path).__name__.lower()
-    return f"pave_{name}" if "mpr_coef" in _zip_data(Path(path)) else name
+    data = _zip_data(Path(path))
+    parts = (data.get("actor_side_method"), "pave" if "mpr_coef" in data else None, name)
+    return "_".join(part for part in parts if part)
 
 
 def _families() -> list[type[BaseAlgorithm]]:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import torch as th
 
 from sb3_pave.fast.compiled import compiled
+from sb3_pave.method.batches import leaves
 
 
 class Differentiated(NamedTuple):
@@ -55,25 +56,24 @@ def _is_plain_leaf(tensor: th.Tensor) -> bool:
     return tensor.is_leaf and not tensor._backward_hooks and not getattr(tensor, "_post_accumulate_grad_hooks", None)
 
 
-def compiled_loss(loss: Callable[..., tuple[th.Tensor, Any]], actor: Any, *others: Any) -> tuple[Differentiated, Any]:
+def compiled_loss(loss: Callable[..., tuple[th.Tensor, Any]], network: Any, *others: Any) -> tuple[Differentiated, Any]:
     """
-    A loss and its gradient with respect to an actor's parameters through ``torch.compile``.
+    A loss and its gradient with respect to a network's parameters through ``torch.compile``.
 
-    :param loss: of actor and others, a scalar and whatever else is wanted
-    :param actor: a stand-in, which has ``parameters``
+    :param loss: of network and others, a scalar and whatever else is wanted
+    :param network: a stand-in, whose ``parameters`` are tensors in tuples
     :param others: further arguments
     """
     with th.no_grad():
-        gradients, (value, more) = compiled(_gradient_and_value)(loss, actor, *others)
-    pairs = [pair for pair in zip(actor.parameters, gradients, strict=True) if pair[0] is not None]
-    return Differentiated(value, *zip(*pairs, strict=True)), more
+        gradients, (value, more) = compiled(_gradient_and_value)(loss, network, *others)
+    return Differentiated(value, tuple(leaves(network.parameters)), tuple(leaves(gradients))), more
 
 
-def _gradient_and_value(loss: Callable[..., Any], actor: Any, *others: Any) -> Any:
+def _gradient_and_value(loss: Callable[..., Any], network: Any, *others: Any) -> Any:
     def of(parameters: Any) -> Any:
-        return loss(actor._replace(parameters=parameters), *others)
+        return loss(network._replace(parameters=parameters), *others)
 
-    return th.func.grad_and_value(of, has_aux=True)(actor.parameters)
+    return th.func.grad_and_value(of, has_aux=True)(network.parameters)
 
 
 def descend(optimizer: th.optim.Optimizer, *losses: Loss) -> None:

@@ -7,10 +7,18 @@ from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.type_aliases import PyTorchObs
 from stable_baselines3.common.vec_env import VecNormalize
 
+from sb3_pave.method.scales import Scales
+
 _IMAGE_SCALE = 255.0  # SB3 divides images by it before the critic sees them
 
 
-def perturb(observations: PyTorchObs, space: spaces.Space, sigma: float, normalize_images: bool = True) -> PyTorchObs:
+def perturb(
+    observations: PyTorchObs,
+    space: spaces.Space,
+    sigma: float,
+    normalize_images: bool = True,
+    scales: Scales | None = None,
+) -> PyTorchObs:
     """
     ``s + ε`` with ``ε ~ N(0, σ² I)``, ready for the critic's own preprocessing.
 
@@ -21,11 +29,19 @@ def perturb(observations: PyTorchObs, space: spaces.Space, sigma: float, normali
     :param space: the observation space, see ``normalised_space``
     :param sigma: ``σ``
     :param normalize_images: whether the critic divides images by 255
+    :param scales: where ``σ`` counts in standard deviations of each dimension; None: in units of the observations
     """
+
+    def noisy(entry: th.Tensor, space: spaces.Space, key: str | None = None) -> th.Tensor:
+        # Integers are raw even where floats are due: a train() of the user's may draw its batch without normalising it
+        is_raw = not entry.is_floating_point() and not is_image_space(space)
+        scale = 0.0 if is_raw else noise_scale(space, normalize_images) * sigma
+        return _perturb(entry, scale, None if scales is None else scales.spread(key))
+
     if isinstance(observations, dict):
         assert isinstance(space, spaces.Dict)
-        return {key: _perturb(entry, space[key], sigma, normalize_images) for key, entry in observations.items()}
-    return _perturb(observations, space, sigma, normalize_images)
+        return {key: noisy(entry, space[key], key) for key, entry in observations.items()}
+    return noisy(observations, space)
 
 
 def normalised_space(space: spaces.Space, vec_normalize: VecNormalize | None) -> spaces.Space:
@@ -71,11 +87,10 @@ def _normalised(space: spaces.Space) -> spaces.Space:
     return spaces.Box(-np.inf, np.inf, space.shape, np.float32)
 
 
-def _perturb(observations: th.Tensor, space: spaces.Space, sigma: float, normalize_images: bool) -> th.Tensor:
-    scale = noise_scale(space, normalize_images) * sigma
+def _perturb(observations: th.Tensor, scale: float, spread: th.Tensor | None) -> th.Tensor:
+    if scale == 0:
+        return observations
     if not observations.is_floating_point():
-        if not is_image_space(space):
-            # Whoever drew the batch has not normalised it, as a train() of the user's may not
-            return observations
         observations = observations.float()
-    return observations if scale == 0 else observations + scale * th.randn_like(observations)
+    noise = scale * th.randn_like(observations)
+    return observations + (noise if spread is None else noise * spread)

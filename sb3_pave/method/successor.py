@@ -14,10 +14,12 @@ class Successor(NamedTuple):
 
     :param observations: ``s_{t+1}``, shape (batch, ...) or a dict of such
     :param exists: 1 where the buffer really holds ``s_{t+1}``, else 0, shape (batch,); None: everywhere
+    :param dones: 1 where ``s_{t+1}`` is terminal, else 0, shape (batch, 1); None: as the batch itself says
     """
 
     observations: PyTorchObs
     exists: th.Tensor | None
+    dones: th.Tensor | None = None
 
 
 def sample_with_successor(
@@ -63,4 +65,4 @@ def _sample_n_step(replay_buffer: Any, draw: Callable[[], ReplayBufferSamples]) 
             "does not draw the same transitions again from the same state of np.random. Use SB3's NStepReplayBuffer, "
             "n_steps=1, or vfc_coef=0."
         )
-    return replay_data, Successor(one_step.next_observations, None)
+    return replay_data, Successor(one_step.next_observations, None, one_step.dones)

@@ -2,6 +2,7 @@
 
 import functools
 import re
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +12,9 @@ from huggingface_sb3 import EnvironmentName
 from rl_zoo3.exp_manager import ExperimentManager
 
 import sb3_pave
-from sb3_pave.zoo.algorithms import ZOO_ALGORITHMS
+from sb3_pave.zoo.algorithms import ZOO_ALGORITHMS, ZOO_RIVALS
+from sb3_pave.zoo.files import hyperparams_folder
+from sb3_pave.zoo.rivals import rival_entry, rival_file
 
 
 class Entry(NamedTuple):
@@ -24,17 +27,6 @@ class Entry(NamedTuple):
 
     file: Path
     key: str
-
-
-def hyperparams_folder(package_file: str | None) -> Path:
-    """
-    :param package_file: ``__file__`` of a package, of the zoo or of PAVE
-    :return: its folder of hyperparameters: inside the package where it was installed, beside it in a source tree
-    """
-    assert package_file is not None
-    package = Path(package_file).parent
-    inside = package / "hyperparams"
-    return inside if inside.is_dir() else package.parent / "hyperparams"
 
 
 def find_entry(name: str, host: str, env_id: str) -> Entry:
@@ -59,6 +51,27 @@ def find_entry(name: str, host: str, env_id: str) -> Entry:
     return Entry(ours, "default")
 
 
+def default_hyperparameters(algo: str, env_id: str) -> dict[str, Any]:
+    """
+    What ``train`` uses when the user gives no ``-conf``.
+
+    :param algo: an algorithm of the zoo or of ours
+    :param env_id: id of the environment
+    :raises KeyError: if the algorithm's file has neither an entry for the environment nor a default
+    :raises OSError: if there is no such file
+    """
+    hosts = {algorithm.name: algorithm.host for algorithm in ZOO_ALGORITHMS}
+    rivals = {rival.name: rival for rival in ZOO_RIVALS}
+    if algo in rivals:
+        rival = rivals[algo]
+        return rival_entry(rival, *find_entry(f"pave_{rival.host}", rival.host, env_id), env_id)
+    if algo in hosts:
+        file, key = find_entry(algo, hosts[algo], env_id)
+        return yaml.safe_load(file.read_text())[key]
+    entries = yaml.safe_load((hyperparams_folder(rl_zoo3.__file__) / f"{algo}.yml").read_text())
+    return entries[env_id if env_id in entries else "default"]
+
+
 def _split_version(env_id: str) -> tuple[str, int]:
     match = re.fullmatch(r"(.+)-v(\d+)", env_id)
     return (match[1], int(match[2])) if match else (env_id, -1)
@@ -74,22 +87,32 @@ def provide_defaults() -> None:
     if hasattr(zoo_reads, "provides_pave_defaults"):
         return
     hosts = {algorithm.name: algorithm.host for algorithm in ZOO_ALGORITHMS}
+    rivals = {rival.name: rival for rival in ZOO_RIVALS}
 
     @functools.wraps(zoo_reads)
     def read_hyperparameters(self: ExperimentManager) -> tuple[dict[str, Any], dict[str, Any]]:
         zoos_choice = hyperparams_folder(rl_zoo3.__file__) / f"{self.algo}.yml"
-        if self.algo not in hosts or Path(self.config) != zoos_choice:
+        if self.algo not in {**hosts, **rivals} or Path(self.config) != zoos_choice:
             return zoo_reads(self)
         env_name = self.env_name
-        entry = find_entry(self.algo, hosts[self.algo], env_name.gym_id)
+        rival = rivals.get(self.algo)
+        if rival is None:
+            entry = find_entry(self.algo, hosts[self.algo], env_name.gym_id)
+            file: AbstractContextManager[Path] = nullcontext(entry.file)
+        else:
+            # The protocol, and PAVE's weights, stand in the PAVE algorithm's file
+            entry = find_entry(f"pave_{rival.host}", rival.host, env_name.gym_id)
+            file = rival_file(rival, entry.file, entry.key, env_name.gym_id)
         if entry.key != env_name.gym_id:
             print(f"No hyperparameters for {env_name.gym_id}: using those of {entry.key}")
-        self.config = str(entry.file)
         self.env_name = EnvironmentName(entry.key)
         try:
-            hyperparams, saved_hyperparams = zoo_reads(self)
+            with file as path:
+                self.config = str(path)
+                hyperparams, saved_hyperparams = zoo_reads(self)
         finally:
             self.env_name = env_name
+            self.config = str(entry.file)
         _make_env_kwargs_known(self, hyperparams, saved_hyperparams)
         return hyperparams, saved_hyperparams
 

@@ -5,15 +5,16 @@ from rl_zoo3.callbacks import ParallelTrainCallback
 from rl_zoo3.utils import ALGOS
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
-from sb3_pave.zoo.algorithms import ZOO_ALGORITHMS
+from sb3_pave.zoo.algorithms import ZOO_ALGORITHMS, ZOO_RIVALS
 from sb3_pave.zoo.defaults import provide_defaults
-from sb3_pave.zoo.search import pave_converter, pave_sampler
+from sb3_pave.zoo.search import PaveSampler, pave_converter, pave_sampler, rival_sampler
 from sb3_pave.zoo.viewing import for_viewing
 
 
 def register(view_only: bool = False) -> None:
     """
-    Make RL Zoo know the PAVE algorithms (``pave_td3``, ``pave_sac`` ...): its own functions then take them like any other.
+    Make RL Zoo know the PAVE algorithms (``pave_td3``, ``pave_sac`` ...) and their rivals (``caps_sac``, ``damper_pave_td3``
+    ...): its own functions then take them like any other.
 
     Call it before the zoo builds its parser::
 
@@ -31,20 +32,23 @@ def register(view_only: bool = False) -> None:
     """
     for algorithm in ZOO_ALGORITHMS:
         pave_class = for_viewing(algorithm.pave_class) if view_only else algorithm.pave_class
-        _put(algorithm.name, pave_class, algorithm.host)
+        _put(algorithm.name, pave_class, algorithm.host, pave_sampler(algorithm.host))
+    for rival in ZOO_RIVALS:
+        rival_class = for_viewing(rival.rival_class) if view_only else rival.rival_class
+        _put(rival.name, rival_class, rival.host, rival_sampler(rival.host, rival.method, rival.with_pave))
     _adapt_the_zoo()
 
 
 def replace_hosts() -> None:
     """Let the zoo's own names (``td3``, ``sac`` ...) train with PAVE. Calling it again changes nothing."""
     for algorithm in ZOO_ALGORITHMS:
-        _put(algorithm.host, algorithm.pave_class, algorithm.host)
+        _put(algorithm.host, algorithm.pave_class, algorithm.host, pave_sampler(algorithm.host))
     _adapt_the_zoo()
 
 
-def _put(name: str, pave_class: type[OffPolicyAlgorithm], host: str) -> None:
-    ALGOS[name] = pave_class
-    hyperparams_opt.HYPERPARAMS_SAMPLER[name] = pave_sampler(host)  # type: ignore[assignment]
+def _put(name: str, algorithm: type[OffPolicyAlgorithm], host: str, sampler: PaveSampler) -> None:
+    ALGOS[name] = algorithm
+    hyperparams_opt.HYPERPARAMS_SAMPLER[name] = sampler  # type: ignore[assignment]
     # Zoo 2.5 can't load a trial, and has no converters
     getattr(hyperparams_opt, "HYPERPARAMS_CONVERTER", {})[name] = pave_converter(host)
 

@@ -1,4 +1,4 @@
-"""What ``-optimize`` searches and ``--trial-id`` reads back: the zoo's space of the host and the three PAVE weights."""
+"""What ``-optimize`` searches and ``--trial-id`` reads back: the zoo's space of the host and the weights of the method."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,9 +7,22 @@ from typing import Any
 import optuna
 from rl_zoo3 import hyperparams_opt
 
+PAVE_WEIGHTS = ("mpr_coef", "vfc_coef", "curv_coef")
+# What an entry for a PAVE class has beyond one for its host
+PAVE_PARAMETERS = ("scale_free", *PAVE_WEIGHTS)
+
 # Half a decade to a decade around the range of the published weights
 # (mpr_coef 0.1 to 2, vfc_coef 0.0005 to 0.5, curv_coef 0.01 to 3)
 WEIGHT_RANGES = {"mpr_coef": (1e-2, 1e1), "vfc_coef": (1e-4, 1e0), "curv_coef": (1e-3, 1e1)}
+
+# Likewise for the rivals, by method (temporal_coef 0.8; CAPS 0.1 to 1 and 0.5 to 5; GRAD 1; ASAP 0.005 to 0.5, 0.03 to 30, 2)
+RIVAL_RANGES: dict[str, dict[str, tuple[float, float]]] = {
+    "temporal": {"temporal_coef": (1e-1, 1e1)},
+    "caps": {"temporal_coef": (1e-2, 1e1), "spatial_coef": (1e-1, 1e2)},
+    "grad": {"temporal_coef": (1e-1, 1e1)},
+    "asap": {"temporal_coef": (1e-3, 1e0), "spatial_coef": (1e-2, 1e2), "predictor_coef": (1e-1, 1e1)},
+    "damper": {},
+}
 
 Hyperparams = dict[str, Any]
 
@@ -20,14 +33,21 @@ class PaveSampler:
     A zoo sampler: the host's hyperparameters, then the PAVE weights on a log-uniform scale.
 
     :param sample_host: the zoo's sampler of the host; None where the zoo has none, then the weights alone are searched
+    :param with_pave: whether PAVE's weights are among what is searched
+    :param rival: an actor-side method, whose weights are searched, too (DAMPER's ``eta`` uniformly); None: there is none
     """
 
     sample_host: Callable[..., Hyperparams] | None
+    with_pave: bool = True
+    rival: str | None = None
 
     def __call__(self, trial: optuna.Trial, *args: Any) -> Hyperparams:
         hyperparams = {} if self.sample_host is None else self.sample_host(trial, *args)
-        for name, (low, high) in WEIGHT_RANGES.items():
+        ranges = {**(WEIGHT_RANGES if self.with_pave else {}), **RIVAL_RANGES.get(self.rival or "", {})}
+        for name, (low, high) in ranges.items():
             hyperparams[name] = trial.suggest_float(name, low, high, log=True)
+        if self.rival == "damper":
+            hyperparams["eta"] = trial.suggest_float("eta", 0, 1)
         return hyperparams
 
 
@@ -59,6 +79,16 @@ def pave_sampler(host: str) -> PaveSampler:
     sampler = hyperparams_opt.HYPERPARAMS_SAMPLER.get(host)
     # The host's own entry is a PaveSampler already once `drop_in` has been imported
     return sampler if isinstance(sampler, PaveSampler) else PaveSampler(sampler)
+
+
+def rival_sampler(host: str, method: str, with_pave: bool) -> PaveSampler:
+    """
+    :param host: the zoo's name of the host, "sac" for one
+    :param method: the actor-side method
+    :param with_pave: whether PAVE trains the critic
+    :return: the sampler of the method on the host
+    """
+    return PaveSampler(pave_sampler(host).sample_host, with_pave, method)
 
 
 def pave_converter(host: str) -> PaveConverter:

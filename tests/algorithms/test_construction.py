@@ -54,8 +54,9 @@ def test_whatever_means_a_number_is_kept_as_a_plain_one(name, given):
 
 def test_whole_numbers_and_flags_of_other_kinds_are_kept_as_plain_ones(tmp_path):
     given = {"pave_batch_size": np.int64(4), "compile": np.False_, "cuda_graph": np.array(False), "mpr_coef": 1}
+    given.update(scale_free=np.True_, pave_interval=np.array(2))
     model = PAVE_TD3("MlpPolicy", "Pendulum-v1", **given, **SMALL)
-    assert [type(getattr(model, name)) for name in given] == [int, bool, bool, float]
+    assert [type(getattr(model, name)) for name in given] == [int, bool, bool, float, bool, int]
     assert PAVE_TD3("MlpPolicy", "Pendulum-v1", pave_batch_size=4.0, **SMALL).pave_batch_size == 4
     model.save(tmp_path / "agent")
     loaded = PAVE_TD3.load(tmp_path / "agent", pave_batch_size=np.array(8), mpr_coef=np.float64(0.5))
@@ -63,7 +64,6 @@ def test_whole_numbers_and_flags_of_other_kinds_are_kept_as_plain_ones(tmp_path)
 
 
 NO_NUMBERS = {
-    "none": None,
     "schedule": lambda progress: 0.1 * progress,
     "list": [0.1],
     "array": np.array([0.1]),
@@ -82,13 +82,28 @@ def test_what_means_no_number_is_refused_by_name(name, given):
         PAVE_SAC("MlpPolicy", "Pendulum-v1", **{name: given})
 
 
+@every
+def test_none_means_the_default_at_construction_alone(algorithm):
+    model = algorithm("MlpPolicy", "Pendulum-v1", mpr_coef=None, **SMALL).learn(10)
+    assert model.mpr_coef == 0.1
+    model.mpr_coef = None
+    with pytest.raises(ValueError, match="mpr_coef must be a number, not None"):
+        model.train(1)
+
+
+@pytest.mark.parametrize("given", [0, 1.5, None, "2", True])
+def test_an_interval_that_is_no_number_of_updates_is_refused(given):
+    with pytest.raises(ValueError, match="pave_interval must be a positive number of updates"):
+        PAVE_SAC("MlpPolicy", "Pendulum-v1", pave_interval=given)
+
+
 def test_numbers_too_large_are_refused_by_name():
     with pytest.raises(ValueError, match="vfc_coef must be finite"):
         PAVE_SAC("MlpPolicy", "Pendulum-v1", vfc_coef=10**400)
 
 
 @pytest.mark.parametrize("given", [None, 1, "true", 0.0, [True]])
-@pytest.mark.parametrize("name", ["compile", "cuda_graph"])
+@pytest.mark.parametrize("name", ["compile", "cuda_graph", "scale_free"])
 def test_flags_that_are_none_are_refused_by_name(name, given):
     with pytest.raises(ValueError, match=f"{name} must be True or False"):
         PAVE_SAC("MlpPolicy", "Pendulum-v1", **{name: given})

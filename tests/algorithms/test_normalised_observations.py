@@ -65,6 +65,16 @@ def test_of_a_dict_the_normalised_entries_and_the_floats_get_noise(keys, perturb
         assert noise == (pytest.approx(SIGMA, rel=0.25) if key in perturbed else 0), key
 
 
+def test_scale_free_noise_is_in_standard_deviations_of_what_the_critic_sees():
+    env = vec_normalize(COUNTS)
+    model = PAVE_SAC("MlpPolicy", env, mpr_sigma=SIGMA, scale_free=True, **SMALL).learn(60)
+    noise, observations = change(model)[""]
+    assert noise == pytest.approx(SIGMA * observations, rel=0.3)
+    with pytest.warns(UserWarning, match="MPR contributes nothing"):
+        model = PAVE_SAC("MlpPolicy", vec_normalize(COUNTS, norm_obs=False), scale_free=True, **SMALL).learn(30)
+    assert "train/mpr_loss" not in model.logger.name_to_value and "train/vfc_loss" in model.logger.name_to_value
+
+
 def test_a_vecnormalize_of_rewards_alone_leaves_integers_integers():
     env = vec_normalize(COUNTS, norm_obs=False)
     with pytest.warns(UserWarning, match="MPR contributes nothing"):

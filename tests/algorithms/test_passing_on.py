@@ -12,7 +12,10 @@ from tests.algorithms.own_algorithms import MySAC, RegressionAgent, RobustSAC
 from tests.algorithms.scenarios import ALGORITHMS, host_of
 
 SMALL = {"policy_kwargs": {"net_arch": [8]}, "learning_starts": 5, "buffer_size": 100, "batch_size": 4}
-OURS = ["mpr_coef", "vfc_coef", "curv_coef", "mpr_sigma", "curv_delta", "pave_batch_size", "compile", "cuda_graph"]
+OURS = [
+    *("scale_free", "mpr_coef", "vfc_coef", "curv_coef", "mpr_sigma", "curv_delta"),
+    *("pave_interval", "pave_batch_size", "compile", "cuda_graph"),
+]
 
 
 class Extended(SAC):
@@ -74,8 +77,8 @@ def test_arguments_of_the_hosts_methods_arrive(extended, tmp_path):
 def test_a_host_that_loads_from_elsewhere(tmp_path):
     class FromFolder(SAC):
         @classmethod
-        def load(cls, folder, **kwargs):
-            return super().load(folder / "agent", **kwargs)
+        def load(cls, *args, **kwargs):
+            return super().load(args[0] / "agent", **kwargs)
 
     pave(FromFolder)("MlpPolicy", "Pendulum-v1", **SMALL).save(tmp_path / "agent")
     stored = {"net_arch": [8], "use_sde": False, "activation_fn": nn.SiLU}
@@ -125,7 +128,7 @@ def test_the_signature_is_the_hosts_and_paves(algorithm):
     hosts = inspect.signature(host_of(algorithm)).parameters
     assert list(shown) == [*hosts, *OURS]
     assert all(shown[name] == hosts[name] for name in hosts)
-    assert shown["curv_coef"].default == 0.01 and shown["curv_coef"].kind is inspect.Parameter.KEYWORD_ONLY
+    assert shown["pave_interval"].default == 1 and shown["pave_interval"].kind is inspect.Parameter.KEYWORD_ONLY
     assert all(f"{name}:" in pydoc.render_doc(algorithm) for name in (*hosts, *OURS))
     shown, hosts = inspect.signature(algorithm.learn), inspect.signature(host_of(algorithm).learn)
     assert shown == hosts
@@ -177,5 +180,11 @@ def test_policy_arguments_that_do_not_fit_are_refused_as_by_the_host(tmp_path):
             with pytest.raises(ValueError, match="specified policy kwargs do not equal the stored"):
                 algorithm.load(tmp_path / "agent", policy_kwargs=given)
     for algorithm in (SAC, PAVE_SAC):
-        with pytest.raises(FileNotFoundError):
-            algorithm.load(tmp_path / "other", policy_kwargs={"net_arch": [8]})
+        for given in ({}, {"policy_kwargs": {"net_arch": [8]}}):
+            with pytest.raises(FileNotFoundError):
+                algorithm.load(tmp_path / "other", **given)
+            (tmp_path / "text.zip").write_text("no zip file")
+            with pytest.raises(ValueError, match="wasn't a zip-file"):
+                algorithm.load(tmp_path / "text.zip", **given)
+            with pytest.raises(TypeError, match="path"):
+                algorithm.load(**given)

@@ -1,0 +1,69 @@
+"""CAPS, Conditioning for Action Policy Smoothness: Mysore et al. 2021, arXiv 2012.06644."""
+
+from typing import Any
+
+import torch as th
+
+from sb3_pave.baselines.actions import deterministic_actions
+from sb3_pave.baselines.additive import AdditiveMethod
+from sb3_pave.baselines.transitions import Transitions, weighted_mean
+from sb3_pave.method.perturbation import is_perturbable, perturb
+
+
+def half_mean_squared_change(actions: th.Tensor, others: th.Tensor, weight: th.Tensor) -> th.Tensor:
+    """
+    ``½ MSE(π(s), π(s'))`` or ``½ MSE(π(s), π(s + ε))``, means over batch and action dimensions.
+
+    :param actions: ``π(s)``, shape (batch, action_dim)
+    :param others: the actions that they are compared with, likewise
+    :param weight: 1 for the transitions that count, else 0, shape (batch,)
+    """
+    return 0.5 * weighted_mean((others - actions).square().mean(dim=1), weight)
+
+
+class Caps(AdditiveMethod):
+    """
+    An SB3 actor-critic whose actor also descends
+    ``temporal_coef · ½ MSE(π(s), π(s')) + spatial_coef · ½ MSE(π(s), π(s + ε))`` with ``ε ~ N(0, spatial_sigma² I)``.
+
+    :param args: the host's positional arguments
+    :param temporal_coef: ``λT``, weight of the change along a transition
+    :param spatial_coef: ``λS``, weight of the change under noise in the state
+    :param spatial_sigma: ``σ``, standard deviation of that noise, in the units of the observations that the actor sees: the
+        environment's own, as published; normalised ones under ``VecNormalize``; the [0, 1] scale for images. Discrete entries
+        stay as they are.
+    :param kwargs: the host's keyword arguments
+    :raises ValueError: if a value is negative or not finite, or if there is no observation to perturb
+    """
+
+    method = "caps"
+    terms = ("temporal", "spatial")
+    hyperparameters = ("temporal_coef", "spatial_coef", "spatial_sigma")
+
+    def __init__(
+        self, *args: Any, temporal_coef: float = 0.1, spatial_coef: float = 0.5, spatial_sigma: float = 0.2, **kwargs: Any
+    ):
+        self.temporal_coef = temporal_coef
+        self.spatial_coef = spatial_coef
+        self.spatial_sigma = spatial_sigma
+        super().__init__(*args, **kwargs)
+
+    def _check_arguments(self) -> None:
+        super()._check_arguments()
+        if self.spatial_coef > 0 and not is_perturbable(self.observation_space):
+            raise ValueError(
+                f"CAPS's spatial term adds noise to the observations, but {self.observation_space} has no continuous entry. "
+                "Set spatial_coef=0."
+            )
+
+    def _terms(self, batch: Transitions) -> dict[str, th.Tensor]:
+        states = {"temporal": batch.next_observations} if self.temporal_coef > 0 else {}
+        if self.spatial_coef > 0:
+            states["spatial"] = perturb(
+                batch.observations, self.observation_space, self.spatial_sigma, self.actor.normalize_images
+            )
+        actions, *others = deterministic_actions(self.actor, batch.observations, *states.values())
+        weights = {"temporal": batch.has_next, "spatial": th.ones_like(batch.has_next)}
+        return {
+            name: half_mean_squared_change(actions, other, weights[name]) for name, other in zip(states, others, strict=True)
+        }
