@@ -62,15 +62,16 @@ def plain_number(name: str, value: Any) -> float:
     return number
 
 
-def plain_flag(name: str, value: Any) -> bool:
+def plain_flag(name: str, value: Any, choices: str = "True or False") -> bool:
     """
     :param name: of the argument
     :param value: Python's or NumPy's True or False
+    :param choices: what the argument may be, for the message
     :raises ValueError: if it is neither
     """
     flag = _item(value)
     if not isinstance(flag, bool):
-        raise ValueError(f"{name} must be True or False, not {value!r}.")
+        raise ValueError(f"{name} must be {choices}, not {value!r}.")
     return flag
 
 
@@ -102,8 +103,9 @@ def check_hyperparameters(model: Any) -> None:
     """
     for name in ("mpr_coef", "vfc_coef", "curv_coef", "mpr_sigma", "curv_delta"):
         setattr(model, name, plain_number(name, getattr(model, name)))
-    for name in ("compile", "cuda_graph"):
-        setattr(model, name, plain_flag(name, getattr(model, name)))
+    model.compile = plain_flag("compile", model.compile)
+    if not isinstance(model.cuda_graph, str) or model.cuda_graph != "auto":
+        model.cuda_graph = plain_flag("cuda_graph", model.cuda_graph, 'True, False or "auto"')
     model.pave_interval = plain_count("pave_interval", model.pave_interval, "updates (1 means every update)")
     if model.pave_batch_size is not None:
         model.pave_batch_size = plain_count("pave_batch_size", model.pave_batch_size, "transitions, or None for all")

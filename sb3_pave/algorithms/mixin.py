@@ -3,7 +3,7 @@
 import inspect
 from functools import partial
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 from zipfile import BadZipFile
 
 import torch as th
@@ -23,10 +23,12 @@ from sb3_pave.algorithms.checks import (
     refuse_parallel_training,
     warn_of_flat_fields,
 )
+from sb3_pave.algorithms.deferred_log import DeferredLog
 from sb3_pave.algorithms.diagnostics import Diagnostics
 from sb3_pave.algorithms.execution import Execution
 from sb3_pave.algorithms.fast_execution import choose_execution
 from sb3_pave.algorithms.signatures import HostsSignature, JoinedSignature
+from sb3_pave.algorithms.standing import Standing
 from sb3_pave.algorithms.units import default_weights, staying, stored_numbers, weights_to_load
 from sb3_pave.fast.differentiated import Loss
 from sb3_pave.fast.graphs import GraphedUpdate, without_capture
@@ -50,7 +52,7 @@ _ADVICE = {
 SelfPave = TypeVar("SelfPave", bound="Pave")
 
 
-class Pave(OffPolicyAlgorithm):
+class Pave(DeferredLog, OffPolicyAlgorithm):
     """
     Policy-Aware Value-field Equalization (arXiv 2601.22970) for an SB3 actor-critic, which stands next in the bases.
 
@@ -72,7 +74,8 @@ class Pave(OffPolicyAlgorithm):
         stays unbiased, at a lower price and a higher variance; None: over the whole batch
     :param compile: run targets and losses of MLP networks, with their gradients, through ``torch.compile`` (half a minute,
         once); on the CPU, also step Adam by PyTorch's fused implementation
-    :param cuda_graph: on a CUDA device, record the update as CUDA graphs and replay them
+    :param cuda_graph: on a CUDA device, record the update as CUDA graphs and replay them; "auto": where the update calls no
+        Python of the user's, whose decisions a recording would repeat
     :param kwargs: the host's keyword arguments; without an ``activation_fn`` in ``policy_kwargs`` it is SiLU,
         since the critic must be twice differentiable
     :raises ValueError: if a hyperparameter is no number, negative or not finite
@@ -92,6 +95,7 @@ class Pave(OffPolicyAlgorithm):
     _graphs: GraphedUpdate | None = None
     # MPR has a weight, but no observation to perturb
     _mpr_is_idle = False
+    _standing: Standing | None = None
     _scales: Scales
 
     def __init__(
@@ -106,7 +110,7 @@ class Pave(OffPolicyAlgorithm):
         pave_interval: int = 1,
         pave_batch_size: int | None = None,
         compile: bool = False,
-        cuda_graph: bool = False,
+        cuda_graph: bool | Literal["auto"] = "auto",
         **kwargs: Any,
     ):
         # Before the host's constructor, which calls _setup_model
@@ -122,7 +126,7 @@ class Pave(OffPolicyAlgorithm):
         self.pave_interval = pave_interval
         self.pave_batch_size = pave_batch_size
         self.compile = compile
-        self.cuda_graph = cuda_graph
+        self.cuda_graph: bool | str = cuda_graph
         self._is_new = True
         if kwargs.get("policy_kwargs") is not None:
             # Hosts write into it; the user's stays as it is
@@ -148,7 +152,7 @@ class Pave(OffPolicyAlgorithm):
         given = self.policy_kwargs
         if getattr(self, "_is_new", False):
             self.policy_kwargs = {**_default_activation(self.policy_class), **given}
-        self._graphs = None
+        self._graphs = self._standing = None
         try:
             super()._setup_model(*args, **kwargs)
         except (TypeError, KeyError) as error:  # some Pythons report a repeated keyword as a KeyError
@@ -211,12 +215,14 @@ class Pave(OffPolicyAlgorithm):
         def learn(self, *args: Any, **kwargs: Any) -> Any:
             """As the host's; where that is SB3's, ``tb_log_name`` is the class's name unless given."""
             host_learn = super().learn
-            if host_learn.__module__.partition(".")[0] not in ("stable_baselines3", "sb3_contrib"):
-                return host_learn(*args, **kwargs)
-            given = inspect.signature(host_learn).bind(*args, **kwargs)
-            if given.arguments.get("tb_log_name") is None:
-                given.arguments["tb_log_name"] = type(self).__name__
-            return host_learn(*given.args, **given.kwargs)
+            if host_learn.__module__.partition(".")[0] in ("stable_baselines3", "sb3_contrib"):
+                given = inspect.signature(host_learn).bind(*args, **kwargs)
+                if given.arguments.get("tb_log_name") is None:
+                    given.arguments["tb_log_name"] = type(self).__name__
+                args, kwargs = given.args, given.kwargs
+            learned = host_learn(*args, **kwargs)
+            self._finish_log()
+            return learned
 
     def train(self, gradient_steps: int, batch_size: int | None = None) -> None:
         """
@@ -227,21 +233,24 @@ class Pave(OffPolicyAlgorithm):
         :raises ValueError: if a PAVE term became infinite or NaN
         :raises RuntimeError: if the critic has no second-order graph
         """
-        self._check_hyperparameters()
+        self._finish_log()
         if batch_size is None:
             batch_size = inspect.signature(super().train).parameters["batch_size"].default
-        refuse_compiled(self.critic)
-        keep_freed_memory()
-        self.policy.set_training_mode(True)
+        if self._standing is None or not self._standing.holds():
+            self._check_hyperparameters()
+            refuse_compiled(self.critic)
+            keep_freed_memory()
+            self.policy.set_training_mode(True)
+            self._standing = Standing(self, choose_execution(self))
         self._update_learning_rate(self._optimizers())
-        log, execution = UpdateLog(), choose_execution(self)
+        log, execution = UpdateLog(), self._standing.execution
         with execution.training(), naming_what_is_not_finite(log, self._n_updates):
             for gradient_step in range(gradient_steps):
                 self._n_updates += 1
                 step = partial(self._gradient_step, gradient_step=gradient_step)
                 execution.run(step, partial(self._sample, batch_size), self._kind_of_update(gradient_step), log)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-        self._write_log(log)
+        self._defer_log(log)
 
     def _gradient_step(
         self,
@@ -288,7 +297,7 @@ class Pave(OffPolicyAlgorithm):
         return {name: without_capture(state) if name.endswith("optimizer") else state for name, state in parameters.items()}
 
     def _excluded_save_params(self, *args: Any, **kwargs: Any) -> list[str]:
-        own = ["_graphs", "_scales", "_diagnostics", "_mpr_is_idle"]
+        own = ["_graphs", "_standing", "_pending_log", "_scales", "_diagnostics", "_mpr_is_idle"]
         return [*super()._excluded_save_params(*args, **kwargs), *own]
 
     def _optimizers(self) -> list[th.optim.Optimizer]:
@@ -397,8 +406,9 @@ class Pave(OffPolicyAlgorithm):
         check_finite(values, self._n_updates)
         values.update(self._diagnostics.turns(values, len(getattr(self.critic, "q_networks", (None,)))))
         self._watch(values)
+        record = self.logger.record
         for tag, per_update in values.items():
-            self.logger.record(f"train/{tag}", fmean(per_update))
+            record(f"train/{tag}", fmean(per_update))
 
     def _watch(self, values: dict[str, list[float]]) -> None:
         """Warn where the terms forbid the task."""
@@ -415,8 +425,15 @@ class Pave(OffPolicyAlgorithm):
     def _check_hyperparameters(self) -> None:
         check_hyperparameters(self)
         self._mpr_is_idle = mpr_is_idle(self)
-        if self.cuda_graph and type(self).train is not Pave.train:
-            raise ValueError(f"cuda_graph=True records PAVE's own update, but {type(self).__name__} has a train() of its own.")
+        if self.cuda_graph is True and self._obstacle_to_recording is not None:
+            raise ValueError(self._obstacle_to_recording)
+
+    @property
+    def _obstacle_to_recording(self) -> str | None:
+        """Why CUDA graphs can't record the update, on whatever device; None if they can."""
+        if type(self).train is Pave.train:
+            return None
+        return f"cuda_graph=True records PAVE's own update, but {type(self).__name__} has a train() of its own."
 
     def _init_callback(self, *args: Any, **kwargs: Any) -> Any:
         refuse_parallel_training([*args, *kwargs.values()])

@@ -34,13 +34,10 @@ class Differentiated(NamedTuple):
             if not _is_plain_leaf(tensor):
                 onward.append((tensor, gradient))
             elif id(tensor) in wanted:
-                if gradient.stride() != tensor.stride():
-                    # Optimizers may go through both as they lie in memory
-                    gradient = th.empty_like(tensor).copy_(gradient)
-                tensor.grad = gradient if tensor.grad is None else tensor.grad + gradient
+                _accumulate(tensor, gradient)
         if onward:
             tensors, gradients = zip(*onward, strict=True)
-            th.autograd.backward(tensors, gradients, inputs=inputs)
+            _backward(tensors, gradients, inputs)
 
     def detach(self) -> th.Tensor:
         """The loss without its gradient."""
@@ -49,6 +46,33 @@ class Differentiated(NamedTuple):
 
 # What ``descend`` can take a step down
 Loss = th.Tensor | Differentiated
+
+
+def _accumulate(tensor: th.Tensor, gradient: th.Tensor) -> None:
+    if gradient.stride() != tensor.stride():
+        # Optimizers may go through both as they lie in memory
+        gradient = th.empty_like(tensor).copy_(gradient)
+    tensor.grad = gradient if tensor.grad is None else tensor.grad + gradient
+
+
+def _backward(tensors: Sequence[th.Tensor], gradients: Sequence[th.Tensor | None], inputs: Sequence[th.Tensor]) -> None:
+    """
+    What ``th.autograd.backward`` does, but where leaves have no hooks that only it runs: then no node that accumulates
+    gradients takes part. Each such node belongs to the stream that it was made on, and a recording is made on another.
+
+    :param tensors: with graphs
+    :param gradients: with respect to these; None for scalars
+    :param inputs: the leaves that get gradients
+    """
+    if not all(map(_is_plain_leaf, inputs)):
+        th.autograd.backward(tensors, gradients, inputs=inputs)
+        return
+    seen = set()
+    for tensor, gradient in zip(inputs, th.autograd.grad(tensors, inputs, gradients, allow_unused=True), strict=True):
+        if gradient is not None:
+            # Two leaves that are added have one gradient, which nobody may then change in place
+            _accumulate(tensor, gradient.clone() if id(gradient) in seen else gradient)
+            seen.add(id(gradient))
 
 
 def _is_plain_leaf(tensor: th.Tensor) -> bool:
@@ -87,7 +111,10 @@ def descend(optimizer: th.optim.Optimizer, *losses: Loss) -> None:
     for parameter in parameters:
         parameter.grad = None
     for loss in losses:
-        loss.backward(inputs=parameters)
+        if isinstance(loss, Differentiated):
+            loss.backward(inputs=parameters)
+        else:
+            _backward([loss], [None], parameters)
     optimizer.step()
 
 
