@@ -4,43 +4,131 @@ import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from decimal import Decimal
+from numbers import Real
 from typing import Any
 
-import numpy as np
+from gymnasium import spaces
+from stable_baselines3.common.callbacks import CallbackList, EventCallback
 from torch import nn
 
 from sb3_pave.fast.update_log import UpdateLog
-from sb3_pave.method.perturbation import is_perturbable
+from sb3_pave.method.perturbation import is_perturbable, normalised_space
 
 _PIECEWISE_LINEAR = (nn.ReLU, nn.LeakyReLU, nn.ReLU6, nn.PReLU, nn.RReLU, nn.Hardtanh, nn.Threshold)
 
 
+class UnsupportedActionSpace(AssertionError, ValueError):
+    """SB3 raises an AssertionError where it does not support an action space."""
+
+
+def check_action_space(space: Any) -> None:
+    """
+    :param space: the action space
+    :raises UnsupportedActionSpace: if its actions are not continuous
+    """
+    if not isinstance(space, spaces.Box):
+        raise UnsupportedActionSpace(
+            f"PAVE steadies the gradient of Q with respect to a continuous action, but the action space is {space}. Use an "
+            "environment with a Box action space, or an algorithm for discrete actions (DQN, PPO)."
+        )
+    if space.dtype.kind != "f":
+        raise UnsupportedActionSpace(
+            f"PAVE needs a Box action space of floating-point numbers, but this one is of {space.dtype}: {space}. Scaled to "
+            "[-1, 1], such actions would be stored as -1, 0 and 1. Give the environment a float32 Box and round in its step()."
+        )
+
+
+def plain_number(name: str, value: Any) -> float:
+    """
+    :param name: of the argument
+    :param value: a number, as configurations have it: of Python, NumPy (also an array of no dimension) or PyTorch
+    :return: Python's float, so that saved agents hold nothing else
+    :raises ValueError: if it is no number, not finite or negative
+    """
+    value = _item(value)
+    if isinstance(value, str):
+        raise ValueError(f"{name} must be a number, not the text {value!r} (in YAML, write 1.0e-2 rather than 1e-2).")
+    if callable(value):
+        raise ValueError(f"{name} must be a number, not {value!r}: it takes no schedule. A callback may change it in place.")
+    if isinstance(value, bool) or not isinstance(value, (Real, Decimal)):
+        raise ValueError(f"{name} must be a number, not {value!r}. A weight of 0 switches its term off.")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number) or number < 0:
+        raise ValueError(f"{name} must be finite and not negative, not {value}. A weight of 0 switches its term off.")
+    return number
+
+
+def plain_flag(name: str, value: Any, choices: str = "True or False") -> bool:
+    """
+    :param name: of the argument
+    :param value: Python's or NumPy's True or False
+    :param choices: what the argument may be, for the message
+    :raises ValueError: if it is neither
+    """
+    flag = _item(value)
+    if not isinstance(flag, bool):
+        raise ValueError(f"{name} must be {choices}, not {value!r}.")
+    return flag
+
+
+def plain_count(name: str, value: Any, of: str) -> int:
+    """
+    :param name: of the argument
+    :param value: a positive whole number
+    :param of: what it counts, for the message
+    :raises ValueError: if it is none
+    """
+    count = _item(value)
+    is_number = isinstance(count, (Real, Decimal)) and not isinstance(count, bool)
+    if not is_number or not math.isfinite(count) or count != int(count) or count < 1:
+        raise ValueError(f"{name} must be a positive number of {of}, not {value!r}.")
+    return int(count)
+
+
+def _item(value: Any) -> Any:
+    """What scalars of NumPy and PyTorch hold, arrays of no dimension included."""
+    return value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value
+
+
 def check_hyperparameters(model: Any) -> None:
     """
+    Check PAVE's hyperparameters, and make plain Python numbers of them.
+
     :param model: a PAVE agent, perhaps without networks yet
-    :raises ValueError: if one of PAVE's hyperparameters has no meaning, or MPR no observation to perturb
+    :raises ValueError: if one of them has no meaning
     """
     for name in ("mpr_coef", "vfc_coef", "curv_coef", "mpr_sigma", "curv_delta"):
-        value = getattr(model, name)
-        if isinstance(value, str):
-            raise ValueError(f"{name} must be a number, not the text {value!r} (in YAML, write 1.0e-2 rather than 1e-2).")
-        if not math.isfinite(value) or value < 0:
-            raise ValueError(f"{name} must be finite and not negative, not {value}. A weight of 0 switches its term off.")
-    if not isinstance(model.compile, bool):
-        raise ValueError(f"compile must be True or False, not {model.compile!r}.")
-    if not isinstance(model.cuda_graph, bool) and model.cuda_graph != "auto":
-        raise ValueError(f'cuda_graph must be True, False or "auto", not {model.cuda_graph!r}.')
-    interval = model.pave_interval
-    if isinstance(interval, bool) or not isinstance(interval, (int, np.integer)) or interval < 1:
-        raise ValueError(f"pave_interval must be a positive number of updates, not {interval!r}. 1 means every update.")
-    rows = model.pave_batch_size
-    if rows is not None and (isinstance(rows, bool) or not isinstance(rows, (int, np.integer)) or rows < 1):
-        raise ValueError(f"pave_batch_size must be a positive number of transitions, or None for all, not {rows!r}.")
-    if model.mpr_coef > 0 and not is_perturbable(model.observation_space):
-        raise ValueError(
-            f"MPR adds noise to the observations, but {model.observation_space} has no continuous entry. Set mpr_coef=0 "
-            "(VFC and Curv work with discrete observations)."
+        setattr(model, name, plain_number(name, getattr(model, name)))
+    model.compile = plain_flag("compile", model.compile)
+    if not isinstance(model.cuda_graph, str) or model.cuda_graph != "auto":
+        model.cuda_graph = plain_flag("cuda_graph", model.cuda_graph, 'True, False or "auto"')
+    model.pave_interval = plain_count("pave_interval", model.pave_interval, "updates (1 means every update)")
+    if model.pave_batch_size is not None:
+        model.pave_batch_size = plain_count("pave_batch_size", model.pave_batch_size, "transitions, or None for all")
+
+
+def mpr_is_idle(model: Any) -> bool:
+    """
+    Whether MPR has a weight but no observation to perturb, with a warning where it has just come to that.
+
+    :param model: a PAVE agent; without an environment yet, it is not known what VecNormalize will make of its observations
+    """
+    if model.mpr_coef == 0 or model.env is None:
+        return False
+    seen = normalised_space(model.observation_space, model._vec_normalize_env)
+    idle = not is_perturbable(seen)
+    if idle and not model._mpr_is_idle:
+        warnings.warn(
+            f"MPR adds noise to continuous observations, and {model.observation_space} has none that the critic sees: MPR "
+            "contributes nothing, as with mpr_coef=0. VFC and Curv work as ever. (Numbers of type integer become continuous "
+            "under VecNormalize.)",
+            stacklevel=5,
         )
+    return idle
 
 
 def warn_of_flat_fields(model: Any) -> None:
@@ -49,7 +137,8 @@ def warn_of_flat_fields(model: Any) -> None:
 
     :param model: a PAVE agent
     """
-    if model.curv_coef == 0 and (model.mpr_coef > 0 or model.vfc_coef > 0):
+    mpr_coef, vfc_coef, curv_coef = model._coefs()
+    if curv_coef == 0 and (mpr_coef > 0 or vfc_coef > 0):
         warnings.warn(
             "curv_coef=0 while MPR or VFC is on: they flatten Q in the action, and without curvature preservation the "
             "paper measured less smooth policies than without PAVE. Use curv_coef=0.01 or more.",
@@ -115,9 +204,15 @@ def refuse_parallel_training(callback: Any) -> None:
     :param callback: what ``learn()`` was given
     :raises ValueError: if the zoo's ParallelTrainCallback is among the callbacks
     """
-    children = (
-        callback if isinstance(callback, list) else getattr(callback, "callbacks", [getattr(callback, "callback", None)])
-    )
+    if isinstance(callback, CallbackList):
+        children: list[Any] = list(callback.callbacks)
+    elif isinstance(callback, EventCallback):
+        # EvalCallback has two more
+        names = ("callback", "callback_on_new_best", "callback_after_eval")
+        children = [getattr(callback, name, None) for name in names]
+    else:
+        # Whatever else has attributes of those names is the user's
+        children = list(callback) if isinstance(callback, (list, tuple)) else []
     if type(callback).__name__ == "ParallelTrainCallback":
         raise ValueError(
             "RL Zoo's ParallelTrainCallback trains a plain SAC or TQC in its thread, without PAVE. Remove the callback."

@@ -1,5 +1,6 @@
 """PAVE for an algorithm of the user's own."""
 
+import inspect
 from functools import cache
 from typing import TypeVar, cast
 
@@ -7,8 +8,10 @@ from stable_baselines3 import DQN
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from sb3_pave import algorithms
+from sb3_pave.algorithms.made_classes import make_class
 from sb3_pave.algorithms.mixin import Pave
 from sb3_pave.algorithms.own_train import PaveOwnTrain
+from sb3_pave.algorithms.signatures import joined_signature
 
 Host = TypeVar("Host", bound=OffPolicyAlgorithm)
 
@@ -26,13 +29,13 @@ def pave(host: type[Host]) -> type[Host]:
     :raises TypeError: if the host has no critic ``Q(s, a)`` whose gradient an actor climbs, or if it uses names that PAVE
         needs for itself
     """
+    if not isinstance(host, type):
+        raise TypeError(f"pave() takes a class, such as SAC or a subclass of it, not {host!r}.")
     return cast(type[Host], _cached_pave(host))
 
 
 @cache
 def _cached_pave(host: type[OffPolicyAlgorithm]) -> type[OffPolicyAlgorithm]:
-    if not isinstance(host, type):
-        raise TypeError(f"pave() takes a class, such as SAC or a subclass of it, not {host!r}.")
     if not issubclass(host, OffPolicyAlgorithm) or issubclass(host, DQN):
         raise TypeError(
             f"{host.__name__} has no actor that climbs the gradient of a critic Q(s, a), which is what PAVE steadies. Use "
@@ -46,8 +49,8 @@ def _cached_pave(host: type[OffPolicyAlgorithm]) -> type[OffPolicyAlgorithm]:
     if host.train is not upstream.train:
         pave_class = PaveOwnTrain
     refuse_name_clashes(host, upstream, pave_class, "PAVE")
-    namespace = {"__module__": host.__module__, "__doc__": f"{host.__name__} whose critics are trained with PAVE."}
-    return type(f"PAVE_{host.__name__}", (pave_class, host), namespace)
+    namespace = {"__doc__": f"{host.__name__} whose critics are trained with PAVE."}
+    return make_class(f"PAVE_{host.__name__}", (pave_class, host), namespace, pave, host)
 
 
 def _pave_of_upstream(host: type[OffPolicyAlgorithm]) -> tuple[type[OffPolicyAlgorithm], type[Pave]]:
@@ -71,9 +74,23 @@ def refuse_name_clashes(host: type, upstream: type, mixin: type, owner: str) -> 
     """
     ours = {name for base in mixin.__mro__ if not issubclass(upstream, base) for name in vars(base)}
     theirs = {name for base in host.__mro__ if not issubclass(upstream, base) for name in vars(base)}
-    clashes = sorted(name for name in ours & theirs if not name.startswith("__") and not hasattr(upstream, name))
+    clashes = {name for name in ours & theirs if not name.startswith("__") and not hasattr(upstream, name)}
+    # The mixin would take them for its own arguments
+    clashes |= _own_arguments(mixin, upstream) & _named(joined_signature(host))
     if clashes:
         raise TypeError(
-            f"{host.__name__} defines {', '.join(clashes)}, which {owner} needs for itself and would hide. Rename it in "
-            f"{host.__name__}."
+            f"{host.__name__} defines {', '.join(sorted(clashes))}, which {owner} needs for itself and would hide. Rename it "
+            f"in {host.__name__}."
         )
+
+
+def _own_arguments(mixin: type, upstream: type) -> set[str]:
+    constructors = [vars(base).get("__init__") for base in mixin.__mro__ if not issubclass(upstream, base)]
+    signatures = [inspect.signature(constructor) for constructor in constructors if constructor is not None]
+    return {p.name for signature in signatures for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY}
+
+
+def _named(constructor: inspect.Signature | None) -> set[str]:
+    parameters = () if constructor is None else constructor.parameters.values()
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return {parameter.name for parameter in parameters if parameter.kind in named}

@@ -1,24 +1,25 @@
 """What every PAVE algorithm shares: hyperparameters and their checks, random draws, the weighted sum, the log."""
 
 import inspect
-import io
-import pathlib
 from functools import partial
 from statistics import fmean
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+from zipfile import BadZipFile
 
 import torch as th
-from gymnasium import spaces
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.save_util import load_from_zip_file
-from stable_baselines3.common.type_aliases import MaybeCallback, ReplayBufferSamples
+from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from torch import nn
 
 from sb3_pave.algorithms.checks import (
+    check_action_space,
     check_finite,
     check_hyperparameters,
+    mpr_is_idle,
     naming_what_is_not_finite,
+    plain_flag,
     refuse_parallel_training,
     warn_of_flat_fields,
 )
@@ -26,6 +27,7 @@ from sb3_pave.algorithms.deferred_log import DeferredLog
 from sb3_pave.algorithms.diagnostics import Diagnostics
 from sb3_pave.algorithms.execution import Execution
 from sb3_pave.algorithms.fast_execution import choose_execution
+from sb3_pave.algorithms.signatures import HostsSignature, JoinedSignature
 from sb3_pave.algorithms.standing import Standing
 from sb3_pave.algorithms.units import default_weights, staying, stored_numbers, weights_to_load
 from sb3_pave.fast.differentiated import Loss
@@ -34,7 +36,7 @@ from sb3_pave.fast.heap import keep_freed_memory
 from sb3_pave.fast.update_log import UpdateLog
 from sb3_pave.method.batches import select
 from sb3_pave.method.field import refuse_compiled
-from sb3_pave.method.perturbation import perturb
+from sb3_pave.method.perturbation import normalised_space, perturb
 from sb3_pave.method.points import FieldInputs
 from sb3_pave.method.scales import Scales
 from sb3_pave.method.successor import Successor, sample_with_successor
@@ -76,9 +78,11 @@ class Pave(DeferredLog, OffPolicyAlgorithm):
         Python of the user's, whose decisions a recording would repeat
     :param kwargs: the host's keyword arguments; without an ``activation_fn`` in ``policy_kwargs`` it is SiLU,
         since the critic must be twice differentiable
-    :raises ValueError: if a hyperparameter is negative or not finite, if there is no observation that MPR could perturb,
-        or if the action space is not continuous
+    :raises ValueError: if a hyperparameter is no number, negative or not finite
+    :raises AssertionError: if the action space is not continuous, as in SB3
     """
+
+    __signature__ = JoinedSignature()
 
     # What the host's constructor adds to the user's policy_kwargs
     _added_policy_kwargs: ClassVar[tuple[str, ...]] = ("use_sde",)
@@ -89,6 +93,8 @@ class Pave(DeferredLog, OffPolicyAlgorithm):
     replay_buffer: Any
 
     _graphs: GraphedUpdate | None = None
+    # MPR has a weight, but no observation to perturb
+    _mpr_is_idle = False
     _standing: Standing | None = None
     _scales: Scales
 
@@ -127,19 +133,18 @@ class Pave(DeferredLog, OffPolicyAlgorithm):
             kwargs["policy_kwargs"] = dict(kwargs["policy_kwargs"])
         try:
             super().__init__(*args, **kwargs)
-        except AssertionError as error:
-            action_space = getattr(self, "action_space", None)
-            if action_space is None or isinstance(action_space, spaces.Box):
-                raise
-            raise ValueError(
-                f"PAVE steadies the gradient of Q with respect to a continuous action, but the action space is {action_space}."
-                " Use an environment with a Box action space, or an algorithm for discrete actions (DQN, PPO)."
-            ) from error
+        except AssertionError:
+            # SB3's own check says which space it is, but not what to do
+            if getattr(self, "action_space", None) is not None:
+                check_action_space(self.action_space)
+            raise
         # What is left of the construction must not go into a saved model, and a loaded one keeps its activations
         del self._is_new
 
-    def _setup_model(self) -> None:
+    def _setup_model(self, *args: Any, **kwargs: Any) -> None:
         # Both the constructor and load() pass here
+        check_action_space(self.action_space)
+        self.scale_free = plain_flag("scale_free", self.scale_free)
         for name, default in default_weights(self.scale_free).items():
             if getattr(self, name) is None:
                 setattr(self, name, default)
@@ -149,30 +154,37 @@ class Pave(DeferredLog, OffPolicyAlgorithm):
             self.policy_kwargs = {**_default_activation(self.policy_class), **given}
         self._graphs = self._standing = None
         try:
-            super()._setup_model()
+            super()._setup_model(*args, **kwargs)
         except (TypeError, KeyError) as error:  # some Pythons report a repeated keyword as a KeyError
             if self.policy_kwargs is given or "'activation_fn'" not in str(error):
                 raise
             # A policy of the user's that passes on its own
             self.policy_kwargs = given
-            super()._setup_model()
+            super()._setup_model(*args, **kwargs)
         self._diagnostics = Diagnostics()
         self._scales = Scales(self.observation_space, self.device, self.return_scale, self.observation_spread)
         warn_of_flat_fields(self)
 
     @classmethod
-    def load(cls: type[SelfPave], path: str | pathlib.Path | io.BufferedIOBase, *args: Any, **kwargs: Any) -> SelfPave:
+    def load(cls: type[SelfPave], *args: Any, **kwargs: Any) -> SelfPave:
         """
         Load a PAVE or a plain agent of the host class from a zip file, see ``BaseAlgorithm.load``.
 
-        :param path: path to the file (or a file-like object) to load the agent from
-        :param args: the host's positional arguments
+        :param args: the host's positional arguments, the first of which is the path to the file, or a file-like object
         :param kwargs: the host's keyword arguments and hyperparameters to change
         """
-        if kwargs.get("policy_kwargs") is not None:
-            custom_objects = kwargs.get("custom_objects", args[2] if len(args) > 2 else None)
-            kwargs["policy_kwargs"] = cls._as_stored(kwargs["policy_kwargs"], path, custom_objects)
-        return super().load(path, *args, **{**weights_to_load(stored_numbers(path), kwargs), **kwargs})
+        host_load = super().load
+        given = inspect.signature(host_load).bind(*args, **kwargs).arguments
+        path = args[0] if args else kwargs.get("path", next(iter(given.values()), None))
+        try:
+            numbers = stored_numbers(path)
+            if isinstance(kwargs.get("policy_kwargs"), dict):
+                custom_objects = given.get("custom_objects", kwargs.get("custom_objects"))
+                kwargs["policy_kwargs"] = cls._as_stored(kwargs["policy_kwargs"], path, custom_objects)
+        except (OSError, TypeError, ValueError, BadZipFile):
+            # Whatever it is, the host's load() knows it or says what is wrong with it
+            numbers = {}
+        return host_load(*args, **{**weights_to_load(numbers, kwargs), **kwargs})
 
     @classmethod
     def _as_stored(cls, policy_kwargs: dict[str, Any], path: Any, custom_objects: dict[str, Any] | None) -> dict[str, Any]:
@@ -185,7 +197,7 @@ class Pave(DeferredLog, OffPolicyAlgorithm):
         """
         with staying(path):
             data, _, _ = load_from_zip_file(path, device="cpu", custom_objects=custom_objects)
-        stored = (data or {}).get("policy_kwargs", {})
+        stored = (data or {}).get("policy_kwargs") or {}
         added = {key: stored[key] for key in cls._added_policy_kwargs if key in stored}
         if stored.get("activation_fn") is nn.SiLU:
             added["activation_fn"] = nn.SiLU
@@ -197,37 +209,33 @@ class Pave(DeferredLog, OffPolicyAlgorithm):
         self.observation_spread = self._scales.spread_as_numbers() if self.scale_free else None
         super().save(*args, **kwargs)
 
-    def learn(
-        self: SelfPave,
-        total_timesteps: int,
-        callback: MaybeCallback = None,
-        log_interval: int = 4,
-        tb_log_name: str | None = None,
-        reset_num_timesteps: bool = True,
-        progress_bar: bool = False,
-    ) -> SelfPave:
-        """As the host's ``learn()``; ``tb_log_name`` is the class's name unless given."""
-        super().learn(
-            total_timesteps,
-            callback=callback,
-            log_interval=log_interval,
-            tb_log_name=tb_log_name or type(self).__name__,
-            reset_num_timesteps=reset_num_timesteps,
-            progress_bar=progress_bar,
-        )
-        self._finish_log()
-        return self
+    if not TYPE_CHECKING:  # whose readers find the host's
 
-    def train(self, gradient_steps: int, batch_size: int = 100) -> None:
+        @HostsSignature
+        def learn(self, *args: Any, **kwargs: Any) -> Any:
+            """As the host's; where that is SB3's, ``tb_log_name`` is the class's name unless given."""
+            host_learn = super().learn
+            if host_learn.__module__.partition(".")[0] in ("stable_baselines3", "sb3_contrib"):
+                given = inspect.signature(host_learn).bind(*args, **kwargs)
+                if given.arguments.get("tb_log_name") is None:
+                    given.arguments["tb_log_name"] = type(self).__name__
+                args, kwargs = given.args, given.kwargs
+            learned = host_learn(*args, **kwargs)
+            self._finish_log()
+            return learned
+
+    def train(self, gradient_steps: int, batch_size: int | None = None) -> None:
         """
         Update critics, actor and targets on replayed batches.
 
         :param gradient_steps: number of updates
-        :param batch_size: transitions of each
+        :param batch_size: transitions of each; None: the host's default
         :raises ValueError: if a PAVE term became infinite or NaN
         :raises RuntimeError: if the critic has no second-order graph
         """
         self._finish_log()
+        if batch_size is None:
+            batch_size = inspect.signature(super().train).parameters["batch_size"].default
         if self._standing is None or not self._standing.holds():
             self._check_hyperparameters()
             refuse_compiled(self.critic)
@@ -281,15 +289,16 @@ class Pave(DeferredLog, OffPolicyAlgorithm):
         delayed = self._n_updates % getattr(self, "policy_delay", 1) == 0
         return self._terms_are_due(), delayed, gradient_step % getattr(self, "target_update_interval", 1) == 0
 
-    def get_parameters(self) -> dict[str, dict]:
+    def get_parameters(self, *args: Any, **kwargs: Any) -> dict[str, dict]:
         """As the host's; optimizers as they are without CUDA graphs, so that a saved agent can be loaded anywhere."""
-        parameters = super().get_parameters()
+        parameters = super().get_parameters(*args, **kwargs)
         if self._graphs is None:
             return parameters
         return {name: without_capture(state) if name.endswith("optimizer") else state for name, state in parameters.items()}
 
-    def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_graphs", "_standing", "_pending_log", "_scales", "_diagnostics"]
+    def _excluded_save_params(self, *args: Any, **kwargs: Any) -> list[str]:
+        own = ["_graphs", "_standing", "_pending_log", "_scales", "_diagnostics", "_mpr_is_idle"]
+        return [*super()._excluded_save_params(*args, **kwargs), *own]
 
     def _optimizers(self) -> list[th.optim.Optimizer]:
         optimizers = [self.actor.optimizer, self.critic.optimizer]
@@ -311,7 +320,7 @@ class Pave(DeferredLog, OffPolicyAlgorithm):
         self._scales.observe(returns, replay_data.observations if self.scale_free else None)
         if self.scale_free:
             curv_coef, delta = self._scales.curvature(self.curv_coef, self.curv_delta, replay_data.actions.shape[1])
-            coefs = (self.mpr_coef, self.vfc_coef, curv_coef)
+            coefs = (*coefs[:2], curv_coef)
         if self.pave_interval > 1:
             # For the updates between, too
             coefs = tuple(self.pave_interval * coef for coef in coefs)
@@ -331,10 +340,11 @@ class Pave(DeferredLog, OffPolicyAlgorithm):
             points = select(points, order[batch_size - self.pave_batch_size :])
         observations, actions, next_observations = points
         noisy_observations = direction = None
-        if self.mpr_coef > 0:
+        if self.mpr_coef > 0 and not self._mpr_is_idle:
             normalize_images = getattr(self.critic, "normalize_images", True)
+            seen = normalised_space(self.observation_space, self._vec_normalize_env)
             scales = self._scales if self.scale_free else None
-            noisy_observations = perturb(observations, self.observation_space, self.mpr_sigma, normalize_images, scales)
+            noisy_observations = perturb(observations, seen, self.mpr_sigma, normalize_images, scales)
         if self.curv_coef > 0:
             direction = th.empty_like(actions).bernoulli_(0.5).mul_(2).sub_(1)
         whole = (replay_data.observations, replay_data.actions)
@@ -376,7 +386,7 @@ class Pave(DeferredLog, OffPolicyAlgorithm):
         return self._has_terms() and self._n_updates % self.pave_interval == 0
 
     def _coefs(self) -> tuple[float, float, float]:
-        return self.mpr_coef, self.vfc_coef, self.curv_coef
+        return 0.0 if self._mpr_is_idle else self.mpr_coef, self.vfc_coef, self.curv_coef
 
     @staticmethod
     def _critic_output(values: th.Tensor) -> Any:
@@ -414,6 +424,7 @@ class Pave(DeferredLog, OffPolicyAlgorithm):
 
     def _check_hyperparameters(self) -> None:
         check_hyperparameters(self)
+        self._mpr_is_idle = mpr_is_idle(self)
         if self.cuda_graph is True and self._obstacle_to_recording is not None:
             raise ValueError(self._obstacle_to_recording)
 
@@ -424,9 +435,9 @@ class Pave(DeferredLog, OffPolicyAlgorithm):
             return None
         return f"cuda_graph=True records PAVE's own update, but {type(self).__name__} has a train() of its own."
 
-    def _init_callback(self, callback: MaybeCallback, *args: Any, **kwargs: Any) -> Any:
-        refuse_parallel_training(callback)
-        return super()._init_callback(callback, *args, **kwargs)
+    def _init_callback(self, *args: Any, **kwargs: Any) -> Any:
+        refuse_parallel_training([*args, *kwargs.values()])
+        return super()._init_callback(*args, **kwargs)
 
 
 def continuation(replay_data: ReplayBufferSamples, gamma: float) -> th.Tensor:

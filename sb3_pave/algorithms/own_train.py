@@ -4,7 +4,6 @@ from functools import partial
 from typing import Any
 
 import torch as th
-from gymnasium import spaces
 
 from sb3_pave.algorithms.fast_execution import choose_execution
 from sb3_pave.algorithms.last_batch import LastBatch
@@ -27,12 +26,8 @@ class PaveOwnTrain(Pave):
 
     _n_steps_of_critic = 0
 
-    def _setup_model(self) -> None:
-        if not isinstance(self.action_space, spaces.Box):
-            raise ValueError(
-                f"PAVE needs a continuous action space (Box), but {type(self).__name__}'s is {self.action_space}."
-            )
-        super()._setup_model()
+    def _setup_model(self, *args: Any, **kwargs: Any) -> None:
+        super()._setup_model(*args, **kwargs)
         if not isinstance(getattr(getattr(self, "critic", None), "optimizer", None), th.optim.Optimizer):
             raise TypeError(
                 f"{type(self).__name__} has no self.critic with an optimizer of its own, to whose step PAVE could add the "
@@ -51,7 +46,7 @@ class PaveOwnTrain(Pave):
         """
         self._check_hyperparameters()
         host_train = super(Pave, self).train  # not Pave's own
-        if self.mpr_coef == self.vfc_coef == self.curv_coef == 0:
+        if not self._has_terms():
             host_train(*args, **kwargs)
             return
         refuse_compiled(self.critic)

@@ -62,4 +62,6 @@ def weights_to_load(stored: dict[str, Any], given: dict[str, Any]) -> dict[str, 
         return {}  # a plain agent's
     before = stored.get("scale_free", False)
     now = given.get("scale_free", before)
-    return {"scale_free": before} if now == before else default_weights(now)
+    if now != before:
+        return default_weights(now)
+    return {} if "scale_free" in stored else {"scale_free": before}

@@ -5,6 +5,16 @@ from typing import Any
 
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
+from sb3_pave.algorithms.made_classes import make_class
+
+
+class _Viewing:
+    """Stands before the algorithm in the bases."""
+
+    @classmethod
+    def load(cls, *args: Any, **kwargs: Any) -> Any:
+        return super().load(*args, **{"buffer_size": 1, "optimize_memory_usage": False, **kwargs})  # type: ignore[misc]
+
 
 @cache
 def for_viewing(pave_class: type[OffPolicyAlgorithm]) -> type[OffPolicyAlgorithm]:
@@ -16,14 +26,5 @@ def for_viewing(pave_class: type[OffPolicyAlgorithm]) -> type[OffPolicyAlgorithm
     :param pave_class: an algorithm
     :return: a subclass of it, under its name
     """
-
-    class Viewer(pave_class):  # type: ignore[misc, valid-type]
-        @classmethod
-        def load(cls, *args: Any, **kwargs: Any) -> Any:
-            return super().load(*args, **{"buffer_size": 1, "optimize_memory_usage": False, **kwargs})
-
     # push_to_hub writes the name of the class on the model card
-    Viewer.__name__ = pave_class.__name__
-    Viewer.__qualname__ = pave_class.__qualname__
-    Viewer.__doc__ = pave_class.__doc__
-    return Viewer
+    return make_class(pave_class.__name__, (_Viewing, pave_class), {"__doc__": pave_class.__doc__}, for_viewing, pave_class)

@@ -213,7 +213,7 @@ def test_each_weight_scales_its_own_gradient(algorithm):
         th.manual_seed(0)
         weights = [layers_of(network, nn.Linear)[0].weight for network in model.critic.q_networks]
         model.critic.zero_grad()
-        loss, _ = choose_execution(model).terms(model._critic_terms(replay_data, successor))
+        loss, _ = choose_execution(model).terms(model._critic_terms(replay_data, successor, replay_data.rewards))
         loss.backward(inputs=weights)
         return th.cat([weight.grad.flatten() for weight in weights])
 

@@ -1,18 +1,21 @@
 """Bad input fails at construction, with what to do; ordinary use warns of nothing."""
 
 import warnings
+from decimal import Decimal
+from fractions import Fraction
 
 import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.callbacks import CallbackList, EveryNTimesteps
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EveryNTimesteps
 from stable_baselines3.common.envs import BitFlippingEnv, IdentityEnv
+from stable_baselines3.common.save_util import load_from_zip_file
 from torch import nn
 
-from sb3_pave import PAVE_CrossQ
+from sb3_pave import PAVE_SAC, PAVE_TD3, PAVE_CrossQ
 from tests.algorithms.environments import RandomObservationEnv
-from tests.algorithms.scenarios import ALGORITHMS, layers_of
+from tests.algorithms.scenarios import ALGORITHMS, host_of, layers_of
 
 every = pytest.mark.parametrize("algorithm", ALGORITHMS)
 SMALL = {"policy_kwargs": {"net_arch": [8]}, "learning_starts": 5, "buffer_size": 100, "batch_size": 4}
@@ -28,6 +31,82 @@ def small(**policy_kwargs):
 def test_negative_or_infinite_hyperparameters_are_refused(algorithm, name, value):
     with pytest.raises(ValueError, match=f"{name} must be finite and not negative"):
         algorithm("MlpPolicy", "Pendulum-v1", **{name: value})
+
+
+NUMBERS = {
+    "float32": np.float32(0.25),
+    "array of no dimension": np.array(0.25),
+    "tensor of no dimension": th.tensor(0.25),
+    "fraction": Fraction(1, 4),
+    "decimal": Decimal("0.25"),
+}
+
+
+@pytest.mark.parametrize("given", NUMBERS.values(), ids=NUMBERS)
+@pytest.mark.parametrize("name", ["mpr_coef", "vfc_coef", "curv_coef", "mpr_sigma", "curv_delta"])
+def test_whatever_means_a_number_is_kept_as_a_plain_one(name, given):
+    model = PAVE_SAC("MlpPolicy", "Pendulum-v1", **{name: given}, **SMALL)
+    assert type(getattr(model, name)) is float and getattr(model, name) == 0.25
+    setattr(model, name, given)
+    model.learn(7)
+    assert type(getattr(model, name)) is float
+
+
+def test_whole_numbers_and_flags_of_other_kinds_are_kept_as_plain_ones(tmp_path):
+    given = {"pave_batch_size": np.int64(4), "compile": np.False_, "cuda_graph": np.array(False), "mpr_coef": 1}
+    given.update(scale_free=np.True_, pave_interval=np.array(2))
+    model = PAVE_TD3("MlpPolicy", "Pendulum-v1", **given, **SMALL)
+    assert [type(getattr(model, name)) for name in given] == [int, bool, bool, float, bool, int]
+    assert PAVE_TD3("MlpPolicy", "Pendulum-v1", pave_batch_size=4.0, **SMALL).pave_batch_size == 4
+    model.save(tmp_path / "agent")
+    loaded = PAVE_TD3.load(tmp_path / "agent", pave_batch_size=np.array(8), mpr_coef=np.float64(0.5))
+    assert type(loaded.pave_batch_size) is int and type(loaded.mpr_coef) is float and loaded.mpr_coef == 0.5
+
+
+NO_NUMBERS = {
+    "schedule": lambda progress: 0.1 * progress,
+    "list": [0.1],
+    "array": np.array([0.1]),
+    "flag": True,
+    "NumPy's flag": np.True_,
+    "complex": 0.1 + 0j,
+    "dict": {"value": 0.1},
+    "NumPy's text": np.str_("0.1"),
+}
+
+
+@pytest.mark.parametrize("given", NO_NUMBERS.values(), ids=NO_NUMBERS)
+@pytest.mark.parametrize("name", ["mpr_coef", "curv_delta"])
+def test_what_means_no_number_is_refused_by_name(name, given):
+    with pytest.raises(ValueError, match=f"{name} must be a number, not"):
+        PAVE_SAC("MlpPolicy", "Pendulum-v1", **{name: given})
+
+
+@every
+def test_none_means_the_default_at_construction_alone(algorithm):
+    model = algorithm("MlpPolicy", "Pendulum-v1", mpr_coef=None, **SMALL).learn(10)
+    assert model.mpr_coef == 0.1
+    model.mpr_coef = None
+    with pytest.raises(ValueError, match="mpr_coef must be a number, not None"):
+        model.train(1)
+
+
+@pytest.mark.parametrize("given", [0, 1.5, None, "2", True])
+def test_an_interval_that_is_no_number_of_updates_is_refused(given):
+    with pytest.raises(ValueError, match="pave_interval must be a positive number of updates"):
+        PAVE_SAC("MlpPolicy", "Pendulum-v1", pave_interval=given)
+
+
+def test_numbers_too_large_are_refused_by_name():
+    with pytest.raises(ValueError, match="vfc_coef must be finite"):
+        PAVE_SAC("MlpPolicy", "Pendulum-v1", vfc_coef=10**400)
+
+
+@pytest.mark.parametrize("given", [None, 1, "true", 0.0, [True]])
+@pytest.mark.parametrize("name", ["compile", "cuda_graph", "scale_free"])
+def test_flags_that_are_none_are_refused_by_name(name, given):
+    with pytest.raises(ValueError, match=f"{name} must be True"):
+        PAVE_SAC("MlpPolicy", "Pendulum-v1", **{name: given})
 
 
 @every
@@ -48,17 +127,67 @@ def test_hyperparameters_changed_in_place_are_checked_when_training(algorithm):
 def test_a_discrete_action_space_is_refused(algorithm):
     with pytest.raises(ValueError, match="Box action space"):
         algorithm("MlpPolicy", IdentityEnv(2))
+    # As SB3 does
+    for cls in (algorithm, host_of(algorithm)):
+        with pytest.raises(AssertionError, match=r"Discrete\(2\)"):
+            cls("MlpPolicy", IdentityEnv(2))
 
 
 @every
-def test_discrete_observations_are_refused_while_mpr_would_perturb_them(algorithm):
-    env = RandomObservationEnv(spaces.Discrete(4))
-    with pytest.raises(ValueError, match="mpr_coef=0"):
+@pytest.mark.parametrize("dtype", [np.int32, np.int64, np.uint8])
+def test_integer_actions_are_refused(algorithm, dtype):
+    env = RandomObservationEnv(spaces.Box(-1, 1, (3,)))
+    env.action_space = spaces.Box(0, 5, (2,), dtype)
+    with pytest.raises(AssertionError, match=f"of floating-point numbers, but this one is of {np.dtype(dtype)}"):
         algorithm("MlpPolicy", env)
-    if algorithm is not PAVE_CrossQ:  # CrossQ has no policy for Dict observations
-        with pytest.raises(ValueError, match="mpr_coef=0"):
-            algorithm("MultiInputPolicy", BitFlippingEnv(continuous=True))
-    algorithm("MlpPolicy", env, mpr_coef=0, **SMALL).learn(10)
+
+
+def test_sb3s_refusal_of_unbounded_actions_is_left_as_it_is():
+    env = RandomObservationEnv(spaces.Box(-1, 1, (3,)))
+    env.action_space = spaces.Box(-np.inf, np.inf, (2,))
+    with pytest.raises(AssertionError, match="finite lower and upper bound"):
+        PAVE_TD3("MlpPolicy", env)
+
+
+DISCRETE = {
+    "Discrete": spaces.Discrete(4),
+    "MultiDiscrete": spaces.MultiDiscrete([3, 4]),
+    "MultiBinary": spaces.MultiBinary(3),
+    "integers": spaces.Box(0, 9, (3,), np.int32),
+    "Dict": spaces.Dict({"bits": spaces.MultiBinary(3), "cell": spaces.Discrete(4)}),
+}
+
+
+@every
+@pytest.mark.parametrize("space", DISCRETE.values(), ids=DISCRETE)
+def test_without_observations_to_perturb_mpr_contributes_nothing_and_one_warning_says_so(algorithm, space):
+    policy = "MultiInputPolicy" if isinstance(space, spaces.Dict) else "MlpPolicy"
+    if algorithm is PAVE_CrossQ and isinstance(space, spaces.Dict):
+        pytest.skip("CrossQ has no policy for Dict observations")
+
+    def trained(**kwargs):
+        return algorithm(policy, RandomObservationEnv(space), seed=0, vfc_coef=1.0, **kwargs, **SMALL).learn(12)
+
+    with pytest.warns(UserWarning, match="MPR contributes nothing") as warned:
+        model = trained()
+    assert len(warned) == 1 and model.mpr_coef == 0.1
+    without = trained(mpr_coef=0)
+    for ours, expected in zip(model.policy.parameters(), without.policy.parameters(), strict=True):
+        assert th.equal(ours, expected)
+    logged = {name for name in model.logger.name_to_value if name.startswith("train/")}
+    assert "train/vfc_loss" in logged and logged == {n for n in without.logger.name_to_value if n.startswith("train/")}
+
+
+def test_an_agent_without_observations_to_perturb_is_saved_and_loaded(tmp_path):
+    with pytest.warns(UserWarning, match="MPR contributes nothing"):
+        model = PAVE_SAC("MultiInputPolicy", BitFlippingEnv(continuous=True), **SMALL).learn(10)
+    model.save(tmp_path / "agent")
+    assert "_mpr_is_idle" not in load_from_zip_file(tmp_path / "agent")[0]
+    # Without an environment nothing can be told, and nothing has to be: warnings are errors here
+    loaded = PAVE_SAC.load(tmp_path / "agent")
+    assert loaded.mpr_coef == 0.1
+    with pytest.warns(UserWarning, match="MPR contributes nothing"):
+        PAVE_SAC.load(tmp_path / "agent", env=model.get_env())
 
 
 @every
@@ -162,3 +291,18 @@ def test_the_zoos_parallel_training_is_refused(algorithm):
     for callback in (parallel, [parallel], CallbackList([parallel]), EveryNTimesteps(5, parallel)):
         with pytest.raises(ValueError, match="ParallelTrainCallback"):
             model.learn(10, callback=callback)
+
+
+def test_callbacks_with_attributes_of_the_same_name_are_left_alone():
+    class Users(BaseCallback):
+        callbacks = 3
+
+        def __init__(self):
+            super().__init__()
+            self.callback = self
+
+        def _on_step(self):
+            return True
+
+    PAVE_SAC("MlpPolicy", "Pendulum-v1", **SMALL).learn(10, callback=Users())
+    PAVE_SAC("MlpPolicy", "Pendulum-v1", **SMALL).learn(10, lambda *_: True)
