@@ -149,9 +149,9 @@ def rounding(graph: PolicyGraph, entries: Entries) -> NDArray:
             values = {name: changed(value) for name, value in parameters.items()}
             those = {key: changed(value) for key, value in inputs.items()} if isinstance(inputs, dict) else changed(inputs)
             moved = th.maximum(moved, (th.func.functional_call(act, values, (those,)) - action).abs())
-        # Rescaling adds the lower bound
-        offset = graph.low.abs().reshape(graph.action_shape) if graph.policy.squash_output else 0.0
-        return (moved / _ENLARGED + unit * (action.abs() + offset)).double().cpu().numpy()
+        # Rescaling multiplies by half the range and adds the lower bound, so that its terms may be larger than their sum
+        terms = th.maximum(graph.low.abs(), graph.high.abs()).reshape(graph.action_shape)
+        return (moved / _ENLARGED + unit * (terms if graph.policy.squash_output else action.abs())).double().cpu().numpy()
 
 
 class _Act(nn.Module):

@@ -116,6 +116,8 @@ def rollout_observations(model: BaseAlgorithm, env: gym.Env | VecEnv, normalizat
     name = _name_of(vec_env)
     source = f"observations of a rollout in {name}"
     stop = time.monotonic() + _ROLLOUT_SECONDS
+    # It may be the wrapper around the environment, which stops normalising: a copy, which has no environment
+    normalization = copy.copy(normalization)
     with _raw(vec_env):
         try:
             vec_env.seed(0)
@@ -216,7 +218,10 @@ def _as_input(values: NDArray, space: spaces.Space) -> NDArray:
 
 def _checked(values: Any, space: spaces.Space, name: str, source: str) -> NDArray:
     what = f"The {source}" + ("" if name == SINGLE else f" of {name!r}")
-    array = np.asarray(values)
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise ExportError(f"{what} are no array: {error}") from error
     if array.dtype.kind not in "biuf":
         raise ExportError(f"{what} are of type {array.dtype}, not numbers")
     shape = space.shape or ()
@@ -224,7 +229,7 @@ def _checked(values: Any, space: spaces.Space, name: str, source: str) -> NDArra
     if array.shape == shape:
         array = array[None]
     if array.shape[1:] != shape:
-        raise ExportError(f"{what} have shape {array.shape}; the model's have {('n', *shape)}".replace("'", ""))
+        raise ExportError(f"{what} have shape {array.shape}; the model's have (n{''.join(f', {size}' for size in shape)})")
     with np.errstate(over="ignore", invalid="ignore"):
         cast = array.astype(input_type(space))
     if not np.all(np.isfinite(cast)):

@@ -10,6 +10,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from sb3_pave.export import ExportError, export_onnx, graph
 from tests.export.agents import SpaceEnv, make, run
 
+
 @pytest.mark.parametrize("algorithm", [SAC, TD3, PPO])
 @pytest.mark.parametrize("batch", [1, 7])
 def test_raw_observation_in_environment_scale_action_out(algorithm, batch, tmp_path):
