@@ -167,9 +167,14 @@ class _Act(nn.Module):
 
 def _predict(model: BaseAlgorithm, normalization: VecNormalize | None, entries: Entries) -> NDArray:
     raw = as_observations(entries, model.observation_space)
-    action, _ = model.predict(raw if normalization is None else normalization.normalize_obs(raw), deterministic=True)
+    try:
+        action, _ = model.predict(raw if normalization is None else normalization.normalize_obs(raw), deterministic=True)
+    except Exception as error:  # a policy of the user's may raise anything
+        raise ExportError(
+            f"model.predict failed, with which the graph is compared: {type(error).__name__}: {error}"
+        ) from error
     if not np.all(np.isfinite(action)):
-        raise ExportError("The policy answers with actions that are not finite: nothing was written")
+        raise ExportError("model.predict answers with actions that are not finite")
     return action
 
 

@@ -158,10 +158,14 @@ def _normalization(
 
 def _check_numbers(tolerance: float | None, batch_size: int | None) -> None:
     # Written so that NaN is refused, too
-    if tolerance is not None and not (isinstance(tolerance, (int, float)) and 0.0 < tolerance < 1.0):
+    if tolerance is not None and not (_is_number(tolerance) and 0.0 < tolerance < 1.0):
         raise ExportError(f"The tolerance is a part of half the action range, between 0 and 1; got {tolerance!r}")
-    if batch_size is not None and not (isinstance(batch_size, int) and batch_size >= 1):
+    if batch_size is not None and not (_is_number(batch_size, int) and batch_size >= 1):
         raise ExportError(f"The batch size is a whole number from 1; got {batch_size!r}")
+
+
+def _is_number(value: object, kind: type | tuple[type, ...] = (int, float)) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def _arguments(entries: Entries, size: int, device: th.device) -> tuple[th.Tensor, ...]:
@@ -170,12 +174,16 @@ def _arguments(entries: Entries, size: int, device: th.device) -> tuple[th.Tenso
 
 def _check_traceable(graph: PolicyGraph, arguments: tuple[th.Tensor, ...], model: BaseAlgorithm) -> None:
     try:
-        shape = graph(*arguments).shape
-    except (ValueError, RuntimeError) as error:
+        with th.no_grad():
+            action = graph(*arguments)
+    except Exception as error:  # a policy of the user's may raise anything
         raise ExportError(f"The policy of this {type(model).__name__} can't be exported: {error}") from error
     assert isinstance(model.action_space, spaces.Box)
-    if shape[1:] != model.action_space.shape:
-        raise ExportError(f"The policy answers with shape {tuple(shape[1:])}; the actions have {model.action_space.shape}")
+    if action.shape[1:] != model.action_space.shape:
+        shape = tuple(action.shape[1:])
+        raise ExportError(f"The policy answers with shape {shape}; the actions have {model.action_space.shape}")
+    if not th.isfinite(action).all():
+        raise ExportError("The policy answers with actions that are not finite")
 
 
 def _onnxruntime(content: bytes, batch_size: int | None) -> Graph:

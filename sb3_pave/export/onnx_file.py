@@ -18,8 +18,8 @@ from sb3_pave.export.errors import ExportError
 
 #: What PyTorch's exporter writes by itself; onnxruntime has had every operator of it since 1.14
 DEFAULT_OPSET = 18
-#: What tensors' types and shapes are written with today; older operators lack float32's whole set
-OLDEST_OPSET = 13
+#: IR version 4 and onnxruntime 0.5; older files list their parameters among the inputs
+OLDEST_OPSET = 9
 
 
 def check_packages() -> None:
