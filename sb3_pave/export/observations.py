@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -116,8 +116,7 @@ def rollout_observations(model: BaseAlgorithm, env: gym.Env | VecEnv, normalizat
     name = _name_of(vec_env)
     source = f"observations of a rollout in {name}"
     stop = time.monotonic() + _ROLLOUT_SECONDS
-    # It may be the wrapper around the environment, which stops normalising: a copy, which has no environment
-    normalization = copy.copy(normalization)
+    normalize = _normalizer(normalization)
     with _raw(vec_env):
         try:
             vec_env.seed(0)
@@ -125,9 +124,8 @@ def rollout_observations(model: BaseAlgorithm, env: gym.Env | VecEnv, normalizat
             for _ in range(-(-_ROLLOUT_STEPS // vec_env.num_envs)):
                 sample = given_observations(observations, space, source)
                 seen.append(sample.entries)
-                raw = as_observations(sample.entries, space)
-                normalized = raw if normalization is None else normalization.normalize_obs(raw)
-                observations, _, _, _ = vec_env.step(model.predict(normalized, deterministic=True)[0])
+                action, _ = model.predict(normalize(as_observations(sample.entries, space)), deterministic=True)
+                observations, _, _, _ = vec_env.step(action)
                 if time.monotonic() > stop:
                     break
         except ExportError:
@@ -259,6 +257,15 @@ def _name_of(env: VecEnv) -> str:
         return type(env.get_attr("unwrapped")[0]).__name__
     except Exception:
         return type(env).__name__
+
+
+def _normalizer(normalization: VecNormalize | None) -> Callable[[Any], Any]:
+    """What ``VecNormalize`` does to observations, also while the wrapper itself has been told not to."""
+    if normalization is None:
+        return lambda raw: raw
+    twin = object.__new__(type(normalization))  # its own copying wants an environment
+    twin.__dict__.update(normalization.__dict__)
+    return twin.normalize_obs
 
 
 @contextmanager
