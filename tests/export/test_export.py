@@ -1,49 +1,14 @@
 """Exported graphs, run by onnxruntime on what a robot would feed them."""
 
-import gymnasium as gym
 import numpy as np
 import pytest
-import torch as th
 from gymnasium import spaces
 from stable_baselines3 import DQN, PPO, SAC, TD3
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
-from torch import nn
 
-onnxruntime = pytest.importorskip("onnxruntime")
-pytest.importorskip("onnx")
-
-import sb3_pave.export as export  # noqa: E402
-from sb3_pave.commands.export import main  # noqa: E402
-from sb3_pave.export import ExportError, export_onnx  # noqa: E402
-
-
-class SpaceEnv(gym.Env):
-    """An environment of given spaces that nobody steps."""
-
-    def __init__(self, observation_space, action_space=None):
-        self.observation_space = observation_space
-        self.action_space = action_space or spaces.Box(np.float32([-2, 0]), np.float32([2, 10]))
-
-    def reset(self, seed=None, options=None):
-        return self.observation_space.sample(), {}
-
-    def step(self, action):
-        return self.observation_space.sample(), 0.0, False, False, {}
-
-
-def make(algorithm, env, policy="MlpPolicy", net_arch=(16, 16), **more):
-    kwargs = {"buffer_size": 10} if algorithm is not PPO else {"n_steps": 8, "batch_size": 8}
-    policy_kwargs = {"net_arch": list(net_arch), "activation_fn": nn.SiLU, **more}
-    model = algorithm(policy, env, policy_kwargs=policy_kwargs, seed=0, device="cpu", **kwargs)
-    with th.no_grad():  # larger actions than a fresh network's, up to the bounds
-        for parameter in model.policy.parameters():
-            parameter.mul_(3.0)
-    return model
-
-
-def run(path, **inputs):
-    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(["action"], inputs)[0]
+from sb3_pave.export import ExportError, export_onnx, graph
+from tests.export.agents import SpaceEnv, make, run
 
 
 @pytest.mark.parametrize("algorithm", [SAC, TD3, PPO])
@@ -51,7 +16,7 @@ def run(path, **inputs):
 def test_raw_observation_in_environment_scale_action_out(algorithm, batch, tmp_path):
     env = SpaceEnv(spaces.Box(-1, 1, (5,), np.float64))
     model = make(algorithm, env)
-    assert export_onnx(model, tmp_path / "policy.onnx") <= 1e-5
+    assert export_onnx(model, tmp_path / "policy.onnx").comparison.difference <= 1e-5
     observations = np.random.default_rng(1).uniform(-1, 1, (batch, 5)).astype(np.float32)
     actions = run(tmp_path / "policy.onnx", observation=observations)
     np.testing.assert_allclose(actions, model.predict(observations, deterministic=True)[0], atol=1e-5)
@@ -73,7 +38,7 @@ def test_gsde_is_exported_at_its_clipped_mean(tmp_path):
         "MlpPolicy", "Pendulum-v1", use_sde=True, policy_kwargs={"net_arch": [8]}, seed=0, device="cpu", buffer_size=10
     )
     model.actor.mu[0].weight.data *= 100
-    assert export_onnx(model, tmp_path / "policy.onnx") <= 1e-5
+    assert export_onnx(model, tmp_path / "policy.onnx").comparison.difference <= 1e-5
 
 
 @pytest.mark.parametrize("from_file", [True, False])
@@ -122,13 +87,13 @@ def test_dict_observations_are_named_inputs_and_normalised_key_by_key(tmp_path):
 def test_contrib_agents_are_exported(name, tmp_path):
     contrib = pytest.importorskip("sb3_contrib")
     model = getattr(contrib, name)("MlpPolicy", "Pendulum-v1", seed=0, device="cpu", buffer_size=10)
-    assert export_onnx(model, tmp_path / "policy.onnx") <= 1e-5
+    assert export_onnx(model, tmp_path / "policy.onnx").comparison.difference <= 1e-5
 
 
 def test_a_graph_that_disagrees_is_not_written(tmp_path, monkeypatch):
     model = make(SAC, "Pendulum-v1")
-    actor_output = export.actor_output
-    monkeypatch.setattr(export, "actor_output", lambda policy, inputs: 0.9999 * actor_output(policy, inputs))
+    actor_output = graph.actor_output
+    monkeypatch.setattr(graph, "actor_output", lambda policy, inputs: 0.9999 * actor_output(policy, inputs))
     with pytest.raises(ExportError, match=r"differs from model\.predict"):
         export_onnx(model, tmp_path / "policy.onnx")
     assert not (tmp_path / "policy.onnx").exists()
@@ -149,19 +114,3 @@ def test_what_cannot_be_exported_is_said(tmp_path):
     with pytest.raises(ExportError, match="RecurrentPPO"):
         export_onnx(recurrent, path)
     assert not path.exists()
-
-
-def test_the_command_exports_a_plain_zip_and_overwrites_nothing(tmp_path, capsys):
-    model = make(SAC, "Pendulum-v1")
-    model.save(tmp_path / "model.zip")
-    command = [str(tmp_path / "model.zip"), str(tmp_path / "policy.onnx")]
-    main(command)
-    assert "differ from model.predict by at most" in capsys.readouterr().out
-    observation = np.array([[0.6, -0.8, 3.0]], np.float32)
-    expected = model.predict(observation, deterministic=True)[0]
-    np.testing.assert_allclose(run(tmp_path / "policy.onnx", observation=observation), expected, atol=1e-5)
-    for arguments, message in ((command, "exists"), (["missing.zip", str(tmp_path / "other.onnx")], "missing.zip")):
-        with pytest.raises(SystemExit) as stop:
-            main(arguments)
-        assert stop.value.code == 1 and message in capsys.readouterr().err
-    main([*command, "--overwrite"])

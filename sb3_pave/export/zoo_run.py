@@ -1,0 +1,120 @@
+"""What lies beside a saved model in a folder of RL Zoo: its environment and its statistics."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.save_util import load_from_pkl
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_pave.evaluation.agents import AgentError, from_zip
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """
+    A saved model and what the zoo left beside it.
+
+    :param path: the zip file
+    :param env_id: the environment that it was trained in, None if that is not known
+    :param vec_normalize: the file of its ``VecNormalize`` statistics, None if there is none
+    :param replay_buffer: the file of its replay buffer, likewise
+    """
+
+    path: Path
+    env_id: str | None = None
+    vec_normalize: Path | None = None
+    replay_buffer: Path | None = None
+
+
+def find_model(path: str | os.PathLike) -> SavedModel:
+    """
+    :param path: the zip file, its name without ``.zip``, or the folder of a run
+    :return: the model
+    :raises AgentError: if there is none
+    """
+    path = _zip_file(Path(path))
+    folders = _settings(path.parent)
+    if len(folders) != 1:
+        return SavedModel(path)
+    (settings,) = folders
+    statistics, buffer = settings / "vecnormalize.pkl", path.with_name("replay_buffer.pkl")
+    return SavedModel(
+        path,
+        _env_id(settings),
+        statistics if statistics.is_file() else None,
+        buffer if buffer.is_file() else None,
+    )
+
+
+def make_env(saved: SavedModel, model: BaseAlgorithm, env_id: str) -> VecEnv:
+    """
+    :param saved: where the model lies
+    :param model: the model
+    :param env_id: the environment
+    :return: the environment as the model was trained in it
+    :raises AgentError: if it can't be made
+    """
+    try:
+        agent = from_zip(saved.path, env_id, type(model).__name__.lower())
+        with contextlib.redirect_stdout(io.StringIO()):  # the zoo says what it loads
+            return agent.make_env(env_id)
+    except ModuleNotFoundError as error:
+        raise AgentError(f'Making environments needs {error.name}: pip install "sb3-pave[eval]"') from error
+
+
+def load_replay_buffer(saved: SavedModel, model: BaseAlgorithm) -> None:
+    """
+    Give the model the replay buffer that lies beside it, to look at its observations, not to train on.
+
+    :param saved: where the model lies
+    :param model: the model
+    :raises AgentError: if the buffer does not load
+    """
+    if saved.replay_buffer is None or not isinstance(model, OffPolicyAlgorithm):
+        return
+    try:
+        model.replay_buffer = load_from_pkl(saved.replay_buffer)
+    except Exception as error:  # a foreign pickle may raise anything
+        raise AgentError(f"{saved.replay_buffer} could not be read: {type(error).__name__}: {error}") from error
+
+
+def _zip_file(path: Path) -> Path:
+    """The file that is meant: SB3 leaves out ``.zip`` in names; the zoo names a run's model after its settings' folder."""
+    zipped = Path(f"{path}.zip")
+    if path.is_file():
+        return path
+    if zipped.is_file():
+        return zipped
+    inside = [path / f"{settings.name}.zip" for settings in _settings(path)]
+    if len(inside) == 1 and inside[0].is_file():
+        return inside[0]
+    if path.is_dir():
+        raise AgentError(f"{path} is a folder, and not that of a finished run of the zoo: name the zip file")
+    raise AgentError(f"{path} does not exist")
+
+
+def _settings(folder: Path) -> list[Path]:
+    """Folders in which the zoo keeps the settings of a run."""
+    if not folder.is_dir():
+        return []
+    names = ("args.yml", "config.yml", "vecnormalize.pkl")
+    return [one for one in sorted(folder.iterdir()) if any((one / name).is_file() for name in names)]
+
+
+def _env_id(settings: Path) -> str | None:
+    """The id as the zoo wrote it down; the folder's name, where it did not."""
+    try:
+        import yaml
+
+        with (settings / "args.yml").open() as file:
+            # The zoo writes an OrderedDict
+            return str(yaml.load(file, Loader=yaml.UnsafeLoader)["env"])
+    except Exception:  # no file, no such package, or a file of other content
+        return settings.name

@@ -1,0 +1,122 @@
+"""``sb3-pave export``: models and runs found, an environment made, one sentence for what goes wrong."""
+
+import re
+
+import numpy as np
+import pytest
+from stable_baselines3 import SAC
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import VecNormalize
+
+pytest.importorskip("onnxruntime")
+
+from sb3_pave.commands import export as command
+from tests.export.agents import make, run
+
+
+def export(*arguments):
+    command.main([str(argument) for argument in arguments])
+
+
+def refused(capsys, *arguments):
+    with pytest.raises(SystemExit) as stop:
+        export(*arguments)
+    assert stop.value.code == 1
+    message = capsys.readouterr().err
+    assert message.startswith("sb3-pave export: ") and "Traceback" not in message
+    return message
+
+
+@pytest.fixture
+def must_not_trace(monkeypatch):
+    def to_onnx(*args, **kwargs):
+        raise AssertionError("traced")
+
+    monkeypatch.setattr("sb3_pave.export.exporting.to_onnx", to_onnx)
+
+
+def test_a_plain_zip_is_exported_and_nothing_overwritten(tmp_path, capsys):
+    model = make(SAC, "Pendulum-v1")
+    model.save(tmp_path / "model.zip")
+    export(tmp_path / "model", tmp_path / "new" / "policy.onnx")  # as SB3 names it; the folder is made
+    printed = capsys.readouterr().out
+    assert "differ from model.predict by at most" in printed and "(observation -> action)" in printed
+    assert int(re.search(r"(\d+) of the 312 compared were inside their bounds", printed)[1]) > 50
+    observation = np.array([[0.6, -0.8, 3.0]], np.float32)
+    expected = model.predict(observation, deterministic=True)[0]
+    policy = tmp_path / "new" / "policy.onnx"
+    np.testing.assert_allclose(run(policy, observation=observation), expected, atol=1e-5)
+    assert "exists" in refused(capsys, tmp_path / "model.zip", policy)
+    export(tmp_path / "model.zip", policy, "--overwrite", "--opset", 13, "--batch-size", 1)
+
+
+def test_observations_and_tolerance_are_the_users(tmp_path, capsys):
+    make(SAC, "Pendulum-v1").save(tmp_path / "model.zip")
+    np.save(tmp_path / "seen.npy", np.random.default_rng(0).uniform(-1, 1, (7, 3)))
+    arguments = (tmp_path / "model", tmp_path / "policy.onnx", "--observations", tmp_path / "seen.npy")
+    export(*arguments, "--env", "Pendulum-v1")
+    assert "at 7 given observations" in capsys.readouterr().out
+    assert "differs from model.predict" in refused(capsys, *arguments, "--overwrite", "--tolerance", 1e-12)
+    np.savez(tmp_path / "seen.npz", observation=np.zeros((2, 3)), other=np.zeros(2))
+    assert "2 arrays" in refused(capsys, *arguments[:3], tmp_path / "seen.npz", "--overwrite")
+
+
+def test_what_goes_wrong_is_one_sentence_and_said_beforehand(tmp_path, capsys, must_not_trace):
+    make(SAC, "Pendulum-v1").save(tmp_path / "model.zip")
+    model, policy = tmp_path / "model.zip", tmp_path / "policy.onnx"
+    (tmp_path / "text.npy").write_text("1, 2, 3")
+    np.save(tmp_path / "objects.npy", np.array({"a": 1}, dtype=object))
+    (tmp_path / "broken.zip").write_bytes(b"broken")
+    assert "missing does not exist" in refused(capsys, "missing", policy)
+    assert "is a folder" in refused(capsys, tmp_path, policy)
+    assert "broken.zip" in refused(capsys, tmp_path / "broken", policy)
+    assert "is read, too" in refused(capsys, model, model, "--overwrite")
+    assert "No such file" in refused(capsys, model, policy, "--observations", "missing.npy")
+    assert "numpy.save" in refused(capsys, model, policy, "--observations", tmp_path / "text.npy")
+    assert "numpy.save" in refused(capsys, model, policy, "--observations", tmp_path / "objects.npy")
+    assert "opset" in refused(capsys, model, policy, "--opset", 3)
+    assert "batch size" in refused(capsys, model, policy, "--batch-size", 0)
+    assert "tolerance" in refused(capsys, model, policy, "--tolerance", "nan")
+    assert "no_such_package" in refused(capsys, model, policy, "--gym-packages", "no_such_package")
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["broken.zip", "model.zip", "objects.npy", "text.npy"]
+
+
+def test_an_environment_is_named(tmp_path, capsys):
+    pytest.importorskip("rl_zoo3")
+    make(SAC, "Pendulum-v1").save(tmp_path / "model.zip")
+    arguments = (tmp_path / "model", tmp_path / "policy.onnx", "--env")
+    assert "NoSuch-v0" in refused(capsys, *arguments, "NoSuch-v0")
+    assert "the environment takes" in refused(capsys, *arguments, "MountainCarContinuous-v0")
+    export(*arguments, "Pendulum-v1")
+    assert "at 500 observations of a rollout in Pendulum-v1" in capsys.readouterr().out
+
+
+def test_a_run_of_the_zoo_brings_its_environment_statistics_and_replay_buffer(tmp_path, capsys):
+    pytest.importorskip("rl_zoo3")
+    run_folder = tmp_path / "sac" / "Pendulum-v1_1"
+    settings = run_folder / "Pendulum-v1"
+    settings.mkdir(parents=True)
+    pendulum = make(SAC, "Pendulum-v1")
+    pendulum.learn(8)
+    pendulum.save(run_folder / "Pendulum-v1.zip")
+    pendulum.save_replay_buffer(run_folder / "replay_buffer.pkl")
+    env = VecNormalize(make_vec_env("Pendulum-v1"))
+    env.obs_rms.mean, env.obs_rms.var = np.array([0.5, -1.0, 2.0]), np.array([0.1, 4.0, 9.0])
+    env.save(str(settings / "vecnormalize.pkl"))
+    (settings / "config.yml").write_text("normalize: true\n")
+    arguments = "!!python/object/apply:collections.OrderedDict\n- - - env\n    - {}\n"
+    (settings / "args.yml").write_text(arguments.format("Pendulum-v1"))
+
+    for model in (run_folder, run_folder / "Pendulum-v1"):  # the latter is also a folder's name
+        export(model, tmp_path / "policy.onnx", "--overwrite")
+        printed = capsys.readouterr().out
+        assert "500 observations of a rollout in Pendulum-v1" in printed and "vecnormalize.pkl" in printed
+    observation = np.array([[0.6, -0.8, 3.0]], np.float32)
+    expected = pendulum.predict(env.normalize_obs(observation), deterministic=True)[0]
+    np.testing.assert_allclose(run(tmp_path / "policy.onnx", observation=observation), expected, atol=1e-5)
+
+    (settings / "args.yml").write_text(arguments.format("NoSuch-v0"))
+    export(run_folder, tmp_path / "policy.onnx", "--overwrite")
+    printed = capsys.readouterr()
+    assert "No rollout" in printed.err and "NoSuch-v0" in printed.err
+    assert "8 observations of the replay buffer" in printed.out
