@@ -3,11 +3,13 @@ import torch.nn.functional as F
 from sb3_contrib import CrossQ
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 
+from sb3_pave.algorithms.execution import Execution
 from sb3_pave.algorithms.max_entropy import EntropyBonus
 from sb3_pave.algorithms.mixin import continuation
-from sb3_pave.fast.differentiated import descend
+from sb3_pave.fast.differentiated import Loss, descend
 from sb3_pave.fast.update_log import UpdateLog
 from sb3_pave.method.successor import Successor
+from sb3_pave.method.terms import Terms
 
 
 class PAVE_CrossQ(EntropyBonus, CrossQ):
@@ -33,17 +35,22 @@ class PAVE_CrossQ(EntropyBonus, CrossQ):
             )
 
     def _gradient_step(
-        self, replay_data: ReplayBufferSamples, successor: Successor, gradient_step: int, log: UpdateLog
+        self,
+        execution: Execution,
+        replay_data: ReplayBufferSamples,
+        successor: Successor,
+        gradient_step: int,
+        log: UpdateLog,
     ) -> None:
         if self.use_sde:
             # log_std may have changed since the last update
             self.actor.reset_noise()
         ent_coef = self._ent_coef(log)
-        current_q_values, target_q_values = self._q_values(replay_data, ent_coef)
-        td_loss: th.Tensor = 0.5 * sum(F.mse_loss(current_q, target_q_values) for current_q in current_q_values)  # type: ignore[assignment]
+        current_q_values, target = self._q_values(replay_data, ent_coef)
+        td_loss: th.Tensor = 0.5 * sum(F.mse_loss(current_q, target) for current_q in current_q_values)  # type: ignore[assignment]
         # Only now: this update's statistics are what the actor's step below sees
-        inputs = self._field_inputs(replay_data, successor)
-        descend(self.critic.optimizer, *self._with_terms(td_loss, inputs, successor, log))
+        terms = self._critic_terms(replay_data, successor, target)
+        descend(self.critic.optimizer, *self._with_terms(execution, td_loss, terms, log))
 
         if self._n_updates % self.policy_delay == 0:
             observations = replay_data.observations
@@ -56,6 +63,20 @@ class PAVE_CrossQ(EntropyBonus, CrossQ):
             actor_loss = (ent_coef * log_prob - policy_value).mean()
             log.add(actor_loss=actor_loss)
             descend(self.actor.optimizer, actor_loss)
+
+    def _with_terms(self, execution: Execution, td_loss: th.Tensor, terms: Terms | None, log: UpdateLog) -> list[Loss]:
+        """The TD loss and what PAVE adds to it, which is nothing without terms."""
+        if terms is None:
+            log.add(critic_loss=td_loss)
+            return [td_loss]
+        loss, scalars = execution.terms(terms)
+        log.add(
+            critic_loss=td_loss.detach() + loss.detach(),
+            td_loss=td_loss,
+            **scalars,
+            return_scale=self._scales.return_scale.clone(),
+        )
+        return [td_loss, loss]
 
     def _q_values(self, replay_data: ReplayBufferSamples, ent_coef: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
         """

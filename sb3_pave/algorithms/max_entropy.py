@@ -2,18 +2,14 @@ from collections.abc import Callable
 from typing import Any
 
 import torch as th
-from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.type_aliases import PyTorchObs, ReplayBufferSamples
 from stable_baselines3.common.utils import polyak_update
 
+from sb3_pave.algorithms.execution import Execution, Network
 from sb3_pave.algorithms.mixin import Pave, continuation
 from sb3_pave.fast.differentiated import descend
-from sb3_pave.fast.stand_ins import mlp_actor
 from sb3_pave.fast.update_log import UpdateLog
 from sb3_pave.method.successor import Successor
-
-# Actor and critic below are the host's modules or stand-ins: functions of (observations, noise) and (observations, actions)
-_Network = Callable[..., Any]
 
 
 class EntropyBonus(Pave):
@@ -40,8 +36,8 @@ class EntropyBonus(Pave):
 
 
 def td_target(
-    actor: _Network,
-    critic: _Network,
+    actor: Network,
+    critic: Network,
     value: Callable[[Any], th.Tensor],
     observations: PyTorchObs,
     noise: th.Tensor | None,
@@ -66,8 +62,8 @@ def td_target(
 
 
 def actor_loss(
-    actor: _Network,
-    critic: _Network,
+    actor: Network,
+    critic: Network,
     value: Callable[[Any], th.Tensor],
     observations: PyTorchObs,
     noise: th.Tensor | None,
@@ -100,20 +96,25 @@ class MaxEntropyPave(EntropyBonus):
     batch_norm_stats_target: list[th.Tensor]
 
     def _gradient_step(
-        self, replay_data: ReplayBufferSamples, successor: Successor, gradient_step: int, log: UpdateLog
+        self,
+        execution: Execution,
+        replay_data: ReplayBufferSamples,
+        successor: Successor,
+        gradient_step: int,
+        log: UpdateLog,
     ) -> None:
         if self.use_sde:
             # log_std may have changed since the last update
             self.actor.reset_noise()
         # Drawn before the critics learn, with the actor that the target is computed with
-        observations, actor, noise = self._policy_at(replay_data.observations)
+        observations, actor, noise = execution.policy(self.actor, replay_data.observations)
         ent_coef = self._ent_coef(log)
 
-        target = self._td_target(replay_data, ent_coef)
-        descend(self.critic.optimizer, *self._critic_losses(replay_data, successor, target, log))
+        target = self._td_target(execution, replay_data, ent_coef)
+        descend(self.critic.optimizer, *self._critic_losses(execution, replay_data, successor, target, log))
 
-        critic = self._function_of(self.critic)
-        loss, log_prob = self._differentiated(actor_loss, actor, critic, self._policy_value, observations, noise, ent_coef)
+        critic = execution.critic(self.critic)
+        loss, log_prob = execution.loss(actor_loss, actor, critic, self._policy_value, observations, noise, ent_coef)
         log.add(actor_loss=loss)
         descend(self.actor.optimizer, loss)
         self._update_ent_coef(log_prob, log)
@@ -124,20 +125,11 @@ class MaxEntropyPave(EntropyBonus):
             polyak_update(self.batch_norm_stats, self.batch_norm_stats_target, 1.0)
 
     @th.no_grad()
-    def _td_target(self, replay_data: ReplayBufferSamples, ent_coef: th.Tensor) -> th.Tensor:
-        observations, actor, noise = self._policy_at(replay_data.next_observations)
-        critic = self._function_of(self.critic_target)
+    def _td_target(self, execution: Execution, replay_data: ReplayBufferSamples, ent_coef: th.Tensor) -> th.Tensor:
+        observations, actor, noise = execution.policy(self.actor, replay_data.next_observations)
+        critic = execution.critic(self.critic_target)
         rewards, continues = replay_data.rewards, continuation(replay_data, self.gamma)
-        return self._evaluated(td_target, actor, critic, self._next_value(), observations, noise, ent_coef, rewards, continues)
-
-    def _policy_at(self, observations: PyTorchObs) -> tuple[PyTorchObs, _Network, th.Tensor | None]:
-        """What the networks take for the observations, the actor as a function of that and noise, and noise for it."""
-        if self._has_stand_ins:
-            features = self._features(observations)
-            noise = th.randn(len(features), get_action_dim(self.action_space), device=self.device)
-            return features, mlp_actor(self.actor), noise
-        policy = self.actor.action_log_prob(observations)
-        return observations, lambda *_: policy, None
+        return execution.value(td_target, actor, critic, self._next_value(), observations, noise, ent_coef, rewards, continues)
 
     def _next_value(self) -> Callable[[Any], th.Tensor]:
         """What the target bootstraps from, of the target critics' output: shape (batch, 1) or (batch, quantiles)."""

@@ -3,7 +3,6 @@
 import inspect
 import io
 import pathlib
-from collections.abc import Callable
 from functools import partial
 from statistics import fmean
 from typing import Any, ClassVar, TypeVar
@@ -11,8 +10,9 @@ from typing import Any, ClassVar, TypeVar
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.save_util import load_from_zip_file
-from stable_baselines3.common.type_aliases import MaybeCallback, PyTorchObs, ReplayBufferSamples
+from stable_baselines3.common.type_aliases import MaybeCallback, ReplayBufferSamples
 from torch import nn
 
 from sb3_pave.algorithms.checks import (
@@ -22,22 +22,28 @@ from sb3_pave.algorithms.checks import (
     refuse_parallel_training,
     warn_of_flat_fields,
 )
-from sb3_pave.fast.compiled import can_compile, compiled
-from sb3_pave.fast.critic_loss import TdError, mlp_critic_loss
-from sb3_pave.fast.differentiated import Loss, compiled_loss
-from sb3_pave.fast.eligibility import has_closed_form
-from sb3_pave.fast.fused_adam import fused_adam
-from sb3_pave.fast.graphs import CudaCapture, GraphedUpdate, fixed_numbers, without_capture
+from sb3_pave.algorithms.diagnostics import Diagnostics
+from sb3_pave.algorithms.execution import Execution
+from sb3_pave.algorithms.fast_execution import choose_execution
+from sb3_pave.algorithms.units import default_weights, staying, stored_numbers, weights_to_load
+from sb3_pave.fast.differentiated import Loss
+from sb3_pave.fast.graphs import GraphedUpdate, without_capture
 from sb3_pave.fast.heap import keep_freed_memory
-from sb3_pave.fast.stacked_points import has_mode_free_features
-from sb3_pave.fast.stand_ins import is_mlp_actor, is_mlp_critic, mlp_critic
 from sb3_pave.fast.update_log import UpdateLog
 from sb3_pave.method.batches import select
-from sb3_pave.method.field import gradient_field, refuse_compiled
-from sb3_pave.method.losses import pave_losses, signals, weighted_sum
+from sb3_pave.method.field import refuse_compiled
 from sb3_pave.method.perturbation import perturb
 from sb3_pave.method.points import FieldInputs
+from sb3_pave.method.scales import Scales
 from sb3_pave.method.successor import Successor, sample_with_successor
+from sb3_pave.method.terms import Terms
+
+# By whether the weights are scale-free
+_ADVICE = {
+    False: "In the paper's units the weights have to fit the scale of the rewards: lower {term}_coef (for Curv curv_delta, "
+    "too), or use scale_free=True, whose weights do not depend on it.",
+    True: "Lower {term}_coef.",
+}
 
 SelfPave = TypeVar("SelfPave", bound="Pave")
 
@@ -50,7 +56,10 @@ class Pave(OffPolicyAlgorithm):
     A class of its own (``class PAVE_TD3(Pave, TD3)``) supplies ``_gradient_step``.
 
     :param args: the host's positional arguments
-    :param mpr_coef: ``λ1``, weight of mixed-partial regularization
+    :param scale_free: whether the five numbers below count in units of the replayed data, so that they mean the same on every
+        task (σ in standard deviations of each observation dimension, δ and λ3 in ranges of the return, per action dimension,
+        see ``Scales``); False: in the paper's units, in which the published weights are given
+    :param mpr_coef: ``λ1``, weight of mixed-partial regularization; None, here and below: see ``algorithms.units``
     :param vfc_coef: ``λ2``, weight of vector-field consistency
     :param curv_coef: ``λ3``, weight of curvature preservation
     :param mpr_sigma: ``σ``, standard deviation of the noise that MPR adds to the observations that the critic sees
@@ -75,28 +84,32 @@ class Pave(OffPolicyAlgorithm):
     replay_buffer: Any
 
     _graphs: GraphedUpdate | None = None
-    # Whether functions of tensors stand in for the networks in this train() call
-    _has_stand_ins = False
+    _scales: Scales
 
     def __init__(
         self,
         *args: Any,
-        mpr_coef: float = 0.1,
-        vfc_coef: float = 0.1,
-        curv_coef: float = 0.01,
-        mpr_sigma: float = 0.01,
-        curv_delta: float = 1.0,
+        scale_free: bool = False,
+        mpr_coef: float | None = None,
+        vfc_coef: float | None = None,
+        curv_coef: float | None = None,
+        mpr_sigma: float | None = None,
+        curv_delta: float | None = None,
         pave_batch_size: int | None = None,
         compile: bool = False,
         cuda_graph: bool = False,
         **kwargs: Any,
     ):
         # Before the host's constructor, which calls _setup_model
-        self.mpr_coef = mpr_coef
-        self.vfc_coef = vfc_coef
-        self.curv_coef = curv_coef
-        self.mpr_sigma = mpr_sigma
-        self.curv_delta = curv_delta
+        self.scale_free = scale_free
+        self.mpr_coef: float = mpr_coef  # type: ignore[assignment]
+        self.vfc_coef: float = vfc_coef  # type: ignore[assignment]
+        self.curv_coef: float = curv_coef  # type: ignore[assignment]
+        self.mpr_sigma: float = mpr_sigma  # type: ignore[assignment]
+        self.curv_delta: float = curv_delta  # type: ignore[assignment]
+        # What PAVE has learned of the data, for the zip
+        self.return_scale = 0.0
+        self.observation_spread: Any = None
         self.pave_batch_size = pave_batch_size
         self.compile = compile
         self.cuda_graph = cuda_graph
@@ -119,6 +132,9 @@ class Pave(OffPolicyAlgorithm):
 
     def _setup_model(self) -> None:
         # Both the constructor and load() pass here
+        for name, default in default_weights(self.scale_free).items():
+            if getattr(self, name) is None:
+                setattr(self, name, default)
         self._check_hyperparameters()
         given = self.policy_kwargs
         if getattr(self, "_is_new", False):
@@ -132,6 +148,8 @@ class Pave(OffPolicyAlgorithm):
             # A policy of the user's that passes on its own
             self.policy_kwargs = given
             super()._setup_model()
+        self._diagnostics = Diagnostics()
+        self._scales = Scales(self.observation_space, self.device, self.return_scale, self.observation_spread)
         warn_of_flat_fields(self)
 
     @classmethod
@@ -146,7 +164,7 @@ class Pave(OffPolicyAlgorithm):
         if kwargs.get("policy_kwargs") is not None:
             custom_objects = kwargs.get("custom_objects", args[2] if len(args) > 2 else None)
             kwargs["policy_kwargs"] = cls._as_stored(kwargs["policy_kwargs"], path, custom_objects)
-        return super().load(path, *args, **kwargs)
+        return super().load(path, *args, **{**weights_to_load(stored_numbers(path), kwargs), **kwargs})
 
     @classmethod
     def _as_stored(cls, policy_kwargs: dict[str, Any], path: Any, custom_objects: dict[str, Any] | None) -> dict[str, Any]:
@@ -157,15 +175,19 @@ class Pave(OffPolicyAlgorithm):
         :param path: the zip file
         :param custom_objects: see ``BaseAlgorithm.load``
         """
-        position = path.tell() if hasattr(path, "tell") else None
-        data, _, _ = load_from_zip_file(path, device="cpu", custom_objects=custom_objects)
-        if position is not None:
-            path.seek(position)
+        with staying(path):
+            data, _, _ = load_from_zip_file(path, device="cpu", custom_objects=custom_objects)
         stored = (data or {}).get("policy_kwargs", {})
         added = {key: stored[key] for key in cls._added_policy_kwargs if key in stored}
         if stored.get("activation_fn") is nn.SiLU:
             added["activation_fn"] = nn.SiLU
         return {**added, **policy_kwargs}
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """As the host's, with what PAVE has learned of the data as plain numbers and arrays."""
+        self.return_scale = float(self._scales.return_scale)
+        self.observation_spread = self._scales.spread_as_numbers() if self.scale_free else None
+        super().save(*args, **kwargs)
 
     def learn(
         self: SelfPave,
@@ -200,33 +222,27 @@ class Pave(OffPolicyAlgorithm):
         keep_freed_memory()
         self.policy.set_training_mode(True)
         self._update_learning_rate(self._optimizers())
-        log = UpdateLog()
-        self._has_stand_ins = (
-            self._has_terms() and all(map(is_mlp_critic, self._critics())) and all(map(is_mlp_actor, self._actors()))
-        )
-        graphs = self._prepare_graphs()
-        fuse = self._compiles() and self.device.type == "cpu"
-        with fused_adam(self._optimizers() if fuse else []), naming_what_is_not_finite(log, self._n_updates):
+        log, execution = UpdateLog(), choose_execution(self)
+        with execution.training(), naming_what_is_not_finite(log, self._n_updates):
             for gradient_step in range(gradient_steps):
-                if graphs is None:
-                    replay_data, successor = self._sample(batch_size)
-                    self._n_updates += 1
-                    self._gradient_step(replay_data, successor, gradient_step, log)
-                else:
-                    with graphs.sampling_from(self.replay_buffer):
-                        batch = self._sample(batch_size)
-                    self._n_updates += 1
-                    step = partial(self._gradient_step, gradient_step=gradient_step)
-                    graphs.run(step, batch, self._kind_of_update(gradient_step), log)
+                self._n_updates += 1
+                step = partial(self._gradient_step, gradient_step=gradient_step)
+                execution.run(step, partial(self._sample, batch_size), self._kind_of_update(gradient_step), log)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         self._write_log(log)
 
     def _gradient_step(
-        self, replay_data: ReplayBufferSamples, successor: Successor, gradient_step: int, log: UpdateLog
+        self,
+        execution: Execution,
+        replay_data: ReplayBufferSamples,
+        successor: Successor,
+        gradient_step: int,
+        log: UpdateLog,
     ) -> None:
         """
         One update of critics, actor and targets, in the host's order.
 
+        :param execution: evaluates and differentiates its functions
         :param replay_data: the batch
         :param successor: its one-step successors
         :param gradient_step: index of this update in its ``train()`` call
@@ -241,18 +257,11 @@ class Pave(OffPolicyAlgorithm):
         replay_data = draw()
         return replay_data, Successor(replay_data.next_observations, None)
 
-    def _prepare_graphs(self) -> GraphedUpdate | None:
-        """What records and replays the updates of this ``train()`` call; None: nothing does."""
-        if not self.cuda_graph:
-            return None
-        if self._graphs is None:
-            self._graphs = GraphedUpdate(CudaCapture(self.device))
-        tensors = [*self.policy.state_dict(keep_vars=True).values(), *self._ent_coef_tensors()]
-        return self._graphs if self._graphs.prepare(self._optimizers(), tensors, fixed_numbers(self)) else None
-
-    def _ent_coef_tensors(self) -> list[th.Tensor]:
+    def _own_tensors(self) -> list[th.Tensor]:
+        """What updates use and change that is not the policy's."""
         named = (getattr(self, name, None) for name in ("log_ent_coef", "ent_coef_tensor"))
-        return [tensor for tensor in named if isinstance(tensor, th.Tensor)]
+        own = [tensor for tensor in named if isinstance(tensor, th.Tensor)]
+        return [*own, *self._scales.tensors]
 
     def _kind_of_update(self, gradient_step: int) -> tuple[bool, bool]:
         """Which branches the host's update takes: whether it updates the actor, and the targets."""
@@ -267,17 +276,36 @@ class Pave(OffPolicyAlgorithm):
         return {name: without_capture(state) if name.endswith("optimizer") else state for name, state in parameters.items()}
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_graphs", "_has_stand_ins"]
+        return [*super()._excluded_save_params(), "_graphs", "_scales", "_diagnostics"]
 
     def _optimizers(self) -> list[th.optim.Optimizer]:
         optimizers = [self.actor.optimizer, self.critic.optimizer]
         ent_coef_optimizer = getattr(self, "ent_coef_optimizer", None)
         return optimizers if ent_coef_optimizer is None else [*optimizers, ent_coef_optimizer]
 
-    def _field_inputs(self, replay_data: ReplayBufferSamples, successor: Successor) -> FieldInputs | None:
-        """Where the weights ask for the field, with ``ε`` and ``v`` drawn; None if all weights are zero."""
+    def _critic_terms(self, replay_data: ReplayBufferSamples, successor: Successor, returns: th.Tensor) -> Terms | None:
+        """
+        The terms at the batch, with ``ε`` and ``v`` drawn; None if all weights are zero.
+
+        :param replay_data: the batch
+        :param successor: its one-step successors
+        :param returns: its TD targets, whose range is the unit of scale-free PAVE; shape (batch, 1) or (batch, quantiles)
+        """
         if not self._has_terms():
             return None
+        coefs: tuple[Any, ...] = self._coefs()
+        delta: Any = self.curv_delta
+        self._scales.observe(returns, replay_data.observations if self.scale_free else None)
+        if self.scale_free:
+            curv_coef, delta = self._scales.curvature(self.curv_coef, self.curv_delta, replay_data.actions.shape[1])
+            coefs = (self.mpr_coef, self.vfc_coef, curv_coef)
+        inputs, exists = self._field_inputs(replay_data, successor), successor.exists
+        if exists is not None and inputs.rows is not None:
+            exists = exists[inputs.rows]
+        return Terms(inputs, coefs, delta, exists)
+
+    def _field_inputs(self, replay_data: ReplayBufferSamples, successor: Successor) -> FieldInputs:
+        """Where the weights ask for the field."""
         points = (replay_data.observations, replay_data.actions, successor.observations)
         order = None
         batch_size = len(replay_data.actions)
@@ -289,86 +317,44 @@ class Pave(OffPolicyAlgorithm):
         noisy_observations = direction = None
         if self.mpr_coef > 0:
             normalize_images = getattr(self.critic, "normalize_images", True)
-            noisy_observations = perturb(observations, self.observation_space, self.mpr_sigma, normalize_images)
+            scales = self._scales if self.scale_free else None
+            noisy_observations = perturb(observations, self.observation_space, self.mpr_sigma, normalize_images, scales)
         if self.curv_coef > 0:
             direction = th.empty_like(actions).bernoulli_(0.5).mul_(2).sub_(1)
         whole = (replay_data.observations, replay_data.actions)
         return FieldInputs(*whole, noisy_observations, next_observations if self.vfc_coef > 0 else None, direction, order)
 
     def _critic_losses(
-        self, replay_data: ReplayBufferSamples, successor: Successor, target: th.Tensor, log: UpdateLog
+        self,
+        execution: Execution,
+        replay_data: ReplayBufferSamples,
+        successor: Successor,
+        target: th.Tensor,
+        log: UpdateLog,
     ) -> list[Loss]:
         """
         The parts of ``L = L_TD + λ1 L_MPR + λ2 L_VFC + λ3 L_Curv``; exactly ``L_TD`` if all weights are zero.
 
+        :param execution: evaluates them
         :param replay_data: the batch
         :param successor: its one-step successors
         :param target: of the TD loss
         :param log: takes the losses
         """
-        inputs = self._field_inputs(replay_data, successor)
-        closed_form = self._has_stand_ins or (has_closed_form(self.critic) and has_mode_free_features(self.critic))
-        if inputs is not None and closed_form:
-            # The field's own forward pass has the values
-            return [self._pave_loss(inputs, successor, log, TdError(self._critic_output, self._td_loss, target))]
-        current = self.critic(replay_data.observations, replay_data.actions)
-        return self._with_terms(self._td_loss(current, target), inputs, successor, log)
-
-    def _with_terms(self, td_loss: th.Tensor, inputs: FieldInputs | None, successor: Successor, log: UpdateLog) -> list[Loss]:
-        """The TD loss and what PAVE adds to it, which is nothing without points to evaluate the field at."""
-        if inputs is None:
+        terms = self._critic_terms(replay_data, successor, target)
+        if terms is None:
+            td_loss = self._td_loss(self.critic(replay_data.observations, replay_data.actions), target)
             log.add(critic_loss=td_loss)
             return [td_loss]
-        pave_loss = self._pave_loss(inputs, successor, log)
-        log.add(critic_loss=td_loss.detach() + pave_loss.detach(), td_loss=td_loss)
-        return [td_loss, pave_loss]
-
-    def _pave_loss(self, inputs: FieldInputs, successor: Successor, log: UpdateLog, td: TdError | None = None) -> Loss:
-        """``λ1 L_MPR + λ2 L_VFC + λ3 L_Curv``, and ``L_TD`` where the closed form is to evaluate it, too."""
-        exists, rows = successor.exists, inputs.rows
-        if exists is not None and rows is not None:
-            exists = exists[rows]
-        if td is not None or has_closed_form(self.critic):
-            loss, scalars = mlp_critic_loss(
-                self.critic, inputs, td, self._coefs(), self.curv_delta, exists, compile=self._compiles()
-            )
-            log.add(**scalars)
-            return loss
-        field = gradient_field(self.critic, inputs)
-        losses = pave_losses(field, self.curv_delta, exists)
-        log.add(**signals(field, losses))
-        return weighted_sum(losses, self._coefs())
-
-    def _features(self, observations: PyTorchObs) -> PyTorchObs:
-        """What all networks take for the observations: stand-ins the features, which have no parameters."""
-        if not self._has_stand_ins:
-            return observations
-        return self.critic.extract_features(observations, self.critic.features_extractor)
-
-    def _function_of(self, critic: Any) -> Callable[..., Any]:
-        """What to call with ``_features`` and actions: the critic, or its stand-in."""
-        return mlp_critic(critic, self._critic_output) if self._has_stand_ins else critic
-
-    def _evaluated(self, function: Callable[..., Any], *networks_and_inputs: Any) -> Any:
-        """The function's value, through ``torch.compile`` where the networks are stand-ins and the user asks for it."""
-        if self._has_stand_ins and self._compiles():
-            return compiled(function)(*networks_and_inputs)
-        return function(*networks_and_inputs)
-
-    def _differentiated(self, loss: Callable[..., tuple[th.Tensor, Any]], *networks_and_inputs: Any) -> tuple[Loss, Any]:
-        """Likewise for a loss to descend by the first network's parameters, and what else the function returns."""
-        if self._has_stand_ins and self._compiles():
-            return compiled_loss(loss, *networks_and_inputs)
-        return loss(*networks_and_inputs)
+        losses, scalars = execution.td_and_terms(terms, self._td_loss, target)
+        log.add(**scalars, return_scale=self._scales.return_scale.clone())
+        return losses
 
     def _has_terms(self) -> bool:
         return self._coefs() != (0, 0, 0)
 
     def _coefs(self) -> tuple[float, float, float]:
         return self.mpr_coef, self.vfc_coef, self.curv_coef
-
-    def _compiles(self) -> bool:
-        return self.compile and can_compile(self.device)
 
     @staticmethod
     def _critic_output(values: th.Tensor) -> Any:
@@ -383,17 +369,25 @@ class Pave(OffPolicyAlgorithm):
         """
         raise NotImplementedError
 
-    def _critics(self) -> list[Any]:
-        return [getattr(self, name) for name in ("critic", "critic_target") if hasattr(self, name)]
-
-    def _actors(self) -> list[Any]:
-        return [getattr(self, name) for name in ("actor", "actor_target") if hasattr(self, name)]
-
     def _write_log(self, log: UpdateLog) -> None:
         values = log.read()
         check_finite(values, self._n_updates)
+        values.update(self._diagnostics.turns(values, len(getattr(self.critic, "q_networks", (None,)))))
+        self._watch(values)
         for tag, per_update in values.items():
             self.logger.record(f"train/{tag}", fmean(per_update))
+
+    def _watch(self, values: dict[str, list[float]]) -> None:
+        """Warn where the terms forbid the task."""
+        coefs = zip(("mpr_loss", "vfc_loss", "curv_loss"), self._coefs(), strict=True)
+        weights = {name: [coef] * len(values.get(name, ())) for name, coef in coefs}
+        scales, action_dim = values.get("return_scale", []), get_action_dim(self.action_space)
+        if self.scale_free:
+            weights["curv_loss"] = [self.curv_coef / action_dim * scale for scale in scales]
+        elif self.curv_coef > 0:
+            asked_for = [self.curv_delta / action_dim / scale if scale > 0 else 0.0 for scale in scales]
+            self._diagnostics.watch_curvature(asked_for, _ADVICE[False])
+        self._diagnostics.watch(values, weights, _ADVICE[bool(self.scale_free)])
 
     def _check_hyperparameters(self) -> None:
         check_hyperparameters(self)

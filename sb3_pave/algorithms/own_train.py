@@ -6,12 +6,13 @@ from typing import Any
 import torch as th
 from gymnasium import spaces
 
+from sb3_pave.algorithms.fast_execution import choose_execution
 from sb3_pave.algorithms.last_batch import LastBatch
 from sb3_pave.algorithms.mixin import Pave
 from sb3_pave.fast.differentiated import parameters_of
 from sb3_pave.fast.heap import keep_freed_memory
 from sb3_pave.fast.update_log import UpdateLog
-from sb3_pave.method.field import refuse_compiled
+from sb3_pave.method.field import critic_values, refuse_compiled
 
 
 class PaveOwnTrain(Pave):
@@ -84,9 +85,14 @@ class PaveOwnTrain(Pave):
             )
         replay_data, successor = last_batch.get()
         with th.enable_grad():
-            inputs = self._field_inputs(replay_data, successor)
-            assert inputs is not None
-            self._pave_loss(inputs, successor, log).backward(inputs=parameters_of(optimizer))
+            # The host's targets are not known here: the range of returns is that of the critic's own values
+            with th.no_grad():
+                values = critic_values(self.critic(replay_data.observations, replay_data.actions))
+            terms = self._critic_terms(replay_data, successor, th.stack(values, dim=1))
+            assert terms is not None
+            loss, scalars = choose_execution(self).terms(terms)
+            log.add(**scalars, return_scale=self._scales.return_scale.clone())
+            loss.backward(inputs=parameters_of(optimizer))
 
     def _parameter_versions(self) -> list[int]:
         # In-place updates count the version up

@@ -1,25 +1,19 @@
-from collections.abc import Callable
-from typing import Any
-
 import torch as th
 import torch.nn.functional as F
 from stable_baselines3 import TD3
 from stable_baselines3.common.type_aliases import PyTorchObs, ReplayBufferSamples
 from stable_baselines3.common.utils import polyak_update
 
+from sb3_pave.algorithms.execution import Execution, Network
 from sb3_pave.algorithms.mixin import Pave, continuation
 from sb3_pave.fast.differentiated import descend
-from sb3_pave.fast.stand_ins import mlp_actor, mlp_critic
 from sb3_pave.fast.update_log import UpdateLog
 from sb3_pave.method.successor import Successor
 
-# Actor and critic below are the host's modules or stand-ins: functions of observations and (observations, actions)
-_Network = Callable[..., Any]
-
 
 def td_target(
-    actor: _Network,
-    critic: _Network,
+    actor: Network,
+    critic: Network,
     observations: PyTorchObs,
     noise: th.Tensor,
     rewards: th.Tensor,
@@ -39,7 +33,7 @@ def td_target(
     return rewards + continues * th.cat(critic(observations, actions), dim=1).amin(dim=1, keepdim=True)
 
 
-def actor_loss(actor: _Network, critic: _Network, observations: PyTorchObs) -> tuple[th.Tensor, tuple[()]]:
+def actor_loss(actor: Network, critic: Network, observations: PyTorchObs) -> tuple[th.Tensor, tuple[()]]:
     """
     ``-E Q(s, π(s))``
 
@@ -50,27 +44,25 @@ def actor_loss(actor: _Network, critic: _Network, observations: PyTorchObs) -> t
     return -critic(observations, actor(observations)).mean(), ()
 
 
-def _first(values: th.Tensor) -> th.Tensor:
-    return values[0]
-
-
 class PAVE_TD3(Pave, TD3):
     """
     TD3 whose critics are trained with PAVE. Takes all arguments of ``stable_baselines3.TD3``, and those of ``Pave``.
     """
 
     def _gradient_step(
-        self, replay_data: ReplayBufferSamples, successor: Successor, gradient_step: int, log: UpdateLog
+        self,
+        execution: Execution,
+        replay_data: ReplayBufferSamples,
+        successor: Successor,
+        gradient_step: int,
+        log: UpdateLog,
     ) -> None:
-        target = self._td_target(replay_data)
-        descend(self.critic.optimizer, *self._critic_losses(replay_data, successor, target, log))
+        target = self._td_target(execution, replay_data)
+        descend(self.critic.optimizer, *self._critic_losses(execution, replay_data, successor, target, log))
 
         if self._n_updates % self.policy_delay == 0:
-            actor: _Network = self.actor
-            critic: _Network = self.critic.q1_forward
-            if self._has_stand_ins:
-                actor, critic = mlp_actor(self.actor), mlp_critic(self.critic, _first, n_critics=1)
-            loss, _ = self._differentiated(actor_loss, actor, critic, self._features(replay_data.observations))
+            actor, critic = execution.actor(self.actor), execution.first_critic(self.critic)
+            loss, _ = execution.loss(actor_loss, actor, critic, execution.features(replay_data.observations))
             log.add(actor_loss=loss)
             descend(self.actor.optimizer, loss)
             self._update_targets()
@@ -80,14 +72,13 @@ class PAVE_TD3(Pave, TD3):
         return sum(F.mse_loss(current_q, target) for current_q in current)  # type: ignore[return-value]
 
     @th.no_grad()
-    def _td_target(self, replay_data: ReplayBufferSamples) -> th.Tensor:
+    def _td_target(self, execution: Execution, replay_data: ReplayBufferSamples) -> th.Tensor:
         noise = th.empty_like(replay_data.actions).normal_(0, self.target_policy_noise)
         noise.clamp_(-self.target_noise_clip, self.target_noise_clip)
-        actor = mlp_actor(self.actor_target) if self._has_stand_ins else self.actor_target
-        critic = self._function_of(self.critic_target)
-        rewards, continues = replay_data.rewards, continuation(replay_data, self.gamma)
-        return self._evaluated(
-            td_target, actor, critic, self._features(replay_data.next_observations), noise, rewards, continues
+        actor, critic = execution.actor(self.actor_target), execution.critic(self.critic_target)
+        features = execution.features(replay_data.next_observations)
+        return execution.value(
+            td_target, actor, critic, features, noise, replay_data.rewards, continuation(replay_data, self.gamma)
         )
 
     def _update_targets(self) -> None:

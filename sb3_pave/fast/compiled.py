@@ -1,4 +1,4 @@
-"""Functions through ``torch.compile``, where this machine can."""
+"""Functions through ``torch.compile``, where this machine can; a compiled function equals the function."""
 
 import inspect
 import warnings

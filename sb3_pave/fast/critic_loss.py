@@ -1,4 +1,4 @@
-"""The loss of an MLP critic together with its gradient, as one function of tensors."""
+"""The loss of an MLP critic with its gradient; equals the TD loss plus ``method.terms.evaluate_terms`` and autograd."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ from sb3_pave.fast.mlp_field import evaluate, pull_back
 from sb3_pave.fast.stacked_points import StackedPoints, stacked_points
 from sb3_pave.method.field import split_field
 from sb3_pave.method.losses import pave_losses, signals, weighted_sum
-from sb3_pave.method.points import FieldInputs
+from sb3_pave.method.terms import Terms
 
 
 class TdError(NamedTuple):
@@ -31,41 +31,33 @@ class TdError(NamedTuple):
 
 
 def mlp_critic_loss(
-    critic: Any,
-    inputs: FieldInputs,
-    td: TdError | None,
-    coefs: Sequence[float],
-    delta: float,
-    has_successor: th.Tensor | None,
-    compile: bool,
+    critic: Any, terms: Terms, td: TdError | None, compile: bool
 ) -> tuple[Differentiated, dict[str, th.Tensor]]:
     """
     ``L_TD + λ1 L_MPR + λ2 L_VFC + λ3 L_Curv`` by the closed form.
 
     :param critic: one that has a closed form
-    :param inputs: where the field is asked for
+    :param terms: the three terms at the batch
     :param td: of the batch; None: the other terms only
-    :param coefs: ``(λ1, λ2, λ3)``
-    :param delta: ``δ``
-    :param has_successor: see ``pave_losses``
     :param compile: through ``torch.compile``
     :return: the loss, and what the log shows of it
     """
-    points = stacked_points(critic, inputs)
+    points = stacked_points(critic, terms.inputs)
     if td is not None and points.order is not None:
         td = td._replace(target=td.target[points.order])
     networks = tuple(map(parameters_of_mlp, critic.q_networks))
     activations = activations_of_mlp(critic.q_networks[0])
-    numbers: Sequence[Any] = (*coefs, delta)
+    numbers: Sequence[Any] = (*terms.coefs, terms.delta)
     if compile:
         # As tensors: numbers would be compiled in
-        numbers = [th.full((), number, device=points.actions.device) for number in numbers]
+        device = points.actions.device
+        numbers = [n if isinstance(n, th.Tensor) else th.full((), n, device=device) for n in numbers]
     evaluate_it = compiled(loss_and_gradient) if compile else loss_and_gradient
-    displaced, detached = tuple(inputs.displaced), points._replace(features=points.features.detach())
+    displaced, detached = tuple(terms.inputs.displaced), points._replace(features=points.features.detach())
     to_features = points.features.requires_grad
     with th.no_grad():
         scalars, gradients, features_gradient = evaluate_it(
-            networks, activations, detached, displaced, td, numbers, has_successor, to_features
+            networks, activations, detached, displaced, td, numbers, terms.has_successor, to_features
         )
     pairs = [pair for pair in zip(sum(networks, ()), gradients, strict=True) if pair[0] is not None]
     if features_gradient is not None:

@@ -1,4 +1,4 @@
-"""Losses that come with their gradient, and steps down them."""
+"""Losses that come with their gradient, and steps down them; equals ``loss.backward()`` and ``optimizer.step()``."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""Which critics the closed form serves: those for which it equals ``method.field.gradient_field``, told by their types."""
+"""Which critics the closed form serves: those for which it equals ``method.field.gradient_field``, told by type."""
 
 import sys
 from typing import Any

@@ -1,4 +1,4 @@
-"""Multilayer perceptrons by their parameters: one alone, or several of one kind stacked."""
+"""Multilayer perceptrons by their parameters, one or several stacked; equals calling the ``nn.Sequential`` of each."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""Adam in one pass over the parameters, for the duration of a ``train()`` call."""
+"""Adam in one pass over the parameters, for a ``train()`` call; equals PyTorch's default implementation."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

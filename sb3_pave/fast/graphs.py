@@ -1,4 +1,4 @@
-"""Updates recorded as CUDA graphs and replayed: one launch in place of hundreds."""
+"""Updates recorded as CUDA graphs and replayed, one launch in place of hundreds; equals running the update."""
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""The C library's heap, between updates."""
+"""The C library's heap, between updates; every number equals the one without it."""
 
 from functools import cache
 

@@ -1,4 +1,4 @@
-"""Products of stacked matrices for the closed form, by the library that multiplies fastest on the machine at hand."""
+"""Products of stacked matrices by the library that multiplies fastest on the machine at hand; equals ``@``."""
 
 import platform
 from typing import Any

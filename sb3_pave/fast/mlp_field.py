@@ -1,4 +1,4 @@
-"""The gradient field of multilayer perceptrons in closed form, and the gradient of that with respect to their parameters."""
+"""The gradient field of MLPs in closed form, and its gradient; equals ``method.field.gradient_field`` and autograd."""
 
 from typing import Any, NamedTuple
 

@@ -1,4 +1,4 @@
-"""All points of ``method.points.FieldInputs`` in one forward pass of the features: the same rows, one after the other."""
+"""All points of ``method.points.FieldInputs`` in one pass of the features; equals a pass for each, one after the other."""
 
 from typing import Any, NamedTuple
 

@@ -1,4 +1,4 @@
-"""SB3's MLP actors and critics as functions of tensors: fewer operations than their modules, and fit to be compiled."""
+"""SB3's MLP actors and critics as functions of tensors, fit to be compiled; each equals calling its module."""
 
 import math
 from collections.abc import Callable

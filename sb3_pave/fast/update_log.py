@@ -1,4 +1,4 @@
-"""Losses of gradient steps, kept on the device and read once."""
+"""Losses of gradient steps, kept on the device and read once; equals reading each with ``item()``."""
 
 from itertools import islice
 

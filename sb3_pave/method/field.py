@@ -80,7 +80,7 @@ def refuse_compiled(critic: nn.Module) -> None:
 def _action_gradient(critic: nn.Module, observations: PyTorchObs, actions: th.Tensor) -> th.Tensor:
     """``∇_a Q`` with its graph, shape (n_critics, batch, action_dim)."""
     grads = []
-    for values in _critic_values(critic(observations, actions)):
+    for values in critic_values(critic(observations, actions)):
         grad = None
         if values.requires_grad:
             (grad,) = th.autograd.grad(values.sum(), actions, create_graph=True, allow_unused=True)
@@ -104,8 +104,12 @@ def _projected_curvature(grad: th.Tensor, actions: th.Tensor, direction: th.Tens
     return th.stack(curvatures)
 
 
-def _critic_values(output: Any) -> tuple[th.Tensor, ...]:
-    """One (batch,) tensor per critic from a critic's output; quantiles enter by their mean."""
+def critic_values(output: Any) -> tuple[th.Tensor, ...]:
+    """
+    One tensor of shape (batch,) per critic.
+
+    :param output: what a critic returns; quantiles enter by their mean
+    """
     if isinstance(output, th.Tensor) and output.dim() == 3:
         return output.mean(dim=2).unbind(dim=1)
     return tuple(values.squeeze(dim=1) for values in output)

@@ -5,10 +5,18 @@ from gymnasium import spaces
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.type_aliases import PyTorchObs
 
+from sb3_pave.method.scales import Scales
+
 _IMAGE_SCALE = 255.0  # SB3 divides images by it before the critic sees them
 
 
-def perturb(observations: PyTorchObs, space: spaces.Space, sigma: float, normalize_images: bool = True) -> PyTorchObs:
+def perturb(
+    observations: PyTorchObs,
+    space: spaces.Space,
+    sigma: float,
+    normalize_images: bool = True,
+    scales: Scales | None = None,
+) -> PyTorchObs:
     """
     ``s + ε`` with ``ε ~ N(0, σ² I)``, ready for the critic's own preprocessing.
 
@@ -19,11 +27,17 @@ def perturb(observations: PyTorchObs, space: spaces.Space, sigma: float, normali
     :param space: the observation space
     :param sigma: ``σ``
     :param normalize_images: whether the critic divides images by 255
+    :param scales: where ``σ`` counts in standard deviations of each dimension; None: in units of the observations
     """
+
+    def noisy(entry: th.Tensor, space: spaces.Space, key: str | None = None) -> th.Tensor:
+        scale = noise_scale(space, normalize_images) * sigma
+        return _perturb(entry, scale, None if scales is None else scales.spread(key))
+
     if isinstance(observations, dict):
         assert isinstance(space, spaces.Dict)
-        return {key: _perturb(entry, noise_scale(space[key], normalize_images) * sigma) for key, entry in observations.items()}
-    return _perturb(observations, noise_scale(space, normalize_images) * sigma)
+        return {key: noisy(entry, space[key], key) for key, entry in observations.items()}
+    return noisy(observations, space)
 
 
 def is_perturbable(space: spaces.Space) -> bool:
@@ -47,9 +61,10 @@ def noise_scale(space: spaces.Space, normalize_images: bool = True) -> float:
     return 1.0 if space.dtype is not None and space.dtype.kind == "f" else 0.0
 
 
-def _perturb(observations: th.Tensor, scale: float) -> th.Tensor:
+def _perturb(observations: th.Tensor, scale: float, spread: th.Tensor | None) -> th.Tensor:
     if scale == 0:
         return observations
     if not observations.is_floating_point():
         observations = observations.float()
-    return observations + scale * th.randn_like(observations)
+    noise = scale * th.randn_like(observations)
+    return observations + (noise if spread is None else noise * spread)

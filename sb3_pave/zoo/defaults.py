@@ -14,7 +14,7 @@ from rl_zoo3.exp_manager import ExperimentManager
 import sb3_pave
 from sb3_pave.zoo.algorithms import ZOO_ALGORITHMS, ZOO_RIVALS
 from sb3_pave.zoo.files import hyperparams_folder
-from sb3_pave.zoo.rivals import rival_file
+from sb3_pave.zoo.rivals import rival_entry, rival_file
 
 
 class Entry(NamedTuple):
@@ -49,6 +49,27 @@ def find_entry(name: str, host: str, env_id: str) -> Entry:
         if versions := [other for other in listed if _split_version(other)[0] == _split_version(env_id)[0]]:
             return Entry(file, max(versions, key=_split_version))
     return Entry(ours, "default")
+
+
+def default_hyperparameters(algo: str, env_id: str) -> dict[str, Any]:
+    """
+    What ``train`` uses when the user gives no ``-conf``.
+
+    :param algo: an algorithm of the zoo or of ours
+    :param env_id: id of the environment
+    :raises KeyError: if the algorithm's file has neither an entry for the environment nor a default
+    :raises OSError: if there is no such file
+    """
+    hosts = {algorithm.name: algorithm.host for algorithm in ZOO_ALGORITHMS}
+    rivals = {rival.name: rival for rival in ZOO_RIVALS}
+    if algo in rivals:
+        rival = rivals[algo]
+        return rival_entry(rival, *find_entry(f"pave_{rival.host}", rival.host, env_id), env_id)
+    if algo in hosts:
+        file, key = find_entry(algo, hosts[algo], env_id)
+        return yaml.safe_load(file.read_text())[key]
+    entries = yaml.safe_load((hyperparams_folder(rl_zoo3.__file__) / f"{algo}.yml").read_text())
+    return entries[env_id if env_id in entries else "default"]
 
 
 def _split_version(env_id: str) -> tuple[str, int]:

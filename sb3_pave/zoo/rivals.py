@@ -39,6 +39,22 @@ def rival_weights(method: str, host: str, env_id: str) -> Entry:
     return {**weights["default"], **weights.get(env_id, {})}
 
 
+def rival_entry(rival: ZooRival, file: Path, key: str, env_id: str) -> Entry:
+    """
+    The hyperparameters that a rival gets.
+
+    :param rival: the algorithm
+    :param file: where its host, or the host's PAVE class, has its hyperparameters
+    :param key: the entry in that file
+    :param env_id: the environment
+    """
+    entry = yaml.safe_load(file.read_text())[key]
+    if not rival.with_pave and file == _path(f"pave_{rival.host}"):
+        entry = paper_protocol(rival.host).get(key) or {name: entry[name] for name in entry if name not in PAVE_WEIGHTS}
+    # The weights of another version of the environment, where that is what was found
+    return {**entry, **rival_weights(rival.method, rival.host, env_id if key == "default" else key)}
+
+
 @contextmanager
 def rival_file(rival: ZooRival, file: Path, key: str, env_id: str) -> Iterator[Path]:
     """
@@ -49,15 +65,10 @@ def rival_file(rival: ZooRival, file: Path, key: str, env_id: str) -> Iterator[P
     :param key: the entry in that file
     :param env_id: the environment
     """
-    entry = yaml.safe_load(file.read_text())[key]
-    if not rival.with_pave and file == _path(f"pave_{rival.host}"):
-        entry = paper_protocol(rival.host).get(key) or {name: entry[name] for name in entry if name not in PAVE_WEIGHTS}
     print(f"{rival.name}: hyperparameters of {file} with weights of {_path('rivals')}")
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / f"{rival.name}.yml"
-        # The weights of another version of the environment, where that is what was found
-        weights = rival_weights(rival.method, rival.host, env_id if key == "default" else key)
-        made.write_text(yaml.safe_dump({key: {**entry, **weights}}))
+        made.write_text(yaml.safe_dump({key: rival_entry(rival, file, key, env_id)}))
         yield made
 
 

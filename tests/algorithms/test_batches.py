@@ -14,6 +14,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from torch import nn
 
 from sb3_pave import PAVE_SAC
+from sb3_pave.algorithms.fast_execution import choose_execution
 from sb3_pave.method.perturbation import is_perturbable, perturb
 from sb3_pave.method.successor import sample_with_successor
 from tests.algorithms.environments import CountingEnv
@@ -210,10 +211,10 @@ def test_each_weight_scales_its_own_gradient(algorithm):
         for name in ("mpr_coef", "vfc_coef", "curv_coef"):
             setattr(model, name, weights.get(name, 0.0))
         th.manual_seed(0)
-        log = type("Ignore", (), {"add": lambda self, **_: None})()
         weights = [layers_of(network, nn.Linear)[0].weight for network in model.critic.q_networks]
         model.critic.zero_grad()
-        model._pave_loss(model._field_inputs(replay_data, successor), successor, log).backward(inputs=weights)
+        loss, _ = choose_execution(model).terms(model._critic_terms(replay_data, successor))
+        loss.backward(inputs=weights)
         return th.cat([weight.grad.flatten() for weight in weights])
 
     single = {name: critic_gradient(**{name: 1.0}) for name in ("vfc_coef", "curv_coef", "mpr_coef")}

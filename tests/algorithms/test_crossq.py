@@ -8,7 +8,7 @@ from sb3_contrib import CrossQ
 from sb3_contrib.common.torch_layers import BatchRenorm1d
 from torch import nn
 
-import sb3_pave.algorithms.mixin
+import sb3_pave.method.terms
 from sb3_pave import PAVE_CrossQ
 from sb3_pave.fast.eligibility import has_closed_form
 from sb3_pave.method.field import gradient_field
@@ -79,7 +79,7 @@ def test_the_field_is_that_of_the_statistics_that_the_actor_sees(monkeypatch):
         return forward(observations, actions)
 
     forward = model.critic.forward
-    monkeypatch.setattr(sb3_pave.algorithms.mixin, "gradient_field", recording_field)
+    monkeypatch.setattr(sb3_pave.method.terms, "gradient_field", recording_field)
     monkeypatch.setattr(model.critic, "forward", recording_forward)
     model.train(1, 32)
     assert th.equal(seen["joint"], before)

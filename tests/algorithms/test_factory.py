@@ -235,8 +235,8 @@ def test_a_critic_without_an_optimizer_of_its_own_is_refused():
 
 def test_a_host_whose_methods_pave_would_hide_is_refused():
     class Clashing(SAC):
-        def _pave_loss(self):
+        def _field_inputs(self):
             """Not what PAVE means by it."""
 
-    with pytest.raises(TypeError, match=r"Clashing defines _pave_loss, which PAVE needs"):
+    with pytest.raises(TypeError, match=r"Clashing defines _field_inputs, which PAVE needs"):
         pave(Clashing)

@@ -13,6 +13,7 @@ from sb3_pave.fast.differentiated import Differentiated
 from sb3_pave.method.field import gradient_field
 from sb3_pave.method.losses import pave_losses
 from sb3_pave.method.points import FieldInputs
+from sb3_pave.method.terms import Terms
 from tests.algorithms.scenarios import DroppingExtractor
 from tests.method.closed_form import order_ending_with
 
@@ -65,7 +66,7 @@ def test_it_is_the_gradient_of_the_definition(critic, inputs, rows, with_target,
         has_successor = has_successor[rows]
     target = th.randn(BATCH, 1).double() if with_target else None
     td = None if target is None else TdError(th.unbind, mean_squared_errors, target)
-    loss, scalars = mlp_critic_loss(critic, inputs, td, COEFS, DELTA, has_successor, compile=False)
+    loss, scalars = mlp_critic_loss(critic, Terms(inputs, COEFS, DELTA, has_successor), td, compile=False)
 
     expected = definition(critic, inputs, target, has_successor)
     th.testing.assert_close(loss.value, expected)

@@ -9,7 +9,7 @@ from gymnasium import spaces
 from stable_baselines3 import SAC, TD3
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-import sb3_pave.algorithms.mixin as pave_module
+import sb3_pave.algorithms.fast_execution as pave_module
 from sb3_pave import PAVE_SAC, PAVE_TD3
 from sb3_pave.fast.graphs import GraphedUpdate, StaticBatch
 from sb3_pave.method.successor import Successor

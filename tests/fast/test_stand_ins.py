@@ -5,8 +5,8 @@ import torch as th
 from stable_baselines3.common.envs import SimpleMultiObsEnv
 from torch import nn
 
-import sb3_pave.algorithms.mixin
 from sb3_pave import PAVE_DDPG, PAVE_SAC, PAVE_TD3, PAVE_TQC
+from sb3_pave.algorithms import fast_execution
 from sb3_pave.fast.stand_ins import is_mlp_actor, is_mlp_critic, mlp_actor, mlp_critic
 from tests.algorithms.scenarios import DroppingExtractor, NormalizedExtractor
 
@@ -59,10 +59,10 @@ def test_a_gaussian_actor_draws_and_rates_as_its_module_does(algorithm, scale):
 @every
 def test_fifty_updates_are_those_of_the_modules(algorithm, monkeypatch):
     def parameters(has_stand_ins):
-        monkeypatch.setattr(sb3_pave.algorithms.mixin, "is_mlp_actor", lambda actor: has_stand_ins and is_mlp_actor(actor))
+        monkeypatch.setattr(fast_execution, "is_mlp_actor", lambda actor: has_stand_ins and is_mlp_actor(actor))
         model = make(algorithm).learn(60)
         model.train(50, batch_size=32)
-        assert model._has_stand_ins is has_stand_ins
+        assert isinstance(fast_execution.choose_execution(model), fast_execution.StandIns) is has_stand_ins
         return th.cat([parameter.detach().flatten() for parameter in model.policy.parameters()])
 
     th.testing.assert_close(parameters(True), parameters(False), rtol=0, atol=1e-5)
@@ -110,7 +110,7 @@ def test_a_hook_runs_as_without_pave(algorithm, part):
     calls = []
     getattr(model, part).register_forward_hook(lambda *_: calls.append(part))
     model.train(2, batch_size=32)
-    assert model._has_stand_ins is False
+    assert not isinstance(fast_execution.choose_execution(model), fast_execution.StandIns)
     # SAC does not call its actor in training, but a method of it
     assert calls or (part == "actor" and hasattr(model.actor, "action_log_prob"))
 

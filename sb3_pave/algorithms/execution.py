@@ -1,0 +1,93 @@
+"""How an update's functions are evaluated and differentiated; what they are is in the hosts' files and in ``method``."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch as th
+from stable_baselines3.common.type_aliases import PyTorchObs
+
+from sb3_pave.fast.differentiated import Loss
+from sb3_pave.fast.update_log import UpdateLog
+from sb3_pave.method.terms import Terms, evaluate_terms
+
+# A module of the host, or what stands in for it: of observations (and noise), or of observations and actions
+Network = Callable[..., Any]
+# Draws the batch of an update; runs one on it
+Sample = Callable[[], tuple[Any, ...]]
+Step = Callable[..., None]
+
+
+class Execution:
+    """
+    The definition: the host's own modules, called one after the other, and autograd. Each of the others gives the same
+    numbers sooner, see ``choose_execution``.
+
+    :param model: the agent
+    """
+
+    def __init__(self, model: Any):
+        self.model = model
+
+    @contextmanager
+    def training(self) -> Iterator[None]:
+        """Around the updates of a ``train()`` call."""
+        yield
+
+    def run(self, step: Step, sample: Sample, kind: Any, log: UpdateLog) -> None:
+        """
+        One update.
+
+        :param step: takes an execution, the parts of the batch, and a log
+        :param sample: draws the batch
+        :param kind: which of its branches the update takes
+        :param log: takes what the step logs
+        """
+        step(self, *sample(), log=log)
+
+    def features(self, observations: PyTorchObs) -> Any:
+        """What all networks below take for the observations."""
+        return observations
+
+    def actor(self, actor: Any) -> Network:
+        """TD3's ``actor(s)``."""
+        return actor
+
+    def policy(self, actor: Any, observations: PyTorchObs) -> tuple[Any, Network, th.Tensor | None]:
+        """SAC's ``actor.action_log_prob(s)``, drawn now: what to give it for ``s``, the function, the noise to give it."""
+        drawn = actor.action_log_prob(observations)
+        return observations, lambda *_: drawn, None
+
+    def critic(self, critic: Any) -> Network:
+        """All critics of the ensemble."""
+        return critic
+
+    def first_critic(self, critic: Any) -> Network:
+        """The first of them, which TD3's actor climbs."""
+        return critic.q1_forward
+
+    def value(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """A function of networks and tensors."""
+        return function(*arguments)
+
+    def loss(self, function: Callable[..., tuple[th.Tensor, Any]], *arguments: Any) -> tuple[Loss, Any]:
+        """A loss to descend by the first network's parameters, and what else the function returns."""
+        return function(*arguments)
+
+    def terms(self, terms: Terms) -> tuple[Loss, dict[str, th.Tensor]]:
+        """PAVE's terms of the critic's loss, and what the log shows of them."""
+        return evaluate_terms(self.model.critic, terms)
+
+    def td_and_terms(
+        self, terms: Terms, td_loss: Callable[[Any, th.Tensor], th.Tensor], target: th.Tensor
+    ) -> tuple[list[Loss], dict[str, th.Tensor]]:
+        """
+        The whole loss of the critic, in parts, and what the log shows of it.
+
+        :param terms: at the batch
+        :param td_loss: of what the critic returns for the batch, and the target
+        :param target: of the batch
+        """
+        td = td_loss(self.model.critic(terms.inputs.observations, terms.inputs.actions), target)
+        loss, scalars = self.terms(terms)
+        return [td, loss], {"critic_loss": td.detach() + loss.detach(), "td_loss": td.detach(), **scalars}

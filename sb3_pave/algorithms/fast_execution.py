@@ -1,0 +1,146 @@
+"""The other ways to do an update: closed form, functions of tensors in place of modules, ``torch.compile``, CUDA graphs."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch as th
+from stable_baselines3.common.preprocessing import get_action_dim
+from stable_baselines3.common.type_aliases import PyTorchObs
+
+from sb3_pave.algorithms.execution import Execution, Network, Sample, Step
+from sb3_pave.fast.compiled import can_compile, compiled
+from sb3_pave.fast.critic_loss import TdError, mlp_critic_loss
+from sb3_pave.fast.differentiated import Loss, compiled_loss
+from sb3_pave.fast.eligibility import has_closed_form
+from sb3_pave.fast.fused_adam import fused_adam
+from sb3_pave.fast.graphs import CudaCapture, GraphedUpdate, fixed_numbers
+from sb3_pave.fast.stacked_points import has_mode_free_features
+from sb3_pave.fast.stand_ins import is_mlp_actor, is_mlp_critic, mlp_actor, mlp_critic
+from sb3_pave.fast.update_log import UpdateLog
+from sb3_pave.method.terms import Terms
+
+
+class ClosedForm(Execution):
+    """
+    PAVE's terms by the closed form of MLP critics, the networks as in the definition.
+
+    :param model: the agent
+    :param compile: whether the critic's loss goes through ``torch.compile``, and Adam steps by its fused implementation
+    """
+
+    def __init__(self, model: Any, compile: bool = False):
+        super().__init__(model)
+        self.compile = compile
+
+    @contextmanager
+    def training(self) -> Iterator[None]:
+        fuses = self.compile and self.model.device.type == "cpu"
+        with fused_adam(self.model._optimizers()) if fuses else nullcontext():
+            yield
+
+    def terms(self, terms: Terms) -> tuple[Loss, dict[str, th.Tensor]]:
+        if not has_closed_form(self.model.critic):
+            return super().terms(terms)
+        return mlp_critic_loss(self.model.critic, terms, None, self.compile)
+
+    def td_and_terms(
+        self, terms: Terms, td_loss: Callable[[Any, th.Tensor], th.Tensor], target: th.Tensor
+    ) -> tuple[list[Loss], dict[str, th.Tensor]]:
+        critic = self.model.critic
+        if not (has_closed_form(critic) and has_mode_free_features(critic)):
+            return super().td_and_terms(terms, td_loss, target)
+        # The field's own forward pass has the values
+        td = TdError(self.model._critic_output, td_loss, target)
+        loss, scalars = mlp_critic_loss(critic, terms, td, self.compile)
+        return [loss], scalars
+
+
+class StandIns(ClosedForm):
+    """
+    Functions of tensors in place of all networks, which take the features: MLPs have no parameters before them.
+    """
+
+    def features(self, observations: PyTorchObs) -> th.Tensor:
+        critic = self.model.critic
+        return critic.extract_features(observations, critic.features_extractor)
+
+    def actor(self, actor: Any) -> Network:
+        return mlp_actor(actor)
+
+    def policy(self, actor: Any, observations: PyTorchObs) -> tuple[Any, Network, th.Tensor | None]:
+        features = self.features(observations)
+        noise = th.randn(len(features), get_action_dim(self.model.action_space), device=self.model.device)
+        return features, mlp_actor(actor), noise
+
+    def critic(self, critic: Any) -> Network:
+        return mlp_critic(critic, self.model._critic_output)
+
+    def first_critic(self, critic: Any) -> Network:
+        return mlp_critic(critic, _first, n_critics=1)
+
+    def value(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return compiled(function)(*arguments) if self.compile else function(*arguments)
+
+    def loss(self, function: Callable[..., tuple[th.Tensor, Any]], *arguments: Any) -> tuple[Loss, Any]:
+        return compiled_loss(function, *arguments) if self.compile else function(*arguments)
+
+
+class Recorded(Execution):
+    """
+    Whole updates recorded as CUDA graphs and replayed.
+
+    :param inner: how an update is done while it is recorded
+    :param graphs: the recordings
+    """
+
+    def __init__(self, inner: Execution, graphs: GraphedUpdate):
+        super().__init__(inner.model)
+        self.inner = inner
+        self.graphs = graphs
+
+    @contextmanager
+    def training(self) -> Iterator[None]:
+        with self.inner.training():
+            yield
+
+    def run(self, step: Step, sample: Sample, kind: Any, log: UpdateLog) -> None:
+        with self.graphs.sampling_from(self.model.replay_buffer):
+            batch = sample()
+
+        def recorded(*batch: Any, log: UpdateLog) -> None:
+            step(self.inner, *batch, log=log)
+
+        self.graphs.run(recorded, batch, kind, log)
+
+
+def choose_execution(model: Any) -> Execution:
+    """
+    The fastest way that the agent's networks and the user's settings allow; to be asked at each ``train()`` call, since
+    users change networks in place.
+
+    :param model: the agent
+    """
+    compiles = model.compile and can_compile(model.device)
+    execution = (StandIns if _has_stand_ins(model) else ClosedForm)(model, compiles)
+    return _recorded(execution) if model.cuda_graph else execution
+
+
+def _has_stand_ins(model: Any) -> bool:
+    critics = [getattr(model, name) for name in ("critic", "critic_target") if hasattr(model, name)]
+    actors = [getattr(model, name) for name in ("actor", "actor_target") if hasattr(model, name)]
+    # Without terms the parameters are to equal the host's, bit for bit
+    return model._has_terms() and all(map(is_mlp_critic, critics)) and all(map(is_mlp_actor, actors))
+
+
+def _recorded(execution: Execution) -> Execution:
+    model = execution.model
+    if model._graphs is None:
+        model._graphs = GraphedUpdate(CudaCapture(model.device))
+    tensors = [*model.policy.state_dict(keep_vars=True).values(), *model._own_tensors()]
+    can_record = model._graphs.prepare(model._optimizers(), tensors, fixed_numbers(model))
+    return Recorded(execution, model._graphs) if can_record else execution
+
+
+def _first(values: th.Tensor) -> th.Tensor:
+    return values[0]

@@ -1,0 +1,65 @@
+"""The two meanings of PAVE's weights, and what they are where the user does not say."""
+
+import json
+import zipfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from stable_baselines3.common.save_util import open_path
+
+#: In the paper's units, which are the task's: where the authors start their search
+PAPER = {"mpr_coef": 0.1, "vfc_coef": 0.1, "curv_coef": 0.01, "mpr_sigma": 0.01, "curv_delta": 1.0}
+#: In units of the replayed data, see ``Scales``: one set for every task
+SCALE_FREE = {"mpr_coef": 1.0, "vfc_coef": 0.005, "curv_coef": 0.02, "mpr_sigma": 0.01, "curv_delta": 0.005}
+
+
+def default_weights(scale_free: Any) -> dict[str, float]:
+    """
+    :param scale_free: the units
+    """
+    return SCALE_FREE if scale_free else PAPER
+
+
+@contextmanager
+def staying(path: Any) -> Iterator[None]:
+    """
+    Reading what follows leaves a file-like object where it is.
+
+    :param path: a file-like object, or a path
+    """
+    position = path.tell() if hasattr(path, "tell") else None
+    yield
+    if position is not None:
+        path.seek(position)
+
+
+def stored_numbers(path: Any) -> dict[str, Any]:
+    """
+    :param path: of a saved agent, or a file-like object
+    :return: its attributes as far as they are numbers
+    """
+    with staying(path), ExitStack() as opened:
+        file = open_path(path, "r", verbose=0, suffix="zip")
+        if file is not path:
+            opened.enter_context(file)
+        archive = opened.enter_context(zipfile.ZipFile(file))
+        data = json.loads(archive.read("data")) if "data" in archive.namelist() else {}
+    return {name: value for name, value in data.items() if isinstance(value, (bool, int, float))}
+
+
+def weights_to_load(stored: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """
+    What ``load()`` is to be given beside its arguments, so that weights keep their meaning.
+
+    A zip from before there were two meanings has the paper's. Where the user changes the meaning, weights that are not given
+    become the other's defaults.
+
+    :param stored: the data of the zip
+    :param given: the user's keyword arguments
+    """
+    if "mpr_coef" not in stored:
+        return {}  # a plain agent's
+    before = stored.get("scale_free", False)
+    now = given.get("scale_free", before)
+    return {"scale_free": before} if now == before else default_weights(now)

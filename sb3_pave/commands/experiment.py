@@ -1,0 +1,151 @@
+"""``sb3-pave experiment``: run a grid of environments, seeds and methods, see how far it is, report its results."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sb3_pave.experiments import Outcome, RunStatus
+
+EXAMPLES = """examples:
+  sb3-pave experiment run grid.yml -o results -j 4
+  sb3-pave experiment status results
+  sb3-pave experiment report results"""
+
+
+def main(argv: list[str]) -> None:
+    """
+    Entry point of the command.
+
+    :param argv: its arguments
+    """
+    parser = _parser()
+    args = parser.parse_args(argv)
+    try:
+        args.function(parser, args)
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in REQUIREMENTS:
+            raise
+        message = str(error) if "pip install" in str(error) else f'{missing} is missing: pip install "sb3-pave[experiments]"'
+        parser.exit(1, f"{parser.prog}: {message}\n")
+
+
+# What the optional extras bring
+REQUIREMENTS = {
+    *("rl_zoo3", "joblib", "filelock", "yaml", "rich", "rliable", "pandas", "matplotlib"),
+    *("dask", "distributed", "ray"),
+}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="sb3-pave experiment",
+        description="Grids of runs: environments × seeds × methods. A run is a folder; several machines may share one grid.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    run = commands.add_parser("run", help="train and measure what has no result yet")
+    run.set_defaults(function=_run)
+    run.add_argument("specification", metavar="SPEC.yml", help="what to run")
+    run.add_argument("-o", "--output", required=True, metavar="FOLDER", help="where the runs go, or are")
+    run.add_argument("-j", "--n-jobs", type=int, default=None, help="runs at a time (default: 1, or one on each of --gpus)")
+    run.add_argument("--backend", default="threading", help="threading, loky, dask or ray (default: threading)")
+    run.add_argument("--address", help="address of a dask scheduler or a Ray cluster (default: one on this machine)")
+    run.add_argument("--gpus", default="", metavar="0,1", help="GPUs, as CUDA_VISIBLE_DEVICES names them: one run on each")
+    run.add_argument("--no-progress", action="store_true", help="print nothing while it works")
+    status = commands.add_parser("status", help="which runs are done, which are not")
+    status.set_defaults(function=_status)
+    status.add_argument("folder", metavar="FOLDER", help="folder of a grid")
+    report = commands.add_parser("report", help="tables and pictures of the results")
+    report.set_defaults(function=_report)
+    report.add_argument("folders", nargs="+", metavar="FOLDER", help="folders of grids")
+    report.add_argument("-o", "--output", metavar="FOLDER", help="where to save (default: report, in the first folder)")
+    report.add_argument("--methods", nargs="+", help="methods to show, in this order (default: all)")
+    report.add_argument("--reference", metavar="METHOD", help="what the others are compared with (default: the first method)")
+    report.add_argument("--no-pictures", action="store_true", help="tables alone")
+    report.add_argument("--overwrite", action="store_true", help="replace saved files of the same name")
+    return parser
+
+
+def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    from sb3_pave.experiments import GridError, Specification, run_grid
+
+    specification, folder = Path(args.specification), Path(args.output)
+    gpus = [gpu.strip() for gpu in args.gpus.split(",") if gpu.strip()]
+    n_jobs = (len(gpus) or 1) if args.n_jobs is None else args.n_jobs
+    try:
+        runs = Specification.load(specification).runs()
+        folder.mkdir(parents=True, exist_ok=True)
+        if specification.resolve() != (folder / specification.name).resolve():
+            shutil.copy(specification, folder)  # what the folder holds, for those who find it
+        outcome = run_grid(runs, folder, n_jobs, args.backend, gpus, not args.no_progress, args.address)
+    except (OSError, GridError, ValueError) as error:
+        parser.exit(1, f"{parser.prog} run: {error}\n")
+    except KeyboardInterrupt:
+        parser.exit(130, f"{parser.prog} run: stopped; the same command goes on where it was\n")
+    _print_outcome(outcome)
+    if outcome.failed:
+        parser.exit(1)
+
+
+def _print_outcome(outcome: Outcome) -> None:
+    print(f"{len(outcome.done)} runs done, {len(outcome.failed)} failed")
+    for run in outcome.failed:
+        print(f"\n{run.folder_name}:\n{outcome.errors[run.key]}")
+
+
+def _status(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    from sb3_pave.experiments import grid_status
+
+    try:
+        found = grid_status(args.folder)
+    except ValueError as error:
+        parser.exit(1, f"{parser.prog} status: {error}\n")
+    _print_status(found)
+
+
+def _print_status(found: list[RunStatus]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from sb3_pave.experiments import RunState
+
+    cells: dict[tuple[str, str], list[RunStatus]] = {}
+    for one in found:
+        cells.setdefault((one.run["environment"], one.run["method"]), []).append(one)
+    states = [state.value for state in RunState]
+    table = Table()
+    for column in ("environment", "method"):
+        table.add_column(column)
+    for column in (*states, "steps"):
+        table.add_column(column, justify="right")
+    for names, ones in [*cells.items(), (("all", ""), found)]:
+        counts = [sum(one.state.value == state for one in ones) for state in states]
+        total = sum(one.run["steps"] for one in ones)
+        share = f"{sum(one.steps for one in ones) / total:.0%}" if total else ""
+        table.add_row(*names, *(str(count or "") for count in counts), share)
+    console = Console()
+    console.print(table)
+    for one in found:
+        if one.state is RunState.RUNNING:
+            console.print(f"running: {one.folder.name}, {one.steps} of {one.run['steps']} steps", highlight=False)
+        if one.state is RunState.FAILED:
+            console.print(f"failed: {one.folder.name}, see {one.folder / 'log.txt'}", highlight=False)
+
+
+def _report(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    from sb3_pave.experiments.report import markdown, report, save_report
+
+    output = Path(args.folders[0]) / "report" if args.output is None else Path(args.output)
+    try:
+        found = report(args.folders, args.methods, args.reference)
+        files = save_report(found, output, pictures=not args.no_pictures, overwrite=args.overwrite)
+    except (OSError, ValueError) as error:
+        parser.exit(1, f"{parser.prog} report: {error}\n")
+    print(markdown(found))
+    print("Saved", ", ".join(str(file) for file in files))

@@ -1,0 +1,185 @@
+"""What a run leaves behind while it trains: how far it is, its curves, its checkpoints."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch as th
+from huggingface_sb3 import EnvironmentName
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList
+from stable_baselines3.common.logger import KVWriter
+
+from sb3_pave.experiments.files import read_json, write_json
+
+# Seconds between two notes of how far it is, and looks whether its runner still lives
+NOTE_INTERVAL = 1.0
+
+STEPS_FILE, TRAINING_FILE = "steps.txt", "training.json"
+
+
+class RunCallback(BaseCallback):
+    """
+    Of a run of a grid, given to the zoo by its ``callback`` entry.
+
+    - Notes in ``{folder}/steps.txt`` how far the run is.
+    - Keeps curves: ``return``, ``length``, ``sm`` and the other means of each evaluation, and beside them the latest value
+      of every ``train/…`` signal. They are read where the logger writes them, since it forgets them then.
+    - Every ``checkpoint_steps`` saves model, replay buffer, ``VecNormalize`` statistics and curves as
+      ``{folder}/checkpoint-N``, in the layout that the zoo's ``-i`` takes, and removes the one before.
+    - At the end writes ``{folder}/training.json``: ``steps``, ``seconds``, ``device`` and ``curves``.
+    - Ends the process when its runner has died: nobody would collect what it makes.
+
+    :param folder: where to
+    :param environment: id of the environment
+    :param runner: process id of the runner, the parent of this process
+    :param checkpoint_steps: steps between checkpoints; 0 for none
+    :param checkpoint: the checkpoint that this training continues; None if it starts
+    """
+
+    def __init__(self, folder: str, environment: str, runner: int, checkpoint_steps: int = 0, checkpoint: str | None = None):
+        super().__init__()
+        self.folder = Path(folder)
+        self.environment = environment
+        self.runner = runner
+        self.checkpoint_steps = checkpoint_steps
+        self.checkpoint = checkpoint
+        self.curves = Curves()
+        self._started = time.monotonic()
+        self._seconds_before = 0.0
+        self._next_note = 0.0
+        self._next_checkpoint = checkpoint_steps
+
+    def _on_training_start(self) -> None:
+        self._check_runner()
+        if self.checkpoint is not None:
+            self._continue(read_json(Path(self.checkpoint) / TRAINING_FILE))
+        self.logger.output_formats.append(self.curves)
+
+    def _continue(self, before: Mapping[str, Any]) -> None:
+        """The zoo has loaded agent, buffer and statistics, but begins to count anew: steps, and with them evaluations."""
+        steps = before["steps"]
+        self.model.num_timesteps = steps
+        self.curves.rows = list(before["curves"])
+        self._seconds_before = before["seconds"]
+        self._next_checkpoint = steps + self.checkpoint_steps
+        for callback in _flatten(self.locals["callback"]):
+            callback.n_calls = steps // self.training_env.num_envs
+            callback.num_timesteps = steps
+
+    def _on_step(self) -> bool:
+        if time.monotonic() >= self._next_note:
+            self._check_runner()
+            self._note()
+        if self.checkpoint_steps and self.num_timesteps >= self._next_checkpoint:
+            self._save_checkpoint()
+            self._next_checkpoint = self.num_timesteps + self.checkpoint_steps
+        return True
+
+    def _on_training_end(self) -> None:
+        self._note()
+        write_json(self.folder / TRAINING_FILE, self._training())
+
+    def _check_runner(self) -> None:
+        if os.getppid() != self.runner:
+            print("The runner of this grid has died: so does this run")
+            os._exit(1)
+
+    def _note(self) -> None:
+        # For eyes only: where the disk is full, what matters will say so
+        with contextlib.suppress(OSError):
+            (self.folder / STEPS_FILE).write_text(str(self.num_timesteps))
+        self._next_note = time.monotonic() + NOTE_INTERVAL
+
+    def _training(self) -> dict[str, Any]:
+        return {
+            "steps": self.model.num_timesteps,
+            "seconds": self._seconds_before + time.monotonic() - self._started,
+            "device": _device_name(self.model.device),
+            "curves": self.curves.rows,
+        }
+
+    def _save_checkpoint(self) -> None:
+        name = EnvironmentName(self.environment)
+        target = self.folder / f"checkpoint-{self.num_timesteps}"
+        unfinished = self.folder / "checkpoint-unfinished"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        (unfinished / name).mkdir(parents=True)
+        self.model.save(unfinished / f"{name}.zip")
+        if getattr(self.model, "replay_buffer", None) is not None:
+            self.model.save_replay_buffer(unfinished / "replay_buffer.pkl")  # type: ignore[attr-defined]
+        normalization = self.model.get_vec_normalize_env()
+        if normalization is not None:
+            normalization.save(str(unfinished / name / "vecnormalize.pkl"))
+        write_json(unfinished / TRAINING_FILE, self._training())
+        unfinished.rename(target)
+        for other in checkpoints(self.folder):
+            if other != target:
+                shutil.rmtree(other)
+
+
+class Curves(KVWriter):
+    """What the logger writes at evaluations, a row for each, with the signals of training that it wrote last."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, float]] = []
+        self._signals: dict[str, float] = {}
+
+    def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
+        numbers = {key: float(value) for key, value in key_values.items() if not isinstance(value, str) and _is_scalar(value)}
+        self._signals.update({key: value for key, value in numbers.items() if key.startswith("train/")})
+        if "eval/mean_reward" not in numbers:
+            return
+        measured = {_measure(key): value for key, value in numbers.items() if key.startswith(("eval/", "geometry/"))}
+        self.rows.append({"timesteps": step, **measured, **self._signals})
+
+    def close(self) -> None:
+        pass
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """
+    :param folder: folder of a :class:`RunCallback`
+    :return: its whole checkpoints, the newest last
+    """
+    found = [path for path in folder.glob("checkpoint-*") if path.name[11:].isdigit()]
+    return sorted(found, key=lambda path: int(path.name[11:]))
+
+
+def columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    """
+    :param rows: a dict for each evaluation
+    :return: a list for each key, None where a row does not have it
+    """
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: [row.get(name) for row in rows] for name in names}
+
+
+def _measure(key: str) -> str:
+    group, _, name = key.partition("/")
+    known = {"mean_reward": "return", "mean_ep_length": "length"}
+    return f"geometry_{name}" if group == "geometry" else known.get(name, name)
+
+
+def _is_scalar(value: Any) -> bool:
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _device_name(device: th.device) -> str:
+    return th.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+
+
+def _flatten(callback: BaseCallback) -> Iterator[BaseCallback]:
+    if isinstance(callback, CallbackList):
+        for one in callback.callbacks:
+            yield from _flatten(one)
+    yield callback

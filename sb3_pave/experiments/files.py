@@ -1,0 +1,68 @@
+"""Files that are either whole or not there."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def write_json(path: Path, data: Any, indent: int | None = None) -> None:
+    """
+    Write strict JSON under another name, bring it to the disk, then rename it: whoever sees the file sees all of it.
+
+    :param path: the file
+    :param data: mappings, sequences, strings and numbers; what is not finite becomes null
+    :param indent: as in :func:`json.dumps`
+    :raises OSError: if it can't be written; nothing is left behind then
+    """
+    text = json.dumps(plain(data), allow_nan=False, indent=indent) + "\n"
+    temporary = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+def read_json(path: Path) -> Any:
+    """
+    :param path: a file of :func:`write_json`
+    :return: its data
+    :raises ValueError: if it can't be read, by name
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} could not be read: {error}") from error
+
+
+def plain(data: Any, digits: int | None = None) -> Any:
+    """
+    Data that JSON knows.
+
+    :param data: mappings, sequences, strings and numbers, of NumPy too
+    :param digits: significant digits that floats are rounded to; None keeps them as they are
+    :return: dicts, lists and Python's numbers; None for numbers that are not finite
+    """
+    if isinstance(data, Mapping):
+        return {str(key): plain(value, digits) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [plain(value, digits) for value in data]
+    if hasattr(data, "tolist"):  # NumPy's arrays and scalars
+        return plain(data.tolist(), digits)
+    if isinstance(data, float):
+        if not math.isfinite(data):
+            return None
+        return data if digits is None else float(f"{data:.{digits}g}")
+    return data

@@ -1,0 +1,294 @@
+"""Running the runs of a grid: the folder is the queue, the engine only supplies processes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+import traceback
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal
+
+from sb3_pave.experiments.claims import HEARTBEAT, STALE_AFTER, Claim, ClaimLost, has_died, is_claimed, this_process
+from sb3_pave.experiments.files import read_json, write_json
+from sb3_pave.experiments.gpus import free_gpu
+from sb3_pave.experiments.process import RunFailed, carry_out
+from sb3_pave.experiments.results import is_done
+from sb3_pave.experiments.runs import Run
+from sb3_pave.experiments.status import FAILED_FILE, RUN_FILE
+
+# A run is tried again twice
+MAX_TRIES = 3
+
+# Seconds between two looks at what others are working on
+POLL_INTERVAL = 1.0
+
+State = Literal["done", "failed", "busy", "stopped", "broken"]
+
+
+class GridError(Exception):
+    """The folder of a grid can't be written to. What was done before is found again."""
+
+
+class _Stopped(Exception):
+    """The grid is being stopped."""
+
+
+@dataclass
+class Outcome:
+    """
+    What has become of the runs.
+
+    :param done: runs that have a result
+    :param failed: runs that have failed in each of their tries
+    :param errors: why, by the run's key
+    """
+
+    done: list[Run] = field(default_factory=list)
+    failed: list[Run] = field(default_factory=list)
+    errors: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """
+    Work on one run, wherever an engine takes it.
+
+    :param run: the run
+    :param folder: folder of the grid
+    :param session: a file that is there while its runner wants it to go on
+    :param gpus: the GPUs that it may take
+    :param stale_after: seconds without renewal after which a claim is dead
+    """
+
+    run: Run
+    folder: Path
+    session: Path
+    gpus: tuple[str, ...]
+    stale_after: float
+
+    def __call__(self) -> tuple[State, str]:
+        """:return: what became of it, and why"""
+        path = self.folder / self.run.folder_name
+        try:
+            with _ignoring_interrupts(), free_gpu(self.gpus, self._check_session) as environ:
+                self._check_session()
+                if is_done(path):
+                    return "done", ""
+                claim = Claim.acquire(path, self.stale_after)
+                if claim is None:
+                    return "busy", ""
+                try:
+                    return self._try(path, claim, environ)
+                finally:
+                    claim.release()
+        except ClaimLost:
+            return "busy", ""
+        except _Stopped:
+            return "stopped", ""
+        except OSError as error:
+            # It would be the same for the others, and trying again would not help
+            self.session.unlink(missing_ok=True)
+            return "broken", f"{path}: {error}"
+        except Exception:
+            # An exception that an engine passes on would leave the other jobs running
+            self.session.unlink(missing_ok=True)
+            return "broken", f"{path}:\n{traceback.format_exc()}"
+
+    def _try(self, path: Path, claim: Claim, environ: dict[str, str]) -> tuple[State, str]:
+        if is_done(path):  # by the one whose claim has just ended
+            return "done", ""
+        if (path / FAILED_FILE).exists():
+            return "failed", read_json(path / FAILED_FILE)["error"]
+        heartbeat = _Heartbeat(claim, self._check_session)
+        errors: list[str] = []
+        while len(errors) < MAX_TRIES:
+            try:
+                self._carry_out(path, heartbeat, environ)
+                return "done", ""
+            except RunFailed as error:
+                errors.append(str(error))
+        write_json(path / FAILED_FILE, {"tries": len(errors), "error": errors[-1]}, indent=1)
+        return "failed", errors[-1]
+
+    def _carry_out(self, path: Path, heartbeat: Callable[[], None], environ: dict[str, str]) -> None:
+        carry_out(self.run, path, heartbeat, environ)
+
+    def _check_session(self) -> None:
+        if not self.session.exists():
+            raise _Stopped
+
+
+class _Heartbeat:
+    """
+    What keeps a run going.
+
+    :param claim: its claim, renewed now and then
+    :param check: raises if it has to stop
+    """
+
+    def __init__(self, claim: Claim, check: Callable[[], None]):
+        self.claim, self.check = claim, check
+        self._next = time.monotonic() + HEARTBEAT
+
+    def __call__(self) -> None:
+        self.check()
+        if time.monotonic() >= self._next:
+            self.claim.renew()
+            self._next = time.monotonic() + HEARTBEAT
+
+
+def run_grid(
+    runs: Sequence[Run],
+    folder: str | os.PathLike,
+    n_jobs: int = 1,
+    backend: str = "threading",
+    gpus: Sequence[str | int] = (),
+    progress: bool = True,
+    address: str | None = None,
+    stale_after: float = STALE_AFTER,
+) -> Outcome:
+    """
+    Train and measure runs that have no result yet. Others may work on the same folder, on this machine and elsewhere: they
+    share the runs, and each waits for all.
+
+    :param runs: the runs
+    :param folder: where they go, a folder for each
+    :param n_jobs: runs at a time; with ``gpus`` not more than there are
+    :param backend: ``threading``, ``loky``, ``dask`` or ``ray``
+    :param gpus: GPUs, as ``CUDA_VISIBLE_DEVICES`` names them; each has one run at a time
+    :param progress: whether to say how far they are
+    :param address: address of a dask scheduler or a Ray cluster; None starts one on this machine
+    :param stale_after: seconds without renewal after which a claim of another machine is dead
+    :return: which are done and which have failed
+    :raises GridError: if the folder can't be written to
+    :raises ValueError: if an argument is out of its range, or two runs are the same
+    :raises KeyboardInterrupt: when interrupted or terminated; the folder goes on where it was
+    """
+    from sb3_pave.experiments.backends import parallel
+    from sb3_pave.experiments.progress import shown_progress
+
+    if n_jobs < 1:
+        raise ValueError(f"n_jobs must be at least 1; got {n_jobs}")
+    if len({run.key for run in runs}) < len(runs):
+        raise ValueError("two of the runs are the same")
+    folder = Path(folder).absolute()
+    gpu_names = tuple(str(gpu) for gpu in gpus)
+    if gpus and address is None:
+        n_jobs = min(n_jobs, len(gpus))
+    session = _prepare(runs, folder)
+    outcome = Outcome()
+    pending = list(runs)
+    try:
+        with _stopped_by_signals(session), shown_progress(runs, folder, enabled=progress):
+            with parallel(backend, n_jobs, address) as engine:
+                while pending:
+                    jobs = [_Job(run, folder, session, gpu_names, stale_after) for run in pending]
+                    states = engine(_delayed(job) for job in jobs)
+                    pending = _sort(pending, states, outcome)
+                    if pending:
+                        _wait(pending, folder, session, stale_after)
+    finally:
+        session.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            session.parent.rmdir()
+    return outcome
+
+
+def _prepare(runs: Sequence[Run], folder: Path) -> Path:
+    """Write down what is to be done; the session's file."""
+    try:
+        for run in runs:
+            path = folder / run.folder_name
+            path.mkdir(parents=True, exist_ok=True)
+            if is_done(path):
+                continue
+            if not (path / RUN_FILE).exists():
+                write_json(path / RUN_FILE, {"key": run.key, **run.to_dict()}, indent=1)
+            # Whoever starts the grid again wants it to be tried again
+            if not is_claimed(path):
+                (path / FAILED_FILE).unlink(missing_ok=True)
+        session = folder / ".runners" / uuid.uuid4().hex
+        session.parent.mkdir(exist_ok=True)
+        for other in session.parent.iterdir():
+            if not other.name.startswith(".") and has_died(read_json(other)):
+                other.unlink(missing_ok=True)
+        write_json(session, this_process())
+    except OSError as error:
+        raise GridError(f"{folder} can't be written to: {error}") from error
+    return session
+
+
+def _delayed(job: _Job) -> tuple[Callable[[], tuple[State, str]], tuple, dict[str, Any]]:
+    import joblib
+
+    return joblib.delayed(job.__call__)()
+
+
+def _sort(pending: Sequence[Run], states: Sequence[tuple[State, str]], outcome: Outcome) -> list[Run]:
+    """Put runs where they belong; those that others are working on."""
+    for state, why in states:
+        if state == "broken":
+            raise GridError(f"{why}. What was done is kept; run it again when that is mended")
+    if any(state == "stopped" for state, _ in states):
+        raise KeyboardInterrupt
+    for run, (state, why) in zip(pending, states, strict=True):
+        if state == "done":
+            outcome.done.append(run)
+        elif state == "failed":
+            outcome.failed.append(run)
+            outcome.errors[run.key] = why
+    return [run for run, (state, _) in zip(pending, states, strict=True) if state == "busy"]
+
+
+def _wait(pending: Sequence[Run], folder: Path, session: Path, stale_after: float) -> None:
+    """Until one of those that others work on is done, or free."""
+    while session.exists():
+        for run in pending:
+            if is_done(folder / run.folder_name) or not is_claimed(folder / run.folder_name, stale_after):
+                return
+        time.sleep(POLL_INTERVAL)
+    raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _stopped_by_signals(session: Path) -> Iterator[None]:
+    """
+    Ctrl-C and SIGTERM end the session, so that jobs end their processes and give their claims back; a second one ends this
+    process.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are the main thread's
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if not session.exists():
+            raise KeyboardInterrupt
+        session.unlink(missing_ok=True)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _ignoring_interrupts() -> Iterator[None]:
+    """Ctrl-C reaches the processes of loky, too; the session tells them."""
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not in_main_thread or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,0 +1,88 @@
+"""What state the runs in a folder are in, read from its files."""
+
+from __future__ import annotations
+
+import enum
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sb3_pave.experiments.claims import is_claimed
+from sb3_pave.experiments.files import read_json
+from sb3_pave.experiments.results import RESULT_FILE, is_done
+
+RUN_FILE, FAILED_FILE = "run.json", "failed.json"
+
+
+class RunState(enum.Enum):
+    """State of a run."""
+
+    DONE = "done"
+    RUNNING = "running"
+    FAILED = "failed"
+    WAITING = "waiting"
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """
+    :param run: fields of the run: ``environment``, ``method``, ``seed``, ``steps`` and others
+    :param state: its state
+    :param steps: how many steps of it are done
+    :param folder: its folder
+    :param error: why it has failed; empty otherwise
+    """
+
+    run: dict[str, Any]
+    state: RunState
+    steps: int
+    folder: Path
+    error: str = ""
+
+
+def grid_status(folder: str | os.PathLike) -> list[RunStatus]:
+    """
+    :param folder: folder of a grid
+    :return: its runs, in the order of their folders' names
+    :raises ValueError: if there is no such folder, or a file in it can't be read
+    """
+    if not Path(folder).is_dir():
+        raise ValueError(f"{folder} is not a folder of a grid")
+    found = []
+    for path in sorted(Path(folder).iterdir()):
+        file = next((path / name for name in (RUN_FILE, RESULT_FILE) if (path / name).is_file()), None)
+        if file is not None:
+            run, state = read_json(file), run_state(path)
+            error = read_json(path / FAILED_FILE)["error"] if state is RunState.FAILED else ""
+            found.append(RunStatus(run, state, steps_done(path, run["steps"]), path, error))
+    return found
+
+
+def run_state(folder: Path) -> RunState:
+    """
+    :param folder: folder of a run
+    :return: its state
+    """
+    if is_done(folder):
+        return RunState.DONE
+    if is_claimed(folder):
+        return RunState.RUNNING
+    return RunState.FAILED if (folder / FAILED_FILE).is_file() else RunState.WAITING
+
+
+def steps_done(folder: Path, steps: int) -> int:
+    """
+    :param folder: folder of a run
+    :param steps: all of its steps
+    :return: how many are done, as its newest try has noted last
+    """
+    if is_done(folder):
+        return steps
+    tries = [path for path in folder.glob("tries/*") if path.name.isdigit()]
+    if not tries:
+        return 0
+    try:
+        return min(int((max(tries, key=lambda path: int(path.name)) / "steps.txt").read_text() or 0), steps)
+    except (OSError, ValueError):
+        return 0

@@ -1,0 +1,115 @@
+"""The units that scale-free PAVE counts in: the spread of observations and the range of returns, in the replayed data."""
+
+from typing import Any
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.type_aliases import PyTorchObs
+
+_RATE = 0.01  # of the moving averages, per batch
+_GROWTH = 2.0  # what a batch can count for, in multiples of the average: a diverging critic grows S by 1 % an update at most
+_LOW, _HIGH = 0.05, 0.95  # percentiles between which the range of returns lies
+
+
+class Scales:
+    """
+    Moving averages over batches, on the device, changed in place so that recorded updates read them.
+
+    In these units the loss is ``L_TD + λ1 L_MPR(σ s) + λ2 L_VFC + λ3 S E max(0, vᵀ ∇²_aa Q v / d_a + δ S)``, whose terms all
+    have the dimension Q²: the paper's loss where ``s = 1``, ``S = 1`` and ``d_a = 1``.
+
+    :param space: the observation space
+    :param device: of networks and batches
+    :param return_scale: ``S`` to continue from; 0: none yet
+    :param observation_spread: ``s`` to continue from, as ``spread_as_numbers`` gave it; None: none yet
+    """
+
+    def __init__(
+        self, space: spaces.Space, device: th.device, return_scale: float = 0.0, observation_spread: Any = None
+    ) -> None:
+        self.return_scale = th.full((), float(return_scale), device=device)
+        self._variances = {key: th.zeros(entry.shape or (), device=device) for key, entry in _vectors(space).items()}
+        for key, spread in _by_key(observation_spread).items():
+            self._variances[key].copy_(th.as_tensor(spread).square())
+
+    @property
+    def tensors(self) -> list[th.Tensor]:
+        """What ``observe`` changes."""
+        return [self.return_scale, *self._variances.values()]
+
+    @th.no_grad()
+    def observe(self, returns: th.Tensor, observations: PyTorchObs | None = None) -> None:
+        """
+        Take a batch into account.
+
+        :param observations: replayed ones, shape (batch, ...) or a dict of such; None: their spread is of no interest
+        :param returns: their TD targets, shape (batch, 1); those of quantiles, shape (batch, quantiles), enter by their mean
+        """
+        value = return_range(returns.mean(dim=1))
+        # Without a floor: before the first reward there is no scale, and Curv is silent
+        self.return_scale.copy_(_moved(self.return_scale, value, _GROWTH * self.return_scale))
+        for key, entry in _by_key(observations).items():
+            if key in self._variances:
+                average = self._variances[key]
+                average.copy_(_moved(average, entry.to(average.dtype).var(dim=0, correction=0)))
+
+    def spread(self, key: str | None = None) -> th.Tensor | None:
+        """
+        ``s``: the standard deviation of each dimension of an observation; None: such entries have none (images, discrete).
+
+        :param key: of the entry in a Dict space
+        """
+        return self._variances[key].sqrt() if key in self._variances else None
+
+    def curvature(self, coef: float, delta: float, action_dim: int) -> tuple[th.Tensor, th.Tensor]:
+        """
+        The paper's ``λ3`` and ``δ`` that stand for the scale-free ones: ``λ3 S E max(0, c / d_a + δ S)`` is
+        ``λ3 S / d_a E max(0, c + δ S d_a)``.
+
+        :param coef: ``λ3`` in units of S
+        :param delta: ``δ`` in units of S, per action dimension
+        :param action_dim: ``d_a``
+        """
+        return coef / action_dim * self.return_scale, delta * action_dim * self.return_scale
+
+    def spread_as_numbers(self) -> Any:
+        """``s`` as an array, or a dict of arrays for a Dict space."""
+        arrays = {key: np.asarray(variance.sqrt().cpu()) for key, variance in self._variances.items()}
+        return arrays.get(None, arrays or None)
+
+
+def return_range(returns: th.Tensor) -> th.Tensor:
+    """
+    The distance between the 5th and the 95th percentile.
+
+    :param returns: shape (batch,)
+    """
+    ordered = returns.sort().values
+    low, high = (_percentile(ordered, share) for share in (_LOW, _HIGH))
+    return high - low
+
+
+def _percentile(ordered: th.Tensor, share: float) -> th.Tensor:
+    position = share * (len(ordered) - 1)
+    below = int(position)
+    return th.lerp(ordered[below], ordered[min(below + 1, len(ordered) - 1)], position - below)
+
+
+def _moved(average: th.Tensor, value: th.Tensor, most: th.Tensor | None = None) -> th.Tensor:
+    """The average with another value; the first value that is not zero is where it begins."""
+    counted = value if most is None else th.minimum(value, most)
+    return th.where(average == 0, value, average + _RATE * (counted - average))
+
+
+def _by_key(entries: Any) -> dict[str | None, Any]:
+    if entries is None:
+        return {}
+    return dict(entries) if isinstance(entries, dict) else {None: entries}
+
+
+def _vectors(space: spaces.Space) -> dict[str | None, spaces.Space]:
+    """The entries whose dimensions have units of their own: not images, whose scale is known, and not discrete ones."""
+    entries = _by_key(dict(space.spaces) if isinstance(space, spaces.Dict) else space)
+    return {key: entry for key, entry in entries.items() if isinstance(entry, spaces.Box) and not is_image_space(entry)}

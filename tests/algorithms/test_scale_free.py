@@ -1,0 +1,141 @@
+"""``scale_free=True`` in an agent: rewards in other units, saving and loading, every way to do an update, the guard."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch as th
+from stable_baselines3 import SAC, TD3
+from torch import nn
+
+from sb3_pave import PAVE_SAC, PAVE_TD3, pave
+from sb3_pave.algorithms.diagnostics import Diagnostics
+from sb3_pave.algorithms.execution import Execution
+from sb3_pave.algorithms.fast_execution import ClosedForm, StandIns
+from sb3_pave.algorithms.units import PAPER, SCALE_FREE
+from tests.algorithms.own_algorithms import with_own_train
+from tests.algorithms.scenarios import ALGORITHMS, make
+
+SMALL = dict(learning_starts=60, batch_size=32, buffer_size=500, seed=0, policy_kwargs={"net_arch": [16]})
+
+
+def scaled(factor):
+    return gym.wrappers.TransformReward(gym.make("Pendulum-v1"), lambda reward: factor * reward)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_every_host_learns_its_scales(algorithm):
+    model = make(algorithm, "mlp", scale_free=True).learn(60)
+    log = model.logger.name_to_value
+    assert log["train/return_scale"] > 0 and th.isfinite(model._scales.spread()).all()
+    assert log["train/field_turn_noise"] > 0 and log["train/field_turn_step"] > 0
+
+
+@pytest.mark.parametrize("way", [ClosedForm, StandIns])
+@pytest.mark.parametrize("rows", [None, 8])
+def test_every_way_gives_the_definitions_numbers(way, rows, monkeypatch):
+    def update(execution):
+        monkeypatch.setattr("sb3_pave.algorithms.mixin.choose_execution", execution)
+        model = PAVE_SAC("MlpPolicy", "Pendulum-v1", scale_free=True, pave_batch_size=rows, **SMALL).learn(60)
+        th.manual_seed(1)
+        np.random.seed(1)
+        model.train(10, batch_size=32)
+        return th.cat([parameter.detach().flatten() for parameter in model.policy.parameters()]), model._scales.return_scale
+
+    (ours, scale), (expected, expected_scale) = update(way), update(Execution)
+    th.testing.assert_close(ours, expected, rtol=0, atol=1e-5)
+    th.testing.assert_close(scale, expected_scale)
+
+
+def test_rewards_in_other_units_train_alike():
+    """One step of SGD on the last layers, which grow with the rewards: the same step, times the factor, bit for bit."""
+
+    def step(factor):
+        policy_kwargs = dict(net_arch=[16], optimizer_class=th.optim.SGD)
+        model = PAVE_TD3("MlpPolicy", scaled(factor), scale_free=True, **{**SMALL, "policy_kwargs": policy_kwargs})
+        for critic in (model.critic, model.critic_target):
+            for network in critic.q_networks:
+                network[-1].weight.data *= factor
+                network[-1].bias.data *= factor
+        model.learn(60)  # collects
+        before = [network[-1].weight.detach().clone() for network in model.critic.q_networks]
+        model.train(1, batch_size=32)
+        return [network[-1].weight.detach() - own for network, own in zip(model.critic.q_networks, before, strict=True)]
+
+    for plain, larger in zip(step(1.0), step(64.0), strict=True):
+        assert plain.abs().max() > 0
+        th.testing.assert_close(larger, 64 * plain, rtol=1e-5, atol=1e-6 * 64)
+
+
+def test_what_was_learned_of_the_data_is_in_the_zip_as_plain_numbers(tmp_path):
+    model = PAVE_SAC("MlpPolicy", "Pendulum-v1", scale_free=True, **SMALL).learn(90)
+    model.save(tmp_path / "agent")
+    plain = SAC.load(tmp_path / "agent")
+    assert type(plain.return_scale) is float and type(plain.observation_spread) is np.ndarray
+    loaded = PAVE_SAC.load(tmp_path / "agent", env=model.get_env())
+    assert loaded.scale_free is True
+    for ours, own in zip(loaded._scales.tensors, model._scales.tensors, strict=True):
+        th.testing.assert_close(ours, own)
+
+
+def test_load_changes_the_meaning_of_the_weights_with_the_weights(tmp_path):
+    PAVE_SAC("MlpPolicy", "Pendulum-v1", scale_free=False, curv_coef=0.5, **SMALL).save(tmp_path / "paper")
+    PAVE_SAC("MlpPolicy", "Pendulum-v1", scale_free=True, curv_coef=0.03, **SMALL).save(tmp_path / "free")
+    SAC("MlpPolicy", "Pendulum-v1", **{**SMALL, "policy_kwargs": {"activation_fn": nn.SiLU}}).save(tmp_path / "plain")
+
+    def weights(name, **kwargs):
+        model = PAVE_SAC.load(tmp_path / name, **kwargs)
+        return model.scale_free, {key: getattr(model, key) for key in PAPER}
+
+    assert weights("paper") == (False, {**PAPER, "curv_coef": 0.5})
+    assert weights("free") == (True, {**SCALE_FREE, "curv_coef": 0.03})
+    assert weights("paper", scale_free=True) == (True, SCALE_FREE)
+    assert weights("free", scale_free=False, vfc_coef=0.3) == (False, {**PAPER, "vfc_coef": 0.3})
+    assert weights("plain", scale_free=True) == (True, SCALE_FREE)
+    assert weights("plain", scale_free=False) == (False, PAPER)
+
+
+def test_a_zip_from_before_has_the_papers_units(tmp_path):
+    model = PAVE_TD3("MlpPolicy", "Pendulum-v1", scale_free=False, curv_coef=2.0, **SMALL)
+    model.save(tmp_path / "old", exclude=["scale_free", "return_scale", "observation_spread"])
+    loaded = PAVE_TD3.load(tmp_path / "old", env=model.get_env())
+    assert loaded.scale_free is False and loaded.curv_coef == 2.0
+    TD3.load(tmp_path / "old")
+
+
+def test_a_train_of_the_users_own_has_scales_too():
+    model = pave(with_own_train(SAC))("MlpPolicy", "Pendulum-v1", scale_free=True, **SMALL).learn(90)
+    assert model._scales.return_scale > 0
+    assert model.logger.name_to_value["train/return_scale"] > 0
+
+
+def test_the_turn_of_the_field_is_its_change_over_its_size():
+    diagnostics = Diagnostics()
+    # Two critics: the losses are sums, the RMS is a mean
+    turns = diagnostics.turns({"action_grad_rms": [2.0, 4.0], "mpr_loss": [0.8, 0.8], "vfc_loss": [4.0, 4.0]}, n_critics=2)
+    average = 4.0 + 0.01 * (16.0 - 4.0)
+    assert turns["field_turn_noise"] == pytest.approx([0.4 / 4.0, 0.4 / average])
+    assert turns["field_turn_step"] == pytest.approx([2.0 / 4.0, 2.0 / average])
+    assert Diagnostics().turns({"critic_loss": [1.0]}, n_critics=1) == {}
+
+
+def test_one_warning_when_a_term_drowns_the_task():
+    def updates(curv_loss, n):
+        return {"td_loss": [0.1] * n, "mpr_loss": [0.001] * n, "curv_loss": [curv_loss] * n}, {
+            "mpr_loss": [1.0] * n,
+            "curv_loss": [2.0] * n,
+        }
+
+    diagnostics = Diagnostics()
+    diagnostics.watch(*updates(1.0, 1999), "Lower {term}_coef.")
+    with pytest.warns(UserWarning, match=r"weighted curv term has been 20 times the TD loss.*Lower curv_coef\.") as caught:
+        diagnostics.watch(*updates(1.0, 1), "Lower {term}_coef.")
+        diagnostics.watch(*updates(1.0, 3000), "Lower {term}_coef.")
+    assert len(caught) == 1
+    Diagnostics().watch(*updates(0.4, 3000), "")  # 8 times: the critic may still be on its way
+
+
+def test_rewards_far_below_the_weights_units_are_said():
+    settings = {**SMALL, "buffer_size": 3000, "batch_size": 16, "train_freq": 100, "gradient_steps": 400}
+    model = PAVE_TD3("MlpPolicy", scaled(1e-3), scale_free=False, curv_coef=2.0, **settings)
+    with pytest.warns(UserWarning, match="asks for a curvature of .* lower curv_coef .* or use scale_free=True"):
+        model.learn(700)

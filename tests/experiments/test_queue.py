@@ -1,0 +1,184 @@
+"""Who does what: several runners, crashes, signals, full disks. Real processes, but no trainings in them."""
+
+import errno
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("joblib")
+pytest.importorskip("rl_zoo3")
+
+from sb3_pave.experiments import GridError, RunState, grid, grid_status, run_grid
+from tests.experiments import doubles
+from tests.experiments.doubles import QuickJob, quick_run, started
+from tests.experiments.processes import children_of, is_running, wait_for
+
+ABORT, SLEEP = "import os; os.abort()", "import time; time.sleep(60)"
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr(grid, "_Job", QuickJob)
+
+
+def runner(folder, n_runs, program):
+    """A runner in a process of its own."""
+    command = [sys.executable, "-m", "tests.experiments.doubles", str(folder), str(n_runs), program]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def test_two_runners_share_the_runs_and_do_none_twice(tmp_path):
+    runners = [runner(tmp_path, 8, "import time; time.sleep(0.5)") for _ in range(2)]
+    assert [one.communicate(timeout=60)[0] for one in runners] == ["8 done\n"] * 2
+    keys = started(tmp_path)
+    assert sorted(keys) == sorted(quick_run(seed, "import time; time.sleep(0.5)").key for seed in range(8))
+    assert len({line.split()[1] for line in (tmp_path / "started.txt").read_text().splitlines()}) == 2
+    assert not list(tmp_path.glob("*/claim-*")) and not (tmp_path / ".runners").exists()
+
+
+def test_a_crash_costs_its_run_alone(tmp_path, quick):
+    good, bad = [quick_run(seed) for seed in range(3)], quick_run(9, ABORT)
+    outcome = run_grid([bad, *good], tmp_path, n_jobs=2, progress=False)
+    assert (outcome.done, outcome.failed) == (good, [bad])
+    assert "SIGABRT" in outcome.errors[bad.key]
+    assert started(tmp_path).count(bad.key) == 3
+    states = {one.run["seed"]: one.state for one in grid_status(tmp_path) if "seed" in one.run}
+    assert states[9] is RunState.FAILED
+
+    # Started again, it is tried again, and what is done is not
+    run_grid([bad, *good], tmp_path, progress=False)
+    assert len(started(tmp_path)) == 3 + 3 + 3
+
+
+def test_the_end_of_what_a_failed_process_printed_is_kept(tmp_path, quick):
+    bad = quick_run(1, "print('so far so good'); raise SystemExit('out of luck')")
+    outcome = run_grid([bad], tmp_path, progress=False)
+    assert outcome.errors[bad.key].endswith("ended with exit code 1:\nso far so good\nout of luck") or (
+        outcome.errors[bad.key].splitlines()[1:] == ["out of luck", "so far so good"]
+    )
+    assert json.loads((tmp_path / bad.folder_name / "failed.json").read_text())["tries"] == 3
+
+
+def test_a_changed_specification_touches_only_what_changed(tmp_path, quick):
+    run_grid([quick_run(seed) for seed in range(3)], tmp_path, progress=False)
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/*")}
+    changed = [quick_run(0), quick_run(2, "print()"), quick_run(5)]
+    outcome = run_grid(changed, tmp_path, progress=False)
+    assert outcome.done == changed
+    assert started(tmp_path)[3:] == [run.key for run in changed[1:]]
+    assert all(path.stat().st_mtime_ns == before for path, before in files.items())
+
+
+def test_results_alone_count_as_done(tmp_path, quick):
+    run = quick_run(1)
+    (tmp_path / run.folder_name).mkdir()
+    (tmp_path / run.folder_name / "result.json").write_text("{}")
+    assert run_grid([run], tmp_path, progress=False).done == [run]
+    assert started(tmp_path) == []
+    assert [path.name for path in (tmp_path / run.folder_name).iterdir()] == ["result.json"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_grid_goes_on_where_it_was(number, tmp_path, quick):
+    one = runner(tmp_path, 3, SLEEP)
+    wait_for(lambda: len(started(tmp_path)) == 2)
+    # The sleeping processes are in sessions of their own: find them by their parent
+    children = children_of(one.pid)
+    assert len(children) == 2
+    one.send_signal(number)
+    assert one.wait(timeout=20) == 130
+    assert not any(is_running(child) for child in children)
+    assert not list(tmp_path.glob("*/claim-*")) and not list(tmp_path.glob("*/failed.json"))
+    assert len(list(tmp_path.glob("*/run.json"))) == 3
+
+
+def test_the_runs_of_a_killed_runner_are_free(tmp_path, quick):
+    program = "import os, time; time.sleep(60 if os.getppid() else 0)"
+    one = runner(tmp_path, 1, program)
+    wait_for(lambda: started(tmp_path))
+    orphans = children_of(one.pid)
+    one.kill()
+    one.wait()
+    for orphan in orphans:
+        os.kill(orphan, signal.SIGKILL)  # trainings see to it themselves
+    assert grid_status(tmp_path)[0].state is RunState.WAITING
+    run_grid([quick_run(0)], tmp_path, progress=False)
+    assert not (tmp_path / ".runners").exists()  # nor does the session of the killed one stay
+
+
+def test_a_full_disk_is_an_error_and_no_loss(tmp_path, quick, monkeypatch):
+    runs = [quick_run(seed) for seed in range(4)]
+    write = doubles.write_json
+
+    def write_until_full(path, data):
+        if runs[2].key in str(path):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        write(path, data)
+
+    monkeypatch.setattr(doubles, "write_json", write_until_full)
+    with pytest.raises(GridError, match="No space left on device"):
+        run_grid(runs, tmp_path, progress=False)
+    assert len(started(tmp_path)) == 3  # the others would have met the same
+    assert not list(tmp_path.glob("*/claim-*"))
+    monkeypatch.setattr(doubles, "write_json", write)
+    assert run_grid(runs, tmp_path, progress=False).done == runs
+    assert started(tmp_path)[3:] == [runs[2].key, runs[3].key]
+
+
+def test_a_folder_that_cannot_be_written_is_an_error(tmp_path, quick):
+    (tmp_path / "file").touch()
+    with pytest.raises(GridError, match="can't be written"):
+        run_grid([quick_run(1)], tmp_path / "file" / "grid", progress=False)
+    if os.geteuid() != 0:  # who may write anywhere
+        (tmp_path / "read_only").mkdir(mode=0o500)
+        with pytest.raises(GridError, match="can't be written"):
+            run_grid([quick_run(1)], tmp_path / "read_only", progress=False)
+
+
+def test_one_run_at_a_time_on_a_gpu(tmp_path, quick):
+    note = "import os, time; f=lambda w: print(w, os.environ['CUDA_VISIBLE_DEVICES'], time.monotonic(), flush=True)"
+    program = f"{note}; f('from'); time.sleep(0.3); f('to')"
+    runs = [quick_run(seed, program) for seed in range(4)]
+    gpus = [f"test-{os.getpid()}-{i}" for i in range(2)]
+    run_grid(runs, tmp_path, n_jobs=4, gpus=gpus, progress=False)
+    spans = {}
+    for run in runs:
+        lines = (tmp_path / run.folder_name / "log.txt").read_text().splitlines()[1:]
+        (_, gpu, begin), (_, _, end) = (line.split() for line in lines)
+        spans.setdefault(gpu, []).append((float(begin), float(end)))
+    assert set(spans) == set(gpus)
+    for times in spans.values():
+        times.sort()
+        assert all(before[1] < after[0] for before, after in itertools.pairwise(times))
+
+
+@pytest.mark.parametrize("backend", ["loky", "dask", "ray"])
+@pytest.mark.filterwarnings("default")  # of the engines, about themselves
+@pytest.mark.xdist_group("engines")
+def test_other_engines_run_the_jobs(backend, tmp_path, quick):
+    pytest.importorskip({"dask": "distributed"}.get(backend, "joblib" if backend == "loky" else backend))
+    runs = [quick_run(1), quick_run(2, ABORT), quick_run(3)]
+    outcome = run_grid(runs, tmp_path, n_jobs=2, backend=backend, progress=False)
+    assert (outcome.done, outcome.failed) == ([runs[0], runs[2]], [runs[1]])
+    # Elsewhere than here
+    assert str(os.getpid()) not in {line.split()[1] for line in (tmp_path / "started.txt").read_text().splitlines()}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"n_jobs": 0}, "n_jobs must be at least 1; got 0"),
+        ({"backend": "slurm"}, "backend must be one of threading, loky, dask, ray; got 'slurm'"),
+        ({"address": "tcp://1.2.3.4:5"}, "only dask and ray have an address"),
+    ],
+)
+def test_bad_arguments_are_refused(arguments, message, tmp_path, quick):
+    with pytest.raises(ValueError, match=message):
+        run_grid([quick_run(1)], tmp_path / "grid", progress=False, **arguments)
+    with pytest.raises(ValueError, match="the same"):
+        run_grid([quick_run(1), quick_run(1)], tmp_path / "grid", progress=False)

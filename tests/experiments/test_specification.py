@@ -1,0 +1,145 @@
+"""A specification becomes runs, or an error that says what to do."""
+
+import copy
+import dataclasses
+
+import pytest
+import yaml
+
+pytest.importorskip("rl_zoo3")
+
+from sb3_pave.experiments import EvaluationSettings, Run, Specification, SpecificationError
+
+SPECIFICATION = """
+environments:
+  Pendulum-v1:
+  Hopper-v5: {steps: 2000, seeds: [7]}
+seeds: [1, 2]
+steps: 1000
+methods:
+  td3:
+  SAC: {algorithm: sac, conf: sac.yml, environments: [Pendulum-v1]}
+  PAVE: {algorithm: pave_td3, hyperparameters: {mpr_coef: 0.3}}
+evaluation: {episodes: 3, robustness: [0.1], geometry: true}
+checkpoint_steps: 500
+"""
+CONF = {"Pendulum-v1": {"policy": "MlpPolicy", "n_timesteps": 5, "gamma": 0.9}, "Hopper-v5": {"policy": "MlpPolicy"}}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "sac.yml").write_text(yaml.safe_dump(CONF))
+    (tmp_path / "grid.yml").write_text(SPECIFICATION.replace("td3:\n", "td3: {environments: [Pendulum-v1]}\n", 1))
+    return tmp_path
+
+
+def test_runs_are_environments_times_seeds_times_methods(folder):
+    runs = Specification.load(folder / "grid.yml").runs()
+    assert [(run.environment, run.seed, run.method, run.algorithm, run.steps) for run in runs] == [
+        ("Pendulum-v1", 1, "td3", "td3", 1000),
+        ("Pendulum-v1", 1, "SAC", "sac", 1000),
+        ("Pendulum-v1", 1, "PAVE", "pave_td3", 1000),
+        ("Pendulum-v1", 2, "td3", "td3", 1000),
+        ("Pendulum-v1", 2, "SAC", "sac", 1000),
+        ("Pendulum-v1", 2, "PAVE", "pave_td3", 1000),
+        ("Hopper-v5", 7, "PAVE", "pave_td3", 2000),
+    ]
+    assert runs[0].evaluation == EvaluationSettings(episodes=3, every=50, robustness=(0.1,), geometry=True)
+    assert runs[-1].evaluation.every == 100
+    assert {run.checkpoint_steps for run in runs} == {500}
+    # The one entry that the zoo would take: of the method's file, of the zoo's, of ours
+    assert yaml.safe_load(runs[1].conf) == {"Pendulum-v1": {"policy": "MlpPolicy", "gamma": 0.9}}
+    assert yaml.safe_load(runs[0].conf)["Pendulum-v1"]["noise_type"] == "normal"
+    assert yaml.safe_load(runs[-1].conf)["Hopper-v5"]["vfc_coef"] == 0.005
+    assert runs[-1].hyperparameters == {"mpr_coef": 0.3}
+
+
+def test_a_folder_is_named_by_what_determines_the_run(folder):
+    run = Specification.load(folder / "grid.yml").runs()[1]
+    assert run.folder_name == f"Pendulum-v1-SAC-seed1-{run.key}"
+    assert len(run.key) == 12 and int(run.key, 16) >= 0
+    assert Run.from_dict(run.to_dict()) == run
+    changes = {"seed": 3, "steps": 2, "method": "x", "algorithm": "td3", "environment": "x", "hyperparameters": {"tau": 0.1}}
+    changes["evaluation"] = dataclasses.replace(run.evaluation, episodes=4)
+    changes["conf"] = run.conf.replace("0.9", "0.8")
+    keys = {dataclasses.replace(run, **{name: value}).key for name, value in changes.items()}
+    assert len(keys | {run.key}) == len(changes) + 1
+    # Where and how it is computed, and how the file is laid out, changes nothing
+    same = dataclasses.replace(run, device="cuda", threads=4, checkpoint_steps=7, conf=f"# a comment\n{run.conf}\n")
+    assert same.key == run.key
+
+
+def test_a_changed_file_changes_the_runs_that_read_the_changed_entry(folder):
+    before = Specification.load(folder / "grid.yml").runs()
+    conf = copy.deepcopy(CONF)
+    conf["Hopper-v5"]["gamma"] = 0.5
+    (folder / "sac.yml").write_text(yaml.safe_dump(conf))
+    assert [run.key for run in Specification.load(folder / "grid.yml").runs()] == [run.key for run in before]
+    conf["Pendulum-v1"]["gamma"] = 0.5
+    (folder / "sac.yml").write_text(yaml.safe_dump(conf))
+    after = Specification.load(folder / "grid.yml").runs()
+    assert [run.method for run, old in zip(after, before, strict=True) if run.key != old.key] == ["SAC", "SAC"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seed": [1]}, "the specification: 'seed' is not known, did you mean seeds"),
+        ({"environments": ["Pendulum-v11"]}, "environments: 'Pendulum-v11' is not known, did you mean Pendulum-v1"),
+        ({"environments": {"Pendulum-v1": {"step": 1}}}, "environments: Pendulum-v1: 'step' is not known, did you mean steps"),
+        ({"environments": []}, "at least one"),
+        ({"seeds": []}, r"environments: Pendulum-v1: seeds takes a list of numbers, \[1, 2, 3\] for example; got \[\]"),
+        ({"seeds": [1, 1]}, "has an entry twice"),
+        ({"seeds": [-1]}, "seeds takes a whole number from 0 on; got -1"),
+        ({"steps": 0.5}, "steps takes a whole number from 1 on; got 0.5"),
+        ({"steps": True}, "steps takes a whole number from 1 on; got True"),
+        ({"methods": ["pave_td4"]}, "methods: pave_td4: algorithm: 'pave_td4' is not known, did you mean pave_td3"),
+        ({"methods": {"m": {"algo": "td3"}}}, "methods: m: 'algo' is not known, did you mean algorithm"),
+        ({"methods": {"m": {"algorithm": "td3", "conf": "no.yml"}}}, "methods: m: conf takes a YAML file .*no.yml is none"),
+        (
+            {"methods": {"m": {"algorithm": "td3", "environments": ["Hopper-v5"]}}},
+            "'Hopper-v5' is not known; known: Pendulum-v1",
+        ),
+        (
+            {"methods": {"m": {"algorithm": "pave_td3", "hyperparameters": {"mrp_coef": 1}}}},
+            "methods: m: hyperparameters: 'mrp_coef' is not known, did you mean mpr_coef",
+        ),
+        ({"methods": {"m": {"algorithm": "td3", "hyperparameters": {"n_timesteps": 1}}}}, "'n_timesteps' is not known"),
+        ({"methods": {"m": {"algorithm": "sac", "conf": "no_policy.yml"}}}, "the entry for Pendulum-v1 names no policy"),
+        (
+            {"methods": {"m": {"algorithm": "sac", "conf": "other.yml"}}},
+            "other.yml has no entry for Pendulum-v1, and no default",
+        ),
+        ({"evaluation": {"episode": 1}}, "evaluation: 'episode' is not known, did you mean episodes"),
+        ({"evaluation": {"episodes": 0}}, "evaluation: episodes takes a whole number from 1 on; got 0"),
+        ({"evaluation": {"robustness": 0.1}}, "evaluation: robustness takes a list of noise levels"),
+        ({"evaluation": {"geometry": "yes"}}, "evaluation: geometry takes true or false; got 'yes'"),
+        ({"gym_packages": ["no_such_package"]}, "gym_packages: no_such_package could not be imported"),
+        ({"checkpoint_steps": -1}, "checkpoint_steps takes a whole number from 0 on"),
+        ({"threads": 0}, "threads takes a whole number from 1 on"),
+        ({"device": 0}, "device takes a PyTorch device"),
+    ],
+)
+def test_a_mistake_is_named_before_anything_starts(change, message, tmp_path):
+    (tmp_path / "no_policy.yml").write_text("Pendulum-v1: {gamma: 0.9}")
+    (tmp_path / "other.yml").write_text("Hopper-v5: {policy: MlpPolicy}")
+    content = {"environments": ["Pendulum-v1"], "seeds": [1], "steps": 10, "methods": ["td3"], **change}
+    with pytest.raises(SpecificationError, match=message):
+        Specification.from_dict(content, tmp_path)
+
+
+@pytest.mark.parametrize("missing", ["seeds", "steps", "environments", "methods"])
+def test_what_is_missing_is_named(missing):
+    content = {"environments": ["Pendulum-v1"], "seeds": [1], "steps": 10, "methods": ["td3"]}
+    del content[missing]
+    with pytest.raises(SpecificationError, match=missing):
+        Specification.from_dict(content)
+
+
+@pytest.mark.parametrize("text", [None, "steps: [", "- a list", ""])
+def test_a_file_that_is_none_is_named(text, tmp_path):
+    path = tmp_path / "grid.yml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(SpecificationError, match=r"grid\.yml"):
+        Specification.load(path)

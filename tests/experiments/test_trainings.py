@@ -1,0 +1,147 @@
+"""Grids of real trainings, killed and broken at every place that hurts."""
+
+import errno
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+pytest.importorskip("joblib")
+pytest.importorskip("rl_zoo3")
+pytest.importorskip("rliable")
+
+from sb3_pave.commands.main import main
+from sb3_pave.experiments import GridError, RunState, Specification, grid_status, process, run_grid
+from tests.experiments.processes import children_of, is_running, wait_for
+
+STEPS, EVERY = 600, 150
+SMALL = {"learning_starts": 100, "batch_size": 8, "buffer_size": 2000, "policy_kwargs": {"net_arch": [8]}}
+
+
+def write_specification(folder, seeds=(1,), **methods):
+    content = {
+        "environments": {"Pendulum-v1": {"steps": STEPS}},
+        "seeds": list(seeds),
+        "methods": methods,
+        "evaluation": {"episodes": 2, "every": EVERY, "robustness": [0.1], "robustness_episodes": 1, "geometry": True},
+        "checkpoint_steps": 100,
+        "device": "cpu",
+    }
+    path = folder / "grid.yml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def reject_constant(name):
+    raise AssertionError(f"{name} is not JSON")
+
+
+def test_a_grid_ends_with_results_whatever_one_of_its_runs_does(tmp_path, monkeypatch, capsys):
+    """A method that aborts, and a disk that is full when the other one's result is to be written."""
+    aborting = {**SMALL, "callback": "tests.experiments.callbacks.Abort"}
+    path = write_specification(
+        tmp_path,
+        PAVE={"algorithm": "pave_td3", "hyperparameters": SMALL},
+        crash={"algorithm": "td3", "hyperparameters": aborting},
+    )
+    folder = tmp_path / "out"
+    pave, crash = Specification.load(path).runs()
+    write = process.write_json
+
+    def write_until_full(path, data):
+        if path.name == "result.json":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        write(path, data)
+
+    monkeypatch.setattr(process, "write_json", write_until_full)
+    with pytest.raises(GridError, match="No space left on device"):
+        run_grid([pave], folder, progress=False)
+    assert not (folder / pave.folder_name / "result.json").exists()
+    monkeypatch.setattr(process, "write_json", write)
+
+    with pytest.raises(SystemExit) as exit_info:
+        main(["experiment", "run", str(path), "-o", str(folder), "-j", "2"])
+    assert exit_info.value.code == 1
+    shown = capsys.readouterr().out
+    assert "Pendulum-v1 PAVE seed 1: return -" in shown
+    assert f"1 runs done, 1 failed\n\n{crash.folder_name}:" in shown and "ended by SIGABRT" in shown
+
+    # What had been trained was not trained again
+    log = (folder / pave.folder_name / "log.txt").read_text()
+    assert log.count("sb3_pave train") == 1 and log.count("sb3_pave evaluate") == 2
+    text = (folder / pave.folder_name / "result.json").read_text()
+    result = json.loads(text, parse_constant=reject_constant)
+    assert str(tmp_path) not in text and len(text) < 10_000
+    run = {"environment": "Pendulum-v1", "method": "PAVE", "algorithm": "pave_td3", "seed": 1, "steps": STEPS}
+    assert {key: result[key] for key in run} == run
+    assert (result["key"], result["tries"], result["resumed_from"], result["device"]) == (pave.key, 1, [], "cpu")
+    assert result["hyperparameters"] == SMALL and result["conf"]["Pendulum-v1"]["vfc_coef"] == 0.005
+    assert len(result["evaluation"]["episodes"]["sm"]) == 2
+    assert [one["noise_level"] for one in result["evaluation"]["robustness"]] == [0.0, 0.1]
+    assert result["evaluation"]["geometry"]["M_mean"] > 0
+    assert result["settings"]["control_rate"] == 20.0 and result["versions"]["torch"]
+
+    # Curves are what the evaluations measured, and what the agent logged of its training
+    curves, logs = result["curves"], folder / pave.folder_name / "logs"
+    (saved,) = logs.glob("pave_td3/*/evaluations.npz")
+    with np.load(saved) as evaluations:
+        assert curves["timesteps"] == evaluations["timesteps"].tolist() == [150, 300, 450, 600]
+        for name, key in {"return": "results", "sm": "sm", "action_change": "action_change"}.items():
+            np.testing.assert_allclose(curves[name], evaluations[key].mean(axis=1), rtol=1e-5)
+    assert {"train/mpr_loss", "train/curv_loss", "train/critic_loss"} < set(curves)
+    assert curves["train/n_updates"] == [49.0, 199.0, 349.0, 499.0]
+    assert not list(logs.glob("checkpoint*")) and not (folder / pave.folder_name / "tries").exists()
+
+    main(["experiment", "status", str(folder)])
+    assert "failed: " + crash.folder_name in capsys.readouterr().out.replace("\n", "")
+    assert (folder / "grid.yml").read_text() == path.read_text()
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes as Linux shows them")
+def test_a_killed_run_and_a_killed_runner_go_on_where_they_were(tmp_path):
+    slow = {**SMALL, "normalize": True, "callback": "tests.experiments.callbacks.Slow"}
+    path = write_specification(tmp_path, seeds=(1, 2), PAVE={"algorithm": "pave_sac", "hyperparameters": {**slow}})
+    done, killed = Specification.load(path).runs()
+    folder = tmp_path / "out"
+    (folder / done.folder_name).mkdir(parents=True)
+    finished = folder / done.folder_name / "result.json"
+    finished.write_text("{}")
+    tries = folder / killed.folder_name / "tries"
+
+    runner = subprocess.Popen([sys.executable, "-m", "sb3_pave", "experiment", "run", path, "-o", folder, "--no-progress"])
+    wait_for(lambda: list(tries.glob("1/checkpoint-[12]00")))
+    (training,) = children_of(runner.pid)
+    os.kill(training, signal.SIGKILL)
+    wait_for(lambda: list(tries.glob("2/checkpoint-[345]00")))
+    states = {one.folder.name: one.state for one in grid_status(folder)}
+    assert states == {done.folder_name: RunState.DONE, killed.folder_name: RunState.RUNNING}
+    (training,) = children_of(runner.pid)
+    runner.kill()
+    runner.wait()
+    wait_for(lambda: not is_running(training))  # nobody would collect what it makes
+    assert {one.state for one in grid_status(folder)} == {RunState.DONE, RunState.WAITING}
+
+    outcome = run_grid([done, killed], folder, progress=False)
+    assert outcome.done == [done, killed] and finished.read_text() == "{}"
+    result = json.loads((folder / killed.folder_name / "result.json").read_text())
+    assert result["tries"] == 3
+    first, second = result["resumed_from"]
+    assert 100 <= first < second < STEPS
+    assert result["curves"]["timesteps"] == [150, 300, 450, 600]
+    # Neither were steps counted anew nor was the warm-up repeated: an update each step after it, one lost at each checkpoint
+    assert result["curves"]["train/n_updates"][-1] >= STEPS - SMALL["learning_starts"] - 3
+    (model,) = (folder / killed.folder_name).glob("logs/pave_sac/*/Pendulum-v1.zip")
+    with zipfile.ZipFile(model) as file:
+        assert json.loads(file.read("data"))["num_timesteps"] == STEPS
+    statistics = pickle.loads((model.parent / "Pendulum-v1" / "vecnormalize.pkl").read_bytes())
+    # Statistics went on, too: an observation each step and each start, from a count of 1e-4
+    assert STEPS <= statistics.obs_rms.count < STEPS + 10
+    assert (folder / killed.folder_name / "log.txt").read_text().count("Loading replay buffer") == 2
