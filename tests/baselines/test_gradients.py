@@ -42,7 +42,7 @@ class LastBatchOf:
         buffer.sample = remember
 
     def neighbours(self):
-        """``s'``, ``s_{t-1}``, whether ``s'`` is not terminal, and whether there is an ``s_{t-1}``, by the environment's law."""
+        """``s'``, ``s_{t-1}``, whether ``s'`` is not terminal, and whether there is an ``s_{t-1}``, by the environment."""
         step = th.tensor([0, 0.5], dtype=th.float64)
         number = (self.states[:, 1] + 1) * 2
         return self.states + step, self.states - step, number < 2.5, number > 0.5
@@ -145,7 +145,8 @@ def test_caps_under_noise(monkeypatch):
     assert not th.equal(drawn[0], drawn[1])
 
 
-def grad_loss(policy, batch):
+def along(policy, batch):
+    """The actions at three consecutive states of an episode."""
     nexts, previous, _, has_previous = batch.neighbours()
     before, now, after = (policy(states[has_previous]) for states in (previous, batch.states, nexts))
     return before, now, after
@@ -156,11 +157,11 @@ def grad_loss(policy, batch):
 def test_grad(host, kwargs):
     # The states are on straight lines, and the actor is nearly linear: a large weight
     _, actor, policy, steps, batch = one_step(grad(host), temporal_coef=1000.0, **kwargs)
-    before, now, after = grad_loss(policy, batch)
+    before, _, after = along(policy, batch)
     factor = th.tanh((1 / (after - before + 1e-4)) ** 2).detach()
 
     def loss():
-        before, now, after = grad_loss(policy, batch)
+        before, now, after = along(policy, batch)
         return 1000.0 * (0.5 * (2 * now - after - before) ** 2 * factor).mean()
 
     check_slopes(steps.added(), loss, actor)
