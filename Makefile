@@ -7,7 +7,7 @@ LINT_PATHS = sb3_pave tests examples
 # SB3 and Gymnasium as old as supported, in an environment of their own
 OLDEST = .venv-oldest
 
-.PHONY: demo test test-oldest pytest lint format type commit-checks wheel clean
+.PHONY: demo test test-cuda test-oldest pytest lint format type commit-checks wheel clean
 
 # Train a smooth Pendulum controller through the zoo, then measure it
 demo: $(VENV)/installed
@@ -18,6 +18,11 @@ test: $(VENV)/installed pytest
 
 pytest:
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
+
+# On a machine with a GPU; any Python with the package's dependencies and pytest will do: make test-cuda PYTEST="python -m pytest"
+PYTEST ?= $(BIN)/python -m pytest
+test-cuda:
+	$(PYTEST) -m cuda -rs tests/cuda
 
 test-oldest: $(OLDEST)/installed
 	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -n 2 tests/method tests/algorithms
@@ -33,7 +38,7 @@ format:
 type:
 	$(BIN)/mypy
 
-commit-checks: format type lint
+commit-checks: $(VENV)/installed format type lint
 
 wheel: $(VENV)/installed
 	$(BIN)/python -m build

@@ -1,10 +1,12 @@
 """Every example runs as a user would run it, for a few steps."""
 
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -17,7 +19,7 @@ SAYS = {
 
 
 def test_every_example_is_tested():
-    assert {path.stem for path in EXAMPLES.glob("*.py")} == SAYS.keys()
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == {*SAYS, "deploy"}
 
 
 @pytest.mark.parametrize("name", SAYS)
@@ -33,3 +35,108 @@ def test_example(name, tmp_path):
     assert run.returncode == 0, run.stderr
     assert SAYS[name] in run.stdout
     assert "Warning" not in run.stderr
+
+
+# What a robot does not have: importing it raises
+BARE = """
+import runpy, sys
+sys.modules.update(dict.fromkeys(("torch", "stable_baselines3", "gymnasium", "sb3_pave")))
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory):
+    """A policy that answers ``[2 tanh(x), 2 tanh(-x)]`` with the first observation ``x``; NaN where that is infinite."""
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
+    weights = onnx.numpy_helper.from_array(np.array([[1, -1], [0, 0], [0, 0]], np.float32), "weights")
+    two = onnx.numpy_helper.from_array(np.array(2, np.float32), "two")
+    nodes = [
+        helper.make_node("MatMul", ["observation", "weights"], ["x"]),
+        helper.make_node("Tanh", ["x"], ["squashed"]),
+        helper.make_node("Mul", ["squashed", "two"], ["action"]),
+    ]
+    inputs = [helper.make_tensor_value_info("observation", kind, ["batch", 3])]
+    outputs = [helper.make_tensor_value_info("action", kind, ["batch", 2])]
+    graph = helper.make_graph(nodes, "policy", inputs, outputs, [weights, two])
+    path = tmp_path_factory.mktemp("policy") / "policy.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    return path
+
+
+def deploy(policy, *arguments):
+    command = [sys.executable, "-c", BARE, EXAMPLES / "deploy.py", policy, "--rate", "500", "--seconds", "0.2", *arguments]
+    return subprocess.run(list(map(str, command)), capture_output=True, text=True)
+
+
+@pytest.fixture
+def recording(tmp_path):
+    np.save(tmp_path / "observations.npy", np.array([[0, 0, 0], [100, 0, 0], [100, 0, 0]], np.float64))
+    return ("--replay", tmp_path / "observations.npy")
+
+
+def test_deploy_runs_with_numpy_and_onnxruntime_alone(policy):
+    done = deploy(policy)
+    assert done.returncode == 0, done.stderr
+    assert "decisions at 500 Hz, a period of 2 ms" in done.stdout and "missed deadlines" in done.stdout
+
+
+def test_deploy_measures_the_largest_change_and_jerk(policy, recording):
+    """Actions of 0, 2, 2, 0, 2, 2, ...: they change by 2, and 2 - 2 * 2 + 0 = -2 to 2 - 2 * 0 + 2 = 4."""
+    done = deploy(policy, *recording)
+    assert "largest change    [2. 2.] a step, [1000. 1000.] a second" in done.stdout
+    assert "largest jerk      [4. 4.] a step²" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("limits", "failures"),
+    [
+        (["--max-change", "2", "--max-jerk", "4"], []),
+        (["--max-change", "1.9"], ["change of action 0: 2 > 1.9", "change of action 1: 2 > 1.9"]),
+        (["--max-change", "2", "1"], ["change of action 1: 2 > 1"]),
+        (["--max-jerk", "3", "4"], ["jerk of action 0: 4 > 3"]),
+    ],
+)
+def test_deploy_fails_where_a_limit_is_broken(policy, recording, limits, failures):
+    done = deploy(policy, *recording, *limits)
+    assert done.returncode == bool(failures), done.stderr
+    assert [line.split(maxsplit=2)[2] for line in done.stdout.splitlines() if "LIMIT BROKEN" in line] == failures
+
+
+def test_deploy_counts_missed_deadlines(policy):
+    """No process answers a million times a second."""
+    done = deploy(policy, "--rate", "1000000", "--seconds", "0.001", "--max-missed", "0")
+    assert done.returncode == 1 and "LIMIT BROKEN      missed deadlines:" in done.stdout
+
+
+def test_deploy_never_writes_what_is_not_finite(policy, tmp_path):
+    np.save(tmp_path / "observations.npy", np.full((2, 3), np.inf))
+    done = deploy(policy, "--replay", tmp_path / "observations.npy")
+    assert done.returncode == 1 and "stopped before it was written" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("recorded", "message"),
+    [(np.zeros((5, 4)), "the policy observes [3], the robot gives [4]"), (np.zeros(3), "has the shape")],
+)
+def test_deploy_refuses_observations_that_do_not_fit(policy, tmp_path, recorded, message):
+    np.save(tmp_path / "observations.npy", recorded)
+    done = deploy(policy, "--replay", tmp_path / "observations.npy")
+    assert done.returncode == 2 and message in done.stderr
+
+
+def test_the_pendulum_is_gymnasiums():
+    pytest.importorskip("onnxruntime")
+    import gymnasium as gym
+
+    ours = runpy.run_path(str(EXAMPLES / "deploy.py"))["Pendulum"](period=0.05)
+    env = gym.make("Pendulum-v1")
+    env.reset(seed=0)
+    env.unwrapped.state = np.array([ours.angle, ours.velocity])
+    for torque in (2.0, -1.0, 3.0, 0.5):
+        ours.write(np.array([torque]))
+        expected = env.step(np.array([torque], np.float32))[0]
+        np.testing.assert_allclose(ours.read(), expected, atol=1e-5)

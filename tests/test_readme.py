@@ -26,6 +26,11 @@ def programs() -> list[list[str]]:
     return found
 
 
+def install_lines() -> list[str]:
+    """Every command with which README installs the package, in its order; ``.ci/run`` runs them in a clean environment."""
+    return list(dict.fromkeys(re.findall(r"(?:^|`)(pip install .+?)(?= *(?:`|  #|$))", README, flags=re.MULTILINE)))
+
+
 def shortened(command: str) -> list[str]:
     """The command with fewer steps, so that learning starts in them and there are finished episodes."""
     program, *arguments = shlex.split(re.sub(r"(?<= )-n \d+", f"-n {STEPS}", command))
@@ -47,6 +52,19 @@ def test_every_command_and_program_runs(tmp_path):
     for program in programs():
         done = subprocess.run(program, cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, f"{shlex.join(program)}\n{done.stdout}\n{done.stderr}"
+
+
+def test_it_installs_from_what_a_checkout_has():
+    """sb3-pave is on no index: only what is installed already may be named."""
+    first, *others = install_lines()
+    assert first == "pip install ." and len(others) > 4
+    from_here = re.compile(r'pip install "?(?:\.|\$\(ls dist/\*\.whl\)|dist/\*\.whl|sb3-pave)(?:\[([\w,]+)\])?"?')
+    places = [from_here.fullmatch(line) for line in others]
+    assert all(places), dict(zip(others, places, strict=True))
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    for place in places:
+        for extra in filter(None, (place[1] or "").split(",")):
+            assert re.search(rf"^{extra} = \[", project, flags=re.MULTILINE), extra
 
 
 def test_files_that_it_names_exist():

@@ -26,9 +26,13 @@ def check_hyperparameters(model: Any) -> None:
             raise ValueError(f"{name} must be a number, not the text {value!r} (in YAML, write 1.0e-2 rather than 1e-2).")
         if not math.isfinite(value) or value < 0:
             raise ValueError(f"{name} must be finite and not negative, not {value}. A weight of 0 switches its term off.")
-    for name in ("compile", "cuda_graph"):
-        if not isinstance(getattr(model, name), bool):
-            raise ValueError(f"{name} must be True or False, not {getattr(model, name)!r}.")
+    if not isinstance(model.compile, bool):
+        raise ValueError(f"compile must be True or False, not {model.compile!r}.")
+    if not isinstance(model.cuda_graph, bool) and model.cuda_graph != "auto":
+        raise ValueError(f'cuda_graph must be True, False or "auto", not {model.cuda_graph!r}.')
+    interval = model.pave_interval
+    if isinstance(interval, bool) or not isinstance(interval, (int, np.integer)) or interval < 1:
+        raise ValueError(f"pave_interval must be a positive number of updates, not {interval!r}. 1 means every update.")
     rows = model.pave_batch_size
     if rows is not None and (isinstance(rows, bool) or not isinstance(rows, (int, np.integer)) or rows < 1):
         raise ValueError(f"pave_batch_size must be a positive number of transitions, or None for all, not {rows!r}.")
@@ -74,7 +78,9 @@ def check_finite(values: dict[str, list[float]], n_updates: int) -> None:
     if not terms:
         return
     term = min(terms, key=lambda tag: broken[tag])
-    update = n_updates - len(values[term]) + broken[term] + 1
+    # Not every update may have the terms
+    per_value = max(map(len, values.values())) / len(values[term])
+    update = round(n_updates - (len(values[term]) - broken[term] - 1) * per_value)
     if broken.get("td_loss", len(values[term])) < broken[term]:
         cause = "the TD loss was not finite before it: look for NaN or huge values in rewards and observations"
     else:

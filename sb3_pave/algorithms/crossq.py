@@ -26,13 +26,14 @@ class PAVE_CrossQ(EntropyBonus, CrossQ):
     # The host sets it
     policy_delay: int
 
-    def _check_hyperparameters(self) -> None:
-        super()._check_hyperparameters()
-        if self.cuda_graph and self.policy_kwargs.get("batch_norm", True):
-            raise ValueError(
-                "cuda_graph=True can't record CrossQ's update: batch renormalisation computes something else once its warm-up "
-                "is over, and a recorded update would not. Leave cuda_graph out."
-            )
+    @property
+    def _obstacle_to_recording(self) -> str | None:
+        if not self.policy_kwargs.get("batch_norm", True):
+            return super()._obstacle_to_recording
+        return (
+            "cuda_graph=True can't record CrossQ's update: batch renormalisation computes something else once its warm-up "
+            "is over, and a recorded update would not. Leave cuda_graph out."
+        )
 
     def _gradient_step(
         self,

@@ -74,7 +74,7 @@ class Diagnostics:
         Warn, once, if Curv asks for a curvature that Q can't have, over a whole window of updates: it is soon satisfied, by a
         critic that knows nothing else, so that its loss tells nothing.
 
-        :param asked_for: ``δ / (d_a S)`` of each update: twice what a unit step in one dimension costs, in ranges of the return
+        :param asked_for: ``δ / (d_a S)`` of each update: twice what a unit step in a dimension costs, in ranges of the return
         :param advice: what to do about the term ``{term}``
         """
         for steepness in asked_for:

@@ -74,6 +74,19 @@ class Execution:
         """A loss to descend by the first network's parameters, and what else the function returns."""
         return function(*arguments)
 
+    def td(
+        self, observations: PyTorchObs, actions: th.Tensor, td_loss: Callable[[Any, th.Tensor], th.Tensor], target: th.Tensor
+    ) -> Loss:
+        """
+        The critic's loss without PAVE's terms.
+
+        :param observations: of the batch
+        :param actions: of the batch
+        :param td_loss: of what the critic returns for them, and the target
+        :param target: of the batch
+        """
+        return td_loss(self.model.critic(observations, actions), target)
+
     def terms(self, terms: Terms) -> tuple[Loss, dict[str, th.Tensor]]:
         """PAVE's terms of the critic's loss, and what the log shows of them."""
         return evaluate_terms(self.model.critic, terms)

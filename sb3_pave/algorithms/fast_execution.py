@@ -9,6 +9,7 @@ from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.type_aliases import PyTorchObs
 
 from sb3_pave.algorithms.execution import Execution, Network, Sample, Step
+from sb3_pave.algorithms.recording import networks_of, records
 from sb3_pave.fast.compiled import can_compile, compiled
 from sb3_pave.fast.critic_loss import TdError, mlp_critic_loss
 from sb3_pave.fast.differentiated import Loss, compiled_loss
@@ -18,6 +19,7 @@ from sb3_pave.fast.graphs import CudaCapture, GraphedUpdate, fixed_numbers
 from sb3_pave.fast.stacked_points import has_mode_free_features
 from sb3_pave.fast.stand_ins import is_mlp_actor, is_mlp_critic, mlp_actor, mlp_critic
 from sb3_pave.fast.update_log import UpdateLog
+from sb3_pave.fast.watch import Watch
 from sb3_pave.method.terms import Terms
 
 
@@ -79,6 +81,12 @@ class StandIns(ClosedForm):
     def first_critic(self, critic: Any) -> Network:
         return mlp_critic(critic, _first, n_critics=1)
 
+    def td(
+        self, observations: PyTorchObs, actions: th.Tensor, td_loss: Callable[[Any, th.Tensor], th.Tensor], target: th.Tensor
+    ) -> Loss:
+        arguments = (self.critic(self.model.critic), td_loss, self.features(observations), actions, target)
+        return self.loss(_td_loss, *arguments)[0]
+
     def value(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return compiled(function)(*arguments) if self.compile else function(*arguments)
 
@@ -101,6 +109,7 @@ class Recorded(Execution):
 
     @contextmanager
     def training(self) -> Iterator[None]:
+        self.graphs.follow_learning_rates()
         with self.inner.training():
             yield
 
@@ -111,19 +120,21 @@ class Recorded(Execution):
         def recorded(*batch: Any, log: UpdateLog) -> None:
             step(self.inner, *batch, log=log)
 
-        self.graphs.run(recorded, batch, kind, log)
+        # State-dependent noise is drawn anew in each update, and acting goes on with it
+        noise = self.model.actor.action_dist if getattr(self.model, "use_sde", False) else None
+        self.graphs.run(recorded, batch, kind, log, noise)
 
 
 def choose_execution(model: Any) -> Execution:
     """
-    The fastest way that the agent's networks and the user's settings allow; to be asked at each ``train()`` call, since
-    users change networks in place.
+    The fastest way that the agent's networks and the user's settings allow; to be asked again when these may have changed,
+    see ``Standing``.
 
     :param model: the agent
     """
     compiles = model.compile and can_compile(model.device)
     execution = (StandIns if _has_stand_ins(model) else ClosedForm)(model, compiles)
-    return _recorded(execution) if model.cuda_graph else execution
+    return _recorded(execution) if records(model) else execution
 
 
 def _has_stand_ins(model: Any) -> bool:
@@ -136,10 +147,19 @@ def _has_stand_ins(model: Any) -> bool:
 def _recorded(execution: Execution) -> Execution:
     model = execution.model
     if model._graphs is None:
-        model._graphs = GraphedUpdate(CudaCapture(model.device))
-    tensors = [*model.policy.state_dict(keep_vars=True).values(), *model._own_tensors()]
-    can_record = model._graphs.prepare(model._optimizers(), tensors, fixed_numbers(model))
+        model._graphs = GraphedUpdate(CudaCapture(model.device), quiet=model.cuda_graph == "auto")
+    modules = networks_of(model)
+    tensors = [tensor for module in modules for tensor in (*module._parameters.values(), *module._buffers.values())]
+    tensors = [tensor for tensor in (*tensors, *model._own_tensors()) if tensor is not None]
+    structure = (type(execution), Watch(model, modules, (), ()).structure)
+    can_record = model._graphs.prepare(model._optimizers(), tensors, fixed_numbers(model), structure)
     return Recorded(execution, model._graphs) if can_record else execution
+
+
+def _td_loss(
+    critic: Network, td_loss: Callable[[Any, th.Tensor], th.Tensor], features: th.Tensor, actions: th.Tensor, target: th.Tensor
+) -> tuple[th.Tensor, tuple[()]]:
+    return td_loss(critic(features, actions), target), ()
 
 
 def _first(values: th.Tensor) -> th.Tensor:

@@ -3,11 +3,11 @@ from typing import Any
 
 import torch as th
 from stable_baselines3.common.type_aliases import PyTorchObs, ReplayBufferSamples
-from stable_baselines3.common.utils import polyak_update
 
 from sb3_pave.algorithms.execution import Execution, Network
 from sb3_pave.algorithms.mixin import Pave, continuation
 from sb3_pave.fast.differentiated import descend
+from sb3_pave.fast.targets import follow
 from sb3_pave.fast.update_log import UpdateLog
 from sb3_pave.method.successor import Successor
 
@@ -120,9 +120,9 @@ class MaxEntropyPave(EntropyBonus):
         self._update_ent_coef(log_prob, log)
 
         if gradient_step % self.target_update_interval == 0:
-            polyak_update(self.critic.parameters(), self.critic_target.parameters(), self.tau)
+            follow(self.critic.parameters(), self.critic_target.parameters(), self.tau)
             # Running statistics are copied
-            polyak_update(self.batch_norm_stats, self.batch_norm_stats_target, 1.0)
+            follow(self.batch_norm_stats, self.batch_norm_stats_target, 1.0)
 
     @th.no_grad()
     def _td_target(self, execution: Execution, replay_data: ReplayBufferSamples, ent_coef: th.Tensor) -> th.Tensor:

@@ -5,7 +5,7 @@ import io
 import pathlib
 from functools import partial
 from statistics import fmean
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch as th
 from gymnasium import spaces
@@ -22,9 +22,11 @@ from sb3_pave.algorithms.checks import (
     refuse_parallel_training,
     warn_of_flat_fields,
 )
+from sb3_pave.algorithms.deferred_log import DeferredLog
 from sb3_pave.algorithms.diagnostics import Diagnostics
 from sb3_pave.algorithms.execution import Execution
 from sb3_pave.algorithms.fast_execution import choose_execution
+from sb3_pave.algorithms.standing import Standing
 from sb3_pave.algorithms.units import default_weights, staying, stored_numbers, weights_to_load
 from sb3_pave.fast.differentiated import Loss
 from sb3_pave.fast.graphs import GraphedUpdate, without_capture
@@ -48,7 +50,7 @@ _ADVICE = {
 SelfPave = TypeVar("SelfPave", bound="Pave")
 
 
-class Pave(OffPolicyAlgorithm):
+class Pave(DeferredLog, OffPolicyAlgorithm):
     """
     Policy-Aware Value-field Equalization (arXiv 2601.22970) for an SB3 actor-critic, which stands next in the bases.
 
@@ -64,11 +66,14 @@ class Pave(OffPolicyAlgorithm):
     :param curv_coef: ``λ3``, weight of curvature preservation
     :param mpr_sigma: ``σ``, standard deviation of the noise that MPR adds to the observations that the critic sees
     :param curv_delta: ``δ``, curvature below which Curv vanishes, in units of Q per squared (scaled) action
+    :param pave_interval: only every so many updates have the three terms, with as many times their weights: the same loss on
+        average, at a lower price; the updates between are the host's
     :param pave_batch_size: the three terms are means over this many transitions of each batch, drawn at random: the loss
         stays unbiased, at a lower price and a higher variance; None: over the whole batch
     :param compile: run targets and losses of MLP networks, with their gradients, through ``torch.compile`` (half a minute,
         once); on the CPU, also step Adam by PyTorch's fused implementation
-    :param cuda_graph: on a CUDA device, record the update as CUDA graphs and replay them
+    :param cuda_graph: on a CUDA device, record the update as CUDA graphs and replay them; "auto": where the update calls no
+        Python of the user's, whose decisions a recording would repeat
     :param kwargs: the host's keyword arguments; without an ``activation_fn`` in ``policy_kwargs`` it is SiLU,
         since the critic must be twice differentiable
     :raises ValueError: if a hyperparameter is negative or not finite, if there is no observation that MPR could perturb,
@@ -84,6 +89,7 @@ class Pave(OffPolicyAlgorithm):
     replay_buffer: Any
 
     _graphs: GraphedUpdate | None = None
+    _standing: Standing | None = None
     _scales: Scales
 
     def __init__(
@@ -95,9 +101,10 @@ class Pave(OffPolicyAlgorithm):
         curv_coef: float | None = None,
         mpr_sigma: float | None = None,
         curv_delta: float | None = None,
+        pave_interval: int = 1,
         pave_batch_size: int | None = None,
         compile: bool = False,
-        cuda_graph: bool = False,
+        cuda_graph: bool | Literal["auto"] = "auto",
         **kwargs: Any,
     ):
         # Before the host's constructor, which calls _setup_model
@@ -110,9 +117,10 @@ class Pave(OffPolicyAlgorithm):
         # What PAVE has learned of the data, for the zip
         self.return_scale = 0.0
         self.observation_spread: Any = None
+        self.pave_interval = pave_interval
         self.pave_batch_size = pave_batch_size
         self.compile = compile
-        self.cuda_graph = cuda_graph
+        self.cuda_graph: bool | str = cuda_graph
         self._is_new = True
         if kwargs.get("policy_kwargs") is not None:
             # Hosts write into it; the user's stays as it is
@@ -139,7 +147,7 @@ class Pave(OffPolicyAlgorithm):
         given = self.policy_kwargs
         if getattr(self, "_is_new", False):
             self.policy_kwargs = {**_default_activation(self.policy_class), **given}
-        self._graphs = None
+        self._graphs = self._standing = None
         try:
             super()._setup_model()
         except (TypeError, KeyError) as error:  # some Pythons report a repeated keyword as a KeyError
@@ -199,7 +207,7 @@ class Pave(OffPolicyAlgorithm):
         progress_bar: bool = False,
     ) -> SelfPave:
         """As the host's ``learn()``; ``tb_log_name`` is the class's name unless given."""
-        return super().learn(
+        super().learn(
             total_timesteps,
             callback=callback,
             log_interval=log_interval,
@@ -207,6 +215,8 @@ class Pave(OffPolicyAlgorithm):
             reset_num_timesteps=reset_num_timesteps,
             progress_bar=progress_bar,
         )
+        self._finish_log()
+        return self
 
     def train(self, gradient_steps: int, batch_size: int = 100) -> None:
         """
@@ -217,19 +227,22 @@ class Pave(OffPolicyAlgorithm):
         :raises ValueError: if a PAVE term became infinite or NaN
         :raises RuntimeError: if the critic has no second-order graph
         """
-        self._check_hyperparameters()
-        refuse_compiled(self.critic)
-        keep_freed_memory()
-        self.policy.set_training_mode(True)
+        self._finish_log()
+        if self._standing is None or not self._standing.holds():
+            self._check_hyperparameters()
+            refuse_compiled(self.critic)
+            keep_freed_memory()
+            self.policy.set_training_mode(True)
+            self._standing = Standing(self, choose_execution(self))
         self._update_learning_rate(self._optimizers())
-        log, execution = UpdateLog(), choose_execution(self)
+        log, execution = UpdateLog(), self._standing.execution
         with execution.training(), naming_what_is_not_finite(log, self._n_updates):
             for gradient_step in range(gradient_steps):
                 self._n_updates += 1
                 step = partial(self._gradient_step, gradient_step=gradient_step)
                 execution.run(step, partial(self._sample, batch_size), self._kind_of_update(gradient_step), log)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-        self._write_log(log)
+        self._defer_log(log)
 
     def _gradient_step(
         self,
@@ -252,7 +265,7 @@ class Pave(OffPolicyAlgorithm):
 
     def _sample(self, batch_size: int) -> tuple[ReplayBufferSamples, Successor]:
         draw = partial(self.replay_buffer.sample, batch_size, env=self._vec_normalize_env)
-        if self.vfc_coef > 0:
+        if self.vfc_coef > 0 and self._terms_are_due():
             return sample_with_successor(self.replay_buffer, draw)
         replay_data = draw()
         return replay_data, Successor(replay_data.next_observations, None)
@@ -263,10 +276,10 @@ class Pave(OffPolicyAlgorithm):
         own = [tensor for tensor in named if isinstance(tensor, th.Tensor)]
         return [*own, *self._scales.tensors]
 
-    def _kind_of_update(self, gradient_step: int) -> tuple[bool, bool]:
-        """Which branches the host's update takes: whether it updates the actor, and the targets."""
+    def _kind_of_update(self, gradient_step: int) -> tuple[bool, bool, bool]:
+        """Which branches the update takes: whether it has PAVE's terms, updates the actor, and the targets."""
         delayed = self._n_updates % getattr(self, "policy_delay", 1) == 0
-        return delayed, gradient_step % getattr(self, "target_update_interval", 1) == 0
+        return self._terms_are_due(), delayed, gradient_step % getattr(self, "target_update_interval", 1) == 0
 
     def get_parameters(self) -> dict[str, dict]:
         """As the host's; optimizers as they are without CUDA graphs, so that a saved agent can be loaded anywhere."""
@@ -276,7 +289,7 @@ class Pave(OffPolicyAlgorithm):
         return {name: without_capture(state) if name.endswith("optimizer") else state for name, state in parameters.items()}
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_graphs", "_scales", "_diagnostics"]
+        return [*super()._excluded_save_params(), "_graphs", "_standing", "_pending_log", "_scales", "_diagnostics"]
 
     def _optimizers(self) -> list[th.optim.Optimizer]:
         optimizers = [self.actor.optimizer, self.critic.optimizer]
@@ -285,13 +298,13 @@ class Pave(OffPolicyAlgorithm):
 
     def _critic_terms(self, replay_data: ReplayBufferSamples, successor: Successor, returns: th.Tensor) -> Terms | None:
         """
-        The terms at the batch, with ``ε`` and ``v`` drawn; None if all weights are zero.
+        The terms at the batch, with ``ε`` and ``v`` drawn; None where this update has none.
 
         :param replay_data: the batch
         :param successor: its one-step successors
         :param returns: its TD targets, whose range is the unit of scale-free PAVE; shape (batch, 1) or (batch, quantiles)
         """
-        if not self._has_terms():
+        if not self._terms_are_due():
             return None
         coefs: tuple[Any, ...] = self._coefs()
         delta: Any = self.curv_delta
@@ -299,6 +312,9 @@ class Pave(OffPolicyAlgorithm):
         if self.scale_free:
             curv_coef, delta = self._scales.curvature(self.curv_coef, self.curv_delta, replay_data.actions.shape[1])
             coefs = (self.mpr_coef, self.vfc_coef, curv_coef)
+        if self.pave_interval > 1:
+            # For the updates between, too
+            coefs = tuple(self.pave_interval * coef for coef in coefs)
         inputs, exists = self._field_inputs(replay_data, successor), successor.exists
         if exists is not None and inputs.rows is not None:
             exists = exists[inputs.rows]
@@ -343,8 +359,10 @@ class Pave(OffPolicyAlgorithm):
         """
         terms = self._critic_terms(replay_data, successor, target)
         if terms is None:
-            td_loss = self._td_loss(self.critic(replay_data.observations, replay_data.actions), target)
+            td_loss = execution.td(replay_data.observations, replay_data.actions, self._td_loss, target)
             log.add(critic_loss=td_loss)
+            if self._has_terms():
+                log.add(td_loss=td_loss)
             return [td_loss]
         losses, scalars = execution.td_and_terms(terms, self._td_loss, target)
         log.add(**scalars, return_scale=self._scales.return_scale.clone())
@@ -352,6 +370,10 @@ class Pave(OffPolicyAlgorithm):
 
     def _has_terms(self) -> bool:
         return self._coefs() != (0, 0, 0)
+
+    def _terms_are_due(self) -> bool:
+        """Whether this update is one of those with the terms."""
+        return self._has_terms() and self._n_updates % self.pave_interval == 0
 
     def _coefs(self) -> tuple[float, float, float]:
         return self.mpr_coef, self.vfc_coef, self.curv_coef
@@ -374,8 +396,9 @@ class Pave(OffPolicyAlgorithm):
         check_finite(values, self._n_updates)
         values.update(self._diagnostics.turns(values, len(getattr(self.critic, "q_networks", (None,)))))
         self._watch(values)
+        record = self.logger.record
         for tag, per_update in values.items():
-            self.logger.record(f"train/{tag}", fmean(per_update))
+            record(f"train/{tag}", fmean(per_update))
 
     def _watch(self, values: dict[str, list[float]]) -> None:
         """Warn where the terms forbid the task."""
@@ -391,8 +414,15 @@ class Pave(OffPolicyAlgorithm):
 
     def _check_hyperparameters(self) -> None:
         check_hyperparameters(self)
-        if self.cuda_graph and type(self).train is not Pave.train:
-            raise ValueError(f"cuda_graph=True records PAVE's own update, but {type(self).__name__} has a train() of its own.")
+        if self.cuda_graph is True and self._obstacle_to_recording is not None:
+            raise ValueError(self._obstacle_to_recording)
+
+    @property
+    def _obstacle_to_recording(self) -> str | None:
+        """Why CUDA graphs can't record the update, on whatever device; None if they can."""
+        if type(self).train is Pave.train:
+            return None
+        return f"cuda_graph=True records PAVE's own update, but {type(self).__name__} has a train() of its own."
 
     def _init_callback(self, callback: MaybeCallback, *args: Any, **kwargs: Any) -> Any:
         refuse_parallel_training(callback)

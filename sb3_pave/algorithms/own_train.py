@@ -25,6 +25,8 @@ class PaveOwnTrain(Pave):
     does not include PAVE's. The log has the raw terms; ``train/critic_loss`` is the host's own, without them.
     """
 
+    _n_steps_of_critic = 0
+
     def _setup_model(self) -> None:
         if not isinstance(self.action_space, spaces.Box):
             raise ValueError(
@@ -84,6 +86,9 @@ class PaveOwnTrain(Pave):
                 "has added its own. Call backward() before step(), or set PAVE's weights to 0."
             )
         replay_data, successor = last_batch.get()
+        self._n_steps_of_critic += 1
+        if not self._terms_are_due():
+            return
         with th.enable_grad():
             # The host's targets are not known here: the range of returns is that of the critic's own values
             with th.no_grad():
@@ -93,6 +98,10 @@ class PaveOwnTrain(Pave):
             loss, scalars = choose_execution(self).terms(terms)
             log.add(**scalars, return_scale=self._scales.return_scale.clone())
             loss.backward(inputs=parameters_of(optimizer))
+
+    def _terms_are_due(self) -> bool:
+        # The host counts its updates as it likes
+        return self._has_terms() and self._n_steps_of_critic % self.pave_interval == 0
 
     def _parameter_versions(self) -> list[int]:
         # In-place updates count the version up

@@ -2,11 +2,11 @@ import torch as th
 import torch.nn.functional as F
 from stable_baselines3 import TD3
 from stable_baselines3.common.type_aliases import PyTorchObs, ReplayBufferSamples
-from stable_baselines3.common.utils import polyak_update
 
 from sb3_pave.algorithms.execution import Execution, Network
 from sb3_pave.algorithms.mixin import Pave, continuation
 from sb3_pave.fast.differentiated import descend
+from sb3_pave.fast.targets import follow
 from sb3_pave.fast.update_log import UpdateLog
 from sb3_pave.method.successor import Successor
 
@@ -82,8 +82,8 @@ class PAVE_TD3(Pave, TD3):
         )
 
     def _update_targets(self) -> None:
-        polyak_update(self.critic.parameters(), self.critic_target.parameters(), self.tau)
-        polyak_update(self.actor.parameters(), self.actor_target.parameters(), self.tau)
+        follow(self.critic.parameters(), self.critic_target.parameters(), self.tau)
+        follow(self.actor.parameters(), self.actor_target.parameters(), self.tau)
         # Running statistics are copied
-        polyak_update(self.critic_batch_norm_stats, self.critic_batch_norm_stats_target, 1.0)
-        polyak_update(self.actor_batch_norm_stats, self.actor_batch_norm_stats_target, 1.0)
+        follow(self.critic_batch_norm_stats, self.critic_batch_norm_stats_target, 1.0)
+        follow(self.actor_batch_norm_stats, self.actor_batch_norm_stats_target, 1.0)

@@ -55,6 +55,7 @@ ZOO_COMMANDS = {
 OWN_COMMANDS = {
     "evaluate": OwnCommand("measure an agent: return, smoothness, robustness, geometry", "sb3_pave.commands.evaluate"),
     "plot": OwnCommand("draw what evaluate has measured", "sb3_pave.commands.plot"),
+    "film": OwnCommand("film agents side by side, with the traces of their actions", "sb3_pave.commands.film"),
     "export": OwnCommand("export the policy for a robot", "sb3_pave.commands.export"),
     "experiment": OwnCommand("run and report a grid: environments, seeds, methods", "sb3_pave.commands.experiment"),
     "bench": OwnCommand("time PAVE's updates against those of its host", "sb3_pave.commands.bench"),

@@ -26,7 +26,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace pictures of the same name")
     args = parser.parse_args(argv)
     try:
-        from sb3_pave.evaluation.plots import draw
+        from sb3_pave.evaluation.plots import draw, left_out
         from sb3_pave.evaluation.report import check_free, load_report
     except ModuleNotFoundError as error:
         parser.exit(1, f'{parser.prog} needs {error.name}, which is not installed: pip install "sb3-pave[eval]"\n')
@@ -47,6 +47,7 @@ def main(argv: list[str]) -> None:
                 print(f"No {kind}: {error}")
                 continue
             figure.savefig(file)
-            print(f"Saved {file}")
+            without = left_out(kind, report)
+            print(f"Saved {file}" + (f", without {', '.join(without)}" if without else ""))
     except (ValueError, FileExistsError) as error:
         parser.exit(1, f"{parser.prog}: {error}\n")

@@ -28,10 +28,12 @@ from sb3_pave.evaluation.smoothness import (
     smoothness_score,
 )
 from sb3_pave.evaluation.surface import SurfacePlane, field_surface, surface_plane
+from sb3_pave.evaluation.turn import FieldTurn, field_turn
 
 __all__ = [
     "CriticGeometry",
     "Episode",
+    "FieldTurn",
     "Rollout",
     "RolloutGeometry",
     "SurfacePlane",
@@ -44,6 +46,7 @@ __all__ = [
     "critic_values",
     "evaluate_robustness",
     "field_surface",
+    "field_turn",
     "high_frequency_share",
     "observation_scale",
     "record_rollout",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import stable_baselines3 as sb3
@@ -26,10 +27,11 @@ class Agent:
     A trained model on disk.
 
     :param algorithm: name of its algorithm in the zoo, ``sac`` or ``pave_sac`` for example
-    :param run: name of the run, that of its folder or of the zip file
+    :param run: name of the run, that of its folder or of the zip file; unique among the runs of a label
     :param model_path: the zip file
     :param stats_path: the zoo's folder with its hyperparameters and ``VecNormalize`` statistics, if there is one
     :param vec_normalize_path: ``VecNormalize`` statistics given by hand, in place of the zoo's
+    :param label: what it is shown and pooled under with others of the same label; its algorithm by default
     """
 
     algorithm: str
@@ -37,6 +39,16 @@ class Agent:
     model_path: Path
     stats_path: Path | None = None
     vec_normalize_path: Path | None = None
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.label:
+            object.__setattr__(self, "label", self.algorithm)
+
+    @property
+    def name(self) -> str:
+        """:return: what messages call it"""
+        return f"{self.label} {self.run}"
 
     def load(self, device: str = "auto") -> BaseAlgorithm:
         """
@@ -104,15 +116,20 @@ class Agent:
         if not path.is_file():
             return {}
         try:
-            with np.load(path) as saved:
+            with path.open("rb") as file, np.load(file) as saved:
                 arrays = {"return" if key == "results" else key: saved[key] for key in saved if key != "successes"}
-        except (OSError, ValueError) as error:
+        except (OSError, EOFError, ValueError, BadZipFile) as error:
             raise AgentError(f"{path} could not be read: {error}") from error
         return {key: (value.mean(axis=1) if value.ndim == 2 else value).tolist() for key, value in arrays.items()}
 
 
 def find_runs(
-    folder: str | os.PathLike, algorithm: str, env_id: str, exp_ids: Sequence[int] | None = None, load_best: bool = False
+    folder: str | os.PathLike,
+    algorithm: str,
+    env_id: str,
+    exp_ids: Sequence[int] | None = None,
+    load_best: bool = False,
+    skip: Callable[[str], None] | None = None,
 ) -> list[Agent]:
     """
     The runs of an algorithm in a log folder of the zoo.
@@ -122,26 +139,36 @@ def find_runs(
     :param env_id: the environment
     :param exp_ids: numbers of the runs, 0 for the latest one; None for all of them
     :param load_best: whether to take the best model of each run in place of the last
-    :return: the runs
-    :raises AgentError: if one is missing
+    :param skip: called with a sentence on each run without a model yet, where all runs are asked for; None makes it an error
+    :return: the runs, each once
+    :raises AgentError: if one is missing, or all are
     """
     from huggingface_sb3 import EnvironmentName
     from rl_zoo3.utils import get_latest_run_id, get_model_path
 
     env_name = EnvironmentName(env_id)
-    if exp_ids is None:
+    if exp_ids is not None:
+        skip = None  # asked for by its number, a run has to be there
+    else:
         latest = get_latest_run_id(os.path.join(folder, algorithm), env_name)
         exp_ids = [i for i in range(1, latest + 1) if os.path.isdir(os.path.join(folder, algorithm, f"{env_name}_{i}"))]
         if not exp_ids:
             raise AgentError(f"No run of {algorithm} on {env_id} in {os.path.join(folder, algorithm)}")
-    agents = []
+    agents: dict[Path, Agent] = {}
     for exp_id in exp_ids:
         try:
             _, model_path, log_path = get_model_path(exp_id, str(folder), algorithm, env_name, load_best=load_best)
         except (AssertionError, ValueError) as error:
-            raise AgentError(f"Run {exp_id} of {algorithm} on {env_id}: {error}") from error
-        agents.append(Agent(algorithm, Path(log_path).name, Path(model_path), stats_path=Path(log_path) / env_name))
-    return agents
+            sentence = f"Run {exp_id} of {algorithm} on {env_id}: {error}"
+            if skip is None:
+                raise AgentError(sentence) from error
+            skip(sentence)
+            continue
+        agent = Agent(algorithm, Path(log_path).name, Path(model_path), stats_path=Path(log_path) / env_name)
+        agents.setdefault(agent.model_path, agent)
+    if not agents:
+        raise AgentError(f"No run of {algorithm} on {env_id} in {os.path.join(folder, algorithm)} has a model yet")
+    return list(agents.values())
 
 
 def from_zip(
@@ -150,7 +177,7 @@ def from_zip(
     """
     A model given as a zip file. If it lies in a folder of the zoo, the settings there are used.
 
-    :param path: the zip file
+    :param path: the zip file, with or without ``.zip``
     :param env_id: the environment
     :param algorithm: name of its algorithm in the zoo; None reads it from the file
     :param vec_normalize_path: saved ``VecNormalize`` statistics
@@ -160,6 +187,8 @@ def from_zip(
     from huggingface_sb3 import EnvironmentName
 
     path = Path(path)
+    if not path.is_file() and path.with_name(f"{path.name}.zip").is_file():  # as SB3's load does
+        path = path.with_name(f"{path.name}.zip")
     for needed in (path, vec_normalize_path):
         if needed is not None and not Path(needed).is_file():
             raise AgentError(f"{needed} does not exist")
@@ -198,16 +227,18 @@ def load_model(path: str | os.PathLike, algorithm: type[BaseAlgorithm] | None = 
 
 def algorithm_class(path: str | os.PathLike) -> type[BaseAlgorithm]:
     """
-    A class that loads a saved model. A zip file does not name its algorithm; its policy tells the family.
+    A class that loads a saved model. A zip file does not name its algorithm; its policy tells the family, and what is saved of
+    its settings the member.
 
     :param path: the zip file
-    :return: TD3 (also for DDPG), SAC, PPO (also for A2C), TQC or CrossQ
+    :return: SAC, TD3, DDPG, PPO, A2C, or TQC, CrossQ, TRPO, ARS, RecurrentPPO if sb3-contrib is installed
     :raises AgentError: if the file is not a model of one of these
     """
-    policy_class = _zip_data(Path(path)).get("policy_class")
+    data = _zip_data(Path(path))
+    policy_class = data.get("policy_class")
     for algorithm in _families():
         if isinstance(policy_class, type) and issubclass(policy_class, tuple(algorithm.policy_aliases.values())):
-            return algorithm
+            return _member(algorithm, data)
     raise AgentError(f"{path}: a policy of {policy_class} is none of {', '.join(one.__name__ for one in _families())}")
 
 
@@ -219,17 +250,33 @@ def algorithm_name(path: str | os.PathLike) -> str:
     :raises AgentError: if the file is not a model of a known algorithm
     """
     name = algorithm_class(path).__name__.lower()
+    name = "ppo_lstm" if name == "recurrentppo" else name
     data = _zip_data(Path(path))
     parts = (data.get("actor_side_method"), "pave" if "mpr_coef" in data else None, name)
     return "_".join(part for part in parts if part)
 
 
 def _families() -> list[type[BaseAlgorithm]]:
+    """The first of them that has a policy's class is its family: the special ones come first."""
     try:
-        from sb3_contrib import TQC, CrossQ
+        from sb3_contrib import ARS, TQC, CrossQ, RecurrentPPO
     except ImportError:
         return [sb3.TD3, sb3.SAC, sb3.PPO]
-    return [sb3.TD3, sb3.SAC, sb3.PPO, TQC, CrossQ]
+    return [sb3.TD3, sb3.SAC, RecurrentPPO, sb3.PPO, TQC, CrossQ, ARS]
+
+
+def _member(family: type[BaseAlgorithm], data: dict[str, Any]) -> type[BaseAlgorithm]:
+    """Of algorithms that share their policies, the one that leaves these settings."""
+    if family is sb3.TD3:
+        # DDPG is TD3 without its tricks
+        return sb3.DDPG if (data.get("policy_delay"), data.get("target_noise_clip")) == (1, 0.0) else sb3.TD3
+    if family is sb3.PPO and "clip_range" not in data:
+        if "cg_max_steps" in data:
+            from sb3_contrib import TRPO
+
+            return TRPO
+        return sb3.A2C
+    return family
 
 
 def _zip_data(path: Path) -> dict[str, Any]:

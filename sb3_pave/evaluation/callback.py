@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import gymnasium as gym
@@ -13,9 +15,11 @@ from numpy.typing import NDArray
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalCallback
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_pave.evaluation.geometry import CriticChoice, rollout_geometry
+from sb3_pave.evaluation.geometry import rollout_geometry
+from sb3_pave.evaluation.networks import CriticChoice
 from sb3_pave.evaluation.rollout import EpisodeRecorder, Rollout
 from sb3_pave.evaluation.smoothness import smoothness_measures
+from sb3_pave.evaluation.undisturbed import frozen_normalization, kept_torch_state, share_environments
 
 # What EvalCallback takes that can be taken over from another one
 _SETTINGS = ("eval_freq", "n_eval_episodes", "deterministic", "render", "warn")
@@ -35,6 +39,9 @@ class SmoothnessEvalCallback(EvalCallback):
     - Keeps, besides ``best_model.zip``, the smoothest model whose return is close enough to the best as
       ``smoothest_model.zip``, with ``smoothest_model_vecnormalize.pkl`` if ``VecNormalize`` is in use.
 
+    Training goes on as if nothing had been measured: a ``VecNormalize`` of ``eval_env`` that still trains is frozen during the
+    episodes and does not touch the rewards, and stochastic actions draw nothing from training's random numbers.
+
     Without ``eval_env`` it takes over the ``EvalCallback`` that it finds beside it, with its environment, settings and
     files, and silences it: that is how it is used from a zoo YAML, ``callback: sb3_pave.callbacks.SmoothnessEvalCallback``.
 
@@ -47,8 +54,8 @@ class SmoothnessEvalCallback(EvalCallback):
     :param smoothest_share: how close to the best mean return the smoothest model's has to be: with 0.9, it may fall short
         by a tenth of the best's absolute value
     :param kwargs: all other arguments of ``EvalCallback``
-    :raises ValueError: if an argument is out of its range, the actions are not continuous, or there is neither an
-        ``eval_env`` nor an ``EvalCallback`` to take over
+    :raises ValueError: if an argument is out of its range, the actions are not continuous, there is neither an
+        ``eval_env`` nor an ``EvalCallback`` to take over, or ``eval_env`` is the environment that the agent trains in
     """
 
     def __init__(
@@ -85,11 +92,12 @@ class SmoothnessEvalCallback(EvalCallback):
         self._to_take_over = eval_env is None
         self._n_evaluations = 0
         self._recorder = EpisodeRecorder()
+        self._borrowed = ExitStack()
 
     def _init_callback(self) -> None:
         if not self._to_take_over:
             super()._init_callback()
-            self._check_actions()
+            self._check_environment()
 
     def _on_training_start(self) -> None:
         if self._to_take_over:
@@ -101,7 +109,10 @@ class SmoothnessEvalCallback(EvalCallback):
         if self.eval_freq <= 0 or self.n_calls % self.eval_freq != 0:
             return super()._on_step()
         self._recorder = EpisodeRecorder(keep_observations=self._geometry_is_due())
-        continue_training = super()._on_step()
+        with self._borrowed:
+            self._borrowed.enter_context(frozen_normalization(self.eval_env))
+            self._borrowed.enter_context(kept_torch_state())
+            continue_training = super()._on_step()
         if self.log_path is not None:
             self._save_evaluations(self.log_path)
         self._keep_smoothest()
@@ -113,6 +124,8 @@ class SmoothnessEvalCallback(EvalCallback):
         super()._log_success_callback(locals_, globals_)
         self._recorder(locals_, globals_)
         if len(self._recorder.episodes) == self.n_eval_episodes and locals_["done"]:
+            # Before any other callback sees the environment (a new best model's saves its normalisation)
+            self._borrowed.close()
             self._measure()
 
     def _measure(self) -> None:
@@ -122,7 +135,12 @@ class SmoothnessEvalCallback(EvalCallback):
             self.evaluations_smoothness.setdefault(name, []).append(measures[name])
             self.logger.record(f"eval/{name}", float(measures[name].mean()))
         if self._geometry_is_due():
-            geometry = rollout_geometry(self.model, rollout, self.critic).summary()
+            measured = rollout_geometry(self.model, rollout, self.critic)
+            # That an agent has no Q(s, a) by its nature is no news
+            expected = not hasattr(self.model, "critic") and measured.actor_jacobian_norm is not None
+            if measured.notes and not expected and not self.evaluations_geometry:
+                warnings.warn("; ".join(measured.notes))
+            geometry = measured.summary()
             for name, value in {"timesteps": self.num_timesteps, **geometry}.items():
                 self.evaluations_geometry.setdefault(f"geometry_{name}", []).append(value)
             for name, value in geometry.items():
@@ -178,7 +196,7 @@ class SmoothnessEvalCallback(EvalCallback):
         for child in (self.callback_on_new_best, self.callback):
             if child is not None:
                 child.parent = self
-        self._check_actions()
+        self._check_environment()
         for folder in filter(None, (self.best_model_save_path, self.log_path and os.path.dirname(self.log_path))):
             os.makedirs(folder, exist_ok=True)
         if replaced:
@@ -186,9 +204,14 @@ class SmoothnessEvalCallback(EvalCallback):
             if self.verbose >= 1:
                 print("SmoothnessEvalCallback takes the place of the EvalCallback beside it")
 
-    def _check_actions(self) -> None:
+    def _check_environment(self) -> None:
         if not isinstance(self.eval_env.action_space, spaces.Box):
             raise ValueError(f"Smoothness is defined for continuous actions; the environment has {self.eval_env.action_space}")
+        if share_environments(self.training_env, self.eval_env):
+            raise ValueError(
+                "eval_env is the environment that the agent trains in: each evaluation would cut off an episode there and "
+                "hand the agent an observation of another one. Make a second one, by make_vec_env for example."
+            )
 
 
 class _NoEnvironment(gym.Env):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch as th
@@ -17,22 +16,24 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from torch import nn
 
 from sb3_pave.evaluation.networks import (
+    CriticChoice,
     NetworkInput,
+    Observations,
+    action_rounding,
     batch_size,
     check_agreement,
-    chunk,
+    check_choice,
     critic_of,
     critic_values,
     differentiable_keys,
     evaluation_mode,
     preprocess,
+    rows,
     scaled_policy,
 )
 from sb3_pave.evaluation.rollout import Rollout, stack_observations
 from sb3_pave.evaluation.smoothness import is_saturated, scale_actions
-
-#: Which critic: its index in the ensemble, or the smallest of all at each state
-CriticChoice = int | Literal["min"]
+from sb3_pave.evaluation.turn import FieldTurn, field_turn
 
 # States whose derivatives are taken together; bounds the memory, not the result
 CHUNK_SIZE = 2048
@@ -79,82 +80,108 @@ class RolloutGeometry:
     r"""
     Geometry of a critic along the episodes of a policy, ``n`` states in all.
 
-    :param critic: the critic at the visited states and the actions taken there; None for an agent without ``Q(s, a)``
-    :param actor_jacobian_norm: :math:`\|\nabla_s \pi\|_2`, shape ``(n,)``
+    :param critic: the critic at the visited states and the actions taken there; None where it can't be measured
+    :param actor_jacobian_norm: :math:`\|\nabla_s \pi\|_2`, shape ``(n,)``; None where it can't be measured
     :param at_bound: whether a component of the action is at a bound, where an optimum in the interior, and with it the
         bound :math:`M / \mu`, is not given; shape ``(n,)``
     :param cosine: cosine of :math:`\nabla_a Q` at consecutive steps of one episode, shape ``(n - n_episodes,)``
+    :param turn: how much :math:`\nabla_a Q` turns along the episodes, see :func:`sb3_pave.evaluation.turn.field_turn`;
+        None with ``critic``
+    :param notes: what could not be measured, and why
     """
 
     critic: CriticGeometry | None
-    actor_jacobian_norm: NDArray[np.float64]
+    actor_jacobian_norm: NDArray[np.float64] | None
     at_bound: NDArray[np.bool_]
     cosine: NDArray[np.float64]
+    turn: FieldTurn | None = None
+    notes: tuple[str, ...] = ()
 
     def summary(self) -> dict[str, float]:
         r"""
         :return: ``M_mean``, ``M_sup``; ``trace_mean``; ``lambda_max_mean``; ``mu_mean`` (over concave states);
             ``negative_definite_rate``; ``bound_median`` of :math:`M / \mu` over the states where it is defined (concave,
             action not at a bound), ``bound_defined_rate``, and ``actor_jacobian_median_where_bound`` over the same states;
-            ``cosine_mean``, ``flip_rate`` (share of negative cosines); ``actor_jacobian_mean``, ``actor_jacobian_sup``;
-            ``at_bound_rate``. NaN where a number is not defined.
+            ``field_turn_noise`` :math:`\rho_N` and ``field_turn_step`` :math:`\rho_V`; ``cosine_mean``, ``flip_rate`` (share
+            of negative cosines); ``actor_jacobian_mean``, ``actor_jacobian_sup``; ``at_bound_rate``. NaN where a number is
+            not defined; those of a part that could not be measured are left out.
         """
-        of_actor = {
-            "actor_jacobian_mean": float(self.actor_jacobian_norm.mean()),
-            "actor_jacobian_sup": float(self.actor_jacobian_norm.max()),
-            "at_bound_rate": float(self.at_bound.mean()),
-        }
-        if self.critic is None:
-            return of_actor
-        defined = self.critic.negative_definite & ~self.at_bound
-        return {
-            "M_mean": float(self.critic.mixed_norm.mean()),
-            "M_sup": float(self.critic.mixed_norm.max()),
-            "trace_mean": float(self.critic.trace.mean()),
-            "lambda_max_mean": float(self.critic.eigenvalues[:, -1].mean()),
-            "mu_mean": _over(np.mean, self.critic.mu[self.critic.negative_definite]),
-            "negative_definite_rate": float(self.critic.negative_definite.mean()),
-            "bound_median": _over(np.median, self.critic.lipschitz_bound[defined]),
-            "bound_defined_rate": float(defined.mean()),
-            "actor_jacobian_median_where_bound": _over(np.median, self.actor_jacobian_norm[defined]),
-            "cosine_mean": _over(np.mean, self.cosine),
-            "flip_rate": _over(np.mean, self.cosine < 0),
-            **of_actor,
-        }
+        summary: dict[str, float] = {}
+        if self.critic is not None:
+            defined = self.critic.negative_definite & ~self.at_bound
+            summary = {
+                "M_mean": float(self.critic.mixed_norm.mean()),
+                "M_sup": float(self.critic.mixed_norm.max()),
+                "trace_mean": float(self.critic.trace.mean()),
+                "lambda_max_mean": float(self.critic.eigenvalues[:, -1].mean()),
+                "mu_mean": _over(np.mean, self.critic.mu[self.critic.negative_definite]),
+                "negative_definite_rate": float(self.critic.negative_definite.mean()),
+                "bound_median": _over(np.median, self.critic.lipschitz_bound[defined]),
+                "bound_defined_rate": float(defined.mean()),
+            }
+            if self.turn is not None:
+                summary |= {"field_turn_noise": self.turn.noise_ratio, "field_turn_step": self.turn.step_ratio}
+            if self.actor_jacobian_norm is not None:
+                summary["actor_jacobian_median_where_bound"] = _over(np.median, self.actor_jacobian_norm[defined])
+            summary |= {"cosine_mean": _over(np.mean, self.cosine), "flip_rate": _over(np.mean, self.cosine < 0)}
+        if self.actor_jacobian_norm is not None:
+            summary["actor_jacobian_mean"] = float(self.actor_jacobian_norm.mean())
+            summary["actor_jacobian_sup"] = float(self.actor_jacobian_norm.max())
+        return summary | {"at_bound_rate": float(self.at_bound.mean())}
 
 
 def rollout_geometry(model: BaseAlgorithm, rollout: Rollout, critic: CriticChoice = 0) -> RolloutGeometry:
     """
-    Geometry along recorded episodes. An agent without a critic ``Q(s, a)`` (PPO) gets what concerns its actor.
+    Geometry along recorded episodes. Where a part of it can't be measured (the critic of PPO, which has no ``Q(s, a)``; the
+    actor of a recurrent policy), the rest is, and ``notes`` say why.
 
     :param model: the model that made the rollout
     :param rollout: its episodes, with observations
     :param critic: index of a critic of the ensemble, or ``"min"`` for the smallest at each state
     :return: the geometry
-    :raises ValueError: if the rollout has no observations, there is no such critic, or the model's networks are not made
-        as Stable-Baselines3 makes them
+    :raises ValueError: if the rollout has no observations or there is no such critic
     """
     if any(batch_size(episode.observations) != len(episode.actions) for episode in rollout.episodes):
         raise ValueError("The geometry needs a rollout with its observations (keep_observations=True)")
     observations = stack_observations(rollout.episodes)
     actions = np.concatenate([episode.actions.reshape(len(episode.actions), -1) for episode in rollout.episodes])
+    lengths = [len(episode.actions) for episode in rollout.episodes]
     low, high = rollout.action_space.low.ravel(), rollout.action_space.high.ravel()  # type: ignore[attr-defined]
     bounded = np.isfinite(low).all() and np.isfinite(high).all()
     saturated = is_saturated(actions, low, high) if bounded else np.zeros(actions.shape, dtype=bool)
 
-    of_critic = critic_geometry(model, observations, actions, critic) if hasattr(model, "critic") else None
-    lengths = [len(episode.actions) for episode in rollout.episodes]
+    notes: list[str] = []
+    of_critic = turn = jacobian = None
+    try:
+        network = critic_of(model)
+    except ValueError as error:
+        notes.append(str(error))
+    else:
+        check_choice(critic, network)
+    try:
+        if not notes:
+            of_critic = critic_geometry(model, observations, actions, critic)
+            explored = actions if rollout.deterministic else _deterministic_actions(model, observations)
+            turn = field_turn(model, observations, explored, lengths, critic)
+    except Exception as error:  # networks of another make may raise anything; they must not cost the actor's part
+        notes.append(f"no geometry of its critic: {error}")
+    try:
+        jacobian = actor_jacobian_norm(model, observations)
+    except Exception as error:
+        notes.append(f"no Jacobian of its actor: {error}")
     return RolloutGeometry(
         critic=of_critic,
-        actor_jacobian_norm=actor_jacobian_norm(model, observations),
+        actor_jacobian_norm=jacobian,
         at_bound=np.asarray(saturated.any(axis=1)),
         cosine=np.empty(0) if of_critic is None else consecutive_cosine(of_critic.gradient, lengths),
+        turn=turn,
+        notes=tuple(notes),
     )
 
 
 def critic_geometry(
     model: BaseAlgorithm,
-    observations: NDArray | dict[str, NDArray],
+    observations: Observations,
     actions: NDArray,
     critic: CriticChoice = 0,
 ) -> CriticGeometry:
@@ -170,7 +197,7 @@ def critic_geometry(
     :raises ValueError: if there is no such critic, or the model's critic is not made as Stable-Baselines3 makes them
     """
     network = critic_of(model)
-    _check_choice(critic, len(network.q_networks))  # type: ignore[arg-type]
+    check_choice(critic, network)
     space = model.policy.action_space
     scaled = scale_actions(actions, space.low, space.high)  # type: ignore[attr-defined]
     keys = differentiable_keys(model.observation_space)
@@ -178,7 +205,7 @@ def critic_geometry(
     with evaluation_mode(network):
         size = _chunk_size(observations, scaled.shape[1])
         for start in range(0, len(scaled), size):
-            part = chunk(observations, start, start + size)
+            part = rows(observations, slice(start, start + size))
             inputs = preprocess(model.policy, part)
             action = th.as_tensor(scaled[start : start + size], dtype=_dtype(network), device=model.policy.device)
             if start == 0:
@@ -206,7 +233,7 @@ def second_derivatives(
     """
     Gradient and second derivatives of a critic, each state and action of the batch on its own.
 
-    :param critic: the critic of a model, in evaluation mode
+    :param critic: the critic of a model
     :param observations: preprocessed observations, shape ``(batch, ...)``
     :param actions: actions in [-1, 1], shape ``(batch, action_dim)``
     :param choice: index of a critic of the ensemble, or ``"min"``
@@ -214,16 +241,17 @@ def second_derivatives(
     :return: ``∇_a Q`` of shape ``(batch, action_dim)``, ``∇²_sa Q`` of shape ``(batch, action_dim, state_dim)`` and
         ``∇²_aa Q`` of shape ``(batch, action_dim, action_dim)``
     """
-    observations, states = _as_leaves(observations, keys)
-    actions = actions.detach().requires_grad_()
-    values = critic_values(critic, observations, actions)
-    value = values.min(dim=0).values if choice == "min" else values[choice]
-    (gradient,) = th.autograd.grad(value.sum(), actions, create_graph=True)
-    *mixed, hessian = _batched_jacobian(gradient, [*states, actions])
+    with th.enable_grad():
+        observations, states = _as_leaves(observations, keys)
+        actions = actions.detach().requires_grad_()
+        values = critic_values(critic, observations, actions)
+        value = values.min(dim=0).values if choice == "min" else values[choice]
+        (gradient,) = th.autograd.grad(value.sum(), actions, create_graph=True)
+        *mixed, hessian = _batched_jacobian(gradient, [*states, actions])
     return gradient.detach(), th.cat(mixed, dim=2), (hessian + hessian.transpose(1, 2)) / 2
 
 
-def actor_jacobian_norm(model: BaseAlgorithm, observations: NDArray | dict[str, NDArray]) -> NDArray[np.float64]:
+def actor_jacobian_norm(model: BaseAlgorithm, observations: Observations) -> NDArray[np.float64]:
     r"""
     :math:`\|\nabla_s \pi\|_2` of the deterministic policy, actions in [-1, 1]: what :math:`M / \mu` bounds, measured.
 
@@ -236,10 +264,10 @@ def actor_jacobian_norm(model: BaseAlgorithm, observations: NDArray | dict[str, 
     policy = model.policy
     keys = differentiable_keys(model.observation_space)
     norms = []
-    with evaluation_mode(policy):
+    with evaluation_mode(policy), th.enable_grad():
         size = _chunk_size(observations, int(np.prod(policy.action_space.shape)))  # type: ignore[arg-type]
         for start in range(0, batch_size(observations), size):
-            part = chunk(observations, start, start + size)
+            part = rows(observations, slice(start, start + size))
             inputs, states = _as_leaves(preprocess(policy, part), keys)
             action = scaled_policy(policy, inputs)
             if start == 0 and _dtype(policy) == th.float32:
@@ -247,7 +275,7 @@ def actor_jacobian_norm(model: BaseAlgorithm, observations: NDArray | dict[str, 
                 space = policy.action_space
                 if space.is_bounded():  # type: ignore[attr-defined]
                     theirs = scale_actions(theirs.reshape(len(theirs), -1), space.low, space.high)  # type: ignore[attr-defined]
-                    check_agreement(action.detach().cpu().double(), th.as_tensor(theirs), policy)
+                    check_agreement(action.detach().cpu().double(), th.as_tensor(theirs), policy, action_rounding(space))  # type: ignore[arg-type]
             jacobian = th.cat(_batched_jacobian(action, states), dim=2)
             norms.append(th.linalg.matrix_norm(jacobian, ord=2).cpu().numpy())
     return np.concatenate(norms).astype(np.float64)
@@ -265,6 +293,16 @@ def consecutive_cosine(gradient: NDArray[np.float64], lengths: list[int]) -> NDA
     directions = np.divide(gradient, norms, out=np.zeros_like(gradient), where=norms > 0)
     cosine = np.sum(directions[1:] * directions[:-1], axis=1)
     return np.delete(cosine, np.cumsum(lengths)[:-1] - 1)
+
+
+def _deterministic_actions(model: BaseAlgorithm, observations: Observations) -> NDArray:
+    """What the policy answers without exploration, in the environment's scale, shape ``(n, action_dim)``."""
+    actions = []
+    with evaluation_mode(model.policy):
+        for start in range(0, batch_size(observations), CHUNK_SIZE):
+            part, _ = model.predict(rows(observations, slice(start, start + CHUNK_SIZE)), deterministic=True)
+            actions.append(part.reshape(len(part), -1))
+    return np.concatenate(actions)
 
 
 def _as_leaves(observations: NetworkInput, keys: list[str | None] | None) -> tuple[NetworkInput, list[th.Tensor]]:
@@ -292,7 +330,7 @@ def _batched_jacobian(outputs: th.Tensor, inputs: list[th.Tensor]) -> list[th.Te
     return [jacobian.detach().reshape(m, batch, -1).transpose(0, 1) for jacobian in jacobians]
 
 
-def _chunk_size(observations: NDArray | dict[str, NDArray], action_dim: int) -> int:
+def _chunk_size(observations: Observations, action_dim: int) -> int:
     arrays = list(observations.values()) if isinstance(observations, dict) else [observations]
     state_dim = sum(int(np.prod(array.shape[1:])) for array in arrays)
     return max(1, min(CHUNK_SIZE, _CHUNK_ENTRIES // max(1, state_dim * action_dim)))
@@ -302,13 +340,8 @@ def _dtype(module: nn.Module) -> th.dtype:
     return next(module.parameters()).dtype
 
 
-def _check_choice(choice: CriticChoice, n_critics: int) -> None:
-    if choice != "min" and not (isinstance(choice, int) and 0 <= choice < n_critics):
-        raise ValueError(f'There is no critic {choice!r}: choose 0 to {n_critics - 1} or "min"')
-
-
 def _check_critic(
-    model: BaseAlgorithm, critic: nn.Module, part: NDArray | dict[str, NDArray], inputs: NetworkInput, actions: th.Tensor
+    model: BaseAlgorithm, critic: nn.Module, part: Observations, inputs: NetworkInput, actions: th.Tensor
 ) -> None:
     """Compare with the critic's own forward pass, which works in float32 only."""
     if _dtype(critic) != th.float32:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch as th
@@ -22,11 +22,17 @@ from torch import nn
 #: What a network sees: a float tensor, or a dict of them
 NetworkInput = th.Tensor | dict[str, th.Tensor]
 
+#: Observations as the policy gets them
+Observations = NDArray | dict[str, NDArray]
+
+#: Which critic: its index in the ensemble, or the smallest of all at each state
+CriticChoice = int | Literal["min"]
+
 # Float32 round-off of a deep network, in units of the largest value
 _AGREEMENT = 1e-3
 
 
-def preprocess(policy: BasePolicy, observations: NDArray | dict[str, NDArray]) -> NetworkInput:
+def preprocess(policy: BasePolicy, observations: Observations) -> NetworkInput:
     """
     Observations as the policy's networks see them, on its device and in its precision.
 
@@ -80,7 +86,8 @@ def critic_of(model: BaseAlgorithm) -> nn.Module:
 
 def critic_values(critic: nn.Module, observations: NetworkInput, actions: th.Tensor) -> th.Tensor:
     """
-    The Q-value of every critic of the ensemble; of a distributional critic (TQC), its mean over the quantiles.
+    The Q-value of every critic of the ensemble, in evaluation mode; of a distributional critic (TQC), its mean over the
+    quantiles.
 
     :param critic: the critic of a model, see :func:`critic_of`
     :param observations: preprocessed observations, shape ``(batch, ...)``
@@ -88,9 +95,21 @@ def critic_values(critic: nn.Module, observations: NetworkInput, actions: th.Ten
     :return: values, shape ``(n_critics, batch)``
     """
     ensemble: Any = critic
-    inputs = th.cat([ensemble.features_extractor(observations), actions], dim=1)
-    # One output is its own mean
-    return th.stack([q_network(inputs).mean(dim=1) for q_network in ensemble.q_networks])
+    with evaluation_mode(critic):
+        inputs = th.cat([ensemble.features_extractor(observations), actions], dim=1)
+        # One output is its own mean
+        return th.stack([q_network(inputs).mean(dim=1) for q_network in ensemble.q_networks])
+
+
+def check_choice(choice: CriticChoice, critic: nn.Module) -> None:
+    """
+    :param choice: index of a critic of the ensemble, or ``"min"``
+    :param critic: the ensemble, see :func:`critic_of`
+    :raises ValueError: if there is no such critic
+    """
+    n_critics = len(critic.q_networks)  # type: ignore[arg-type]
+    if choice != "min" and not (isinstance(choice, int) and 0 <= choice < n_critics):
+        raise ValueError(f'There is no critic {choice!r}: choose 0 to {n_critics - 1} or "min"')
 
 
 def actor_output(policy: BasePolicy, observations: NetworkInput) -> th.Tensor:
@@ -133,21 +152,39 @@ def scaled_policy(policy: BasePolicy, observations: NetworkInput) -> th.Tensor:
     return 2.0 * (output.clamp(low, high) - low) / (high - low) - 1.0
 
 
-def check_agreement(ours: th.Tensor, theirs: th.Tensor, network: nn.Module) -> None:
+def check_agreement(ours: th.Tensor, theirs: th.Tensor, network: nn.Module, rounding: NDArray | float = 0.0) -> None:
     """
     Refuse a network whose own forward pass computes something else than these functions.
 
     :param ours: values from :func:`critic_values` or :func:`scaled_policy`
     :param theirs: the same from the network's own forward pass
     :param network: the network, named in the error
-    :raises ValueError: if the two differ by more than float32 round-off
+    :param rounding: what float32 takes from ``theirs`` beyond a network's own round-off, a number or one for each column
+    :raises ValueError: if the two differ by more than float32 round-off, or are no numbers
     """
-    difference = float((ours - theirs).abs().max())
-    if not difference <= _AGREEMENT * max(1.0, float(theirs.abs().max())):
+    name = type(network).__name__
+    if not bool(th.isfinite(ours).all() and th.isfinite(theirs).all()):
+        raise ValueError(f"The output of {name} contains NaN or infinity: it has diverged, and can't be measured")
+    difference = (ours - theirs).abs()
+    tolerance = _AGREEMENT * max(1.0, float(theirs.abs().max())) + th.as_tensor(rounding, device=difference.device)
+    if not bool((difference <= tolerance).all()):
         raise ValueError(
-            f"{type(network).__name__} overrides its forward pass (it differs by {difference:.2g} from that of "
-            "Stable-Baselines3): it can't be measured"
+            f"{name} overrides its forward pass (it differs by {float(difference.max()):.2g} from that of Stable-Baselines3): "
+            "it can't be measured"
         )
+
+
+def action_rounding(space: spaces.Box) -> NDArray[np.float64]:
+    """
+    What is lost of an action in [-1, 1] when it goes to the environment's bounds and back in float32: much, where these lie
+    close together and far from zero.
+
+    :param space: a bounded action space
+    :return: in half action ranges, shape ``(action_dim,)``
+    """
+    low, high = space.low.ravel().astype(np.float64), space.high.ravel().astype(np.float64)
+    # A rounding each of the bounds, their difference, the product and the sum, each by half a unit in the last place
+    return 4.0 * np.finfo(np.float32).eps * np.maximum(np.abs(low), np.abs(high)) / ((high - low) / 2.0)
 
 
 @contextmanager
@@ -166,7 +203,7 @@ def evaluation_mode(module: nn.Module) -> Iterator[None]:
             submodule.training = True
 
 
-def batch_size(observations: NDArray | dict[str, NDArray]) -> int:
+def batch_size(observations: Observations) -> int:
     """
     :param observations: an array of observations, or a dict of them
     :return: their number
@@ -174,13 +211,12 @@ def batch_size(observations: NDArray | dict[str, NDArray]) -> int:
     return len(next(iter(observations.values()))) if isinstance(observations, dict) else len(observations)
 
 
-def chunk(observations: NDArray | dict[str, NDArray], start: int, stop: int) -> NDArray | dict[str, NDArray]:
+def rows(observations: Observations, index: NDArray[np.integer] | slice) -> Observations:
     """
     :param observations: an array of observations, or a dict of them
-    :param start: first index
-    :param stop: index after the last
+    :param index: which of them
     :return: those observations
     """
     if isinstance(observations, dict):
-        return {key: np.asarray(value[start:stop]) for key, value in observations.items()}
-    return observations[start:stop]
+        return {key: np.asarray(value[index]) for key, value in observations.items()}
+    return np.asarray(observations[index])

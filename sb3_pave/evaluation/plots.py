@@ -44,14 +44,24 @@ _BOUND: Any = {"color": "black", "linestyle": "-", "linewidth": 1.2}
 
 def draw(kind: str, report: Mapping[str, Any]) -> Figure:
     """
-    Draw one of :data:`PICTURES`.
+    Draw one of :data:`PICTURES`, of the runs that have the numbers for it.
 
     :param kind: its name
     :param report: the report
     :return: the picture
-    :raises ValueError: if the report does not have the numbers for it
+    :raises ValueError: if no run of the report has the numbers for it
     """
     return PICTURES[kind](report)
+
+
+def left_out(kind: str, report: Mapping[str, Any]) -> list[str]:
+    """
+    :param kind: name of one of :data:`PICTURES`
+    :param report: the report
+    :return: the runs that lack the numbers for it
+    """
+    needed = _NEEDED.get(kind)
+    return [] if needed is None else [f"{run['algorithm']} {run['run']}" for run in report["runs"] if needed[0] not in run]
 
 
 def action_traces(report: Mapping[str, Any]) -> Figure:
@@ -144,9 +154,9 @@ def robustness_curves(report: Mapping[str, Any]) -> Figure:
 
     :param report: a report with ``robustness``
     :return: the picture
-    :raises ValueError: if the report has no robustness
+    :raises ValueError: if no run has it
     """
-    _require(report, "robustness", "--robustness")
+    report = _having("robustness", report)
     with _figure(report, height=3.4) as (figure, styles):
         panels = figure.subplots(1, 2)
         for name in algorithms(report):
@@ -170,9 +180,9 @@ def surfaces(report: Mapping[str, Any]) -> Figure:
 
     :param report: a report with ``surface``
     :return: the picture
-    :raises ValueError: if the report has no surfaces
+    :raises ValueError: if no run has one
     """
-    _require(report, "surface", "--surface")
+    report = _having("surfaces", report)
     names = algorithms(report)
     of_first = {name: runs_of(report, name)[0]["surface"] for name in names}
     top = max(float(np.percentile(one["heights"], 99)) for one in of_first.values())
@@ -212,9 +222,9 @@ def training_curves(report: Mapping[str, Any]) -> Figure:
 
     :param report: a report whose runs had an ``evaluations.npz`` of ``SmoothnessEvalCallback``
     :return: the picture
-    :raises ValueError: if a run has none
+    :raises ValueError: if no run has one
     """
-    _require(report, "training", "SmoothnessEvalCallback in training")
+    report = _having("training", report)
     wanted = {
         "return": ("return", "timesteps"),
         "sm": ("smoothness score sm", "timesteps"),
@@ -242,6 +252,13 @@ def training_curves(report: Mapping[str, Any]) -> Figure:
     return figure
 
 
+# What a run must have for a picture, and what gives it
+_NEEDED = {
+    "robustness": ("robustness", "--robustness"),
+    "surfaces": ("surface", "--surface"),
+    "training": ("training", "SmoothnessEvalCallback in training"),
+}
+
 #: Every picture, by the name the command knows it by
 PICTURES: dict[str, Callable[[Mapping[str, Any]], Figure]] = {
     "traces": action_traces,
@@ -255,10 +272,11 @@ PICTURES: dict[str, Callable[[Mapping[str, Any]], Figure]] = {
 
 def label(algorithm: str) -> str:
     """
-    :param algorithm: name of an algorithm in the zoo
-    :return: its name in a picture: ``PAVE SAC`` for ``pave_sac``
+    :param algorithm: name of an algorithm in the zoo, and what tells it from others of its name
+    :return: its name in a picture: ``PAVE SAC`` for ``pave_sac``, ``SAC b/best_model`` for ``sac b/best_model``
     """
-    return algorithm.upper().replace("_", " ")
+    name, space, more = algorithm.partition(" ")
+    return name.upper().replace("_", " ") + space + more
 
 
 @contextmanager
@@ -312,10 +330,14 @@ def _curve(run: Mapping[str, Any], key: str) -> list[float]:
     return run["training"].get(key, [])
 
 
-def _require(report: Mapping[str, Any], key: str, option: str) -> None:
-    missing = [f"{run['algorithm']} {run['run']}" for run in report["runs"] if key not in run]
-    if missing:
-        raise ValueError(f"The report has no {key} of {', '.join(missing)}: measure it with {option}")
+def _having(kind: str, report: Mapping[str, Any]) -> dict[str, Any]:
+    """The report of those runs that have what a picture needs."""
+    key, option = _NEEDED[kind]
+    runs = [run for run in report["runs"] if key in run]
+    if not runs:
+        missing = ", ".join(left_out(kind, report))
+        raise ValueError(f"The report has no {key} of {missing}: measure it with {option}")
+    return {**report, "runs": runs}
 
 
 def _time_label(rate: float) -> str:

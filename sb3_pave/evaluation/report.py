@@ -46,6 +46,8 @@ GEOMETRY_MEASURES = {
     "negative_definite_rate": "negative-definiteness rate",
     "bound_median": "M/μ, median where defined",
     "bound_defined_rate": "share of states where M/μ is defined",
+    "field_turn_noise": "relative field turn under noise",
+    "field_turn_step": "relative field turn in one step",
     "actor_jacobian_median_where_bound": "‖∇_s π‖, median there",
     "actor_jacobian_mean": "‖∇_s π‖, mean",
     "actor_jacobian_sup": "‖∇_s π‖, sup",
@@ -100,7 +102,7 @@ def aggregate(runs: Sequence[Sequence[float]]) -> Aggregate:
 def new_report(env_id: str, **settings: Any) -> dict[str, Any]:
     """
     A report without runs: ``format``, ``environment``, ``settings`` (how it was measured) and ``runs``, a list that
-    :func:`run_record` makes the entries of.
+    :func:`run_record` makes the entries of. Where something could not be measured, ``notes`` is a list of sentences on it.
 
     :param env_id: the environment
     :param settings: how it is measured: ``deterministic``, ``seed``, ``control_rate`` ...
@@ -125,7 +127,7 @@ def run_record(
     """
     What was measured on one run, as it is saved.
 
-    :param algorithm: name of the algorithm
+    :param algorithm: name of the algorithm, or another label that its runs are pooled under
     :param run: name of the run
     :param model_path: where the model is
     :param rollout: its plain episodes; the actions of the first are kept as a trace
@@ -201,13 +203,13 @@ def summary_table(report: Mapping[str, Any]) -> pd.DataFrame:
         runs = runs_of(report, algorithm)
         column = {"runs x episodes": f"{len(runs)} x {len(runs[0]['episodes']['return'])}"}
         column.update(_cells(MEASURES, [run["episodes"] for run in runs], ""))
-        for index, level in enumerate(_noise_levels(runs)):
-            episodes = [run["robustness"][index]["episodes"] for run in runs]
-            shown = {"return": "return", "sm": "sm"}
-            column.update(_cells(shown, episodes, f", noise {level:g}"))
-        if all("geometry" in run for run in runs):
-            of_runs = [{name: [value] for name, value in run["geometry"].items()} for run in runs]
-            column.update(_cells(GEOMETRY_MEASURES, of_runs, "", per_run=True))
+        for level in _noise_levels(runs):
+            episodes = [
+                entry["episodes"] for run in runs for entry in run.get("robustness", []) if entry["noise_level"] == level
+            ]
+            column.update(_cells({"return": "return", "sm": "sm"}, episodes, f", noise {level:g}", n_runs=len(runs)))
+        of_runs = [{name: [value] for name, value in run.get("geometry", {}).items()} for run in runs]
+        column.update(_cells(GEOMETRY_MEASURES, of_runs, "", per_run=True))
         columns[algorithm] = column
     return (
         pd.DataFrame(columns).reindex(list(dict.fromkeys(name for column in columns.values() for name in column))).fillna("")
@@ -244,7 +246,9 @@ def markdown(report: Mapping[str, Any]) -> str:
     table = summary_table(report)
     rows = [["measure", *table.columns], ["---"] * (len(table.columns) + 1)]
     rows += [[name, *(cell.replace("\n", "<br>") for cell in cells)] for name, *cells in table.itertuples(name=None)]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + f"\n\n{caption(report)}\n"
+    notes = "".join(f"- {note}\n" for note in report.get("notes", []))
+    table_text = "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    return f"{table_text}\n\n{caption(report)}\n" + (f"\n{notes}" if notes else "")
 
 
 def episode_table(report: Mapping[str, Any]) -> pd.DataFrame:
@@ -337,14 +341,19 @@ def load_report(path: str | Path) -> dict[str, Any]:
 
 
 def _cells(
-    measures: Mapping[str, str], runs: Sequence[Mapping[str, Sequence[float]]], suffix: str, per_run: bool = False
+    measures: Mapping[str, str],
+    runs: Sequence[Mapping[str, Sequence[float]]],
+    suffix: str,
+    per_run: bool = False,
+    n_runs: int | None = None,
 ) -> dict[str, str]:
-    """One column's cells: a label and a text for each measure."""
+    """One column's cells: a label and a text for each measure, which says so where not all runs have it."""
     cells = {}
     for name, label in measures.items():
-        if not all(name in run for run in runs):
+        having = [run[name] for run in runs if name in run]
+        if not having:
             continue
-        result = aggregate([run[name] for run in runs])
+        result = aggregate(having)
         if result.n_runs == 0:
             text = "not defined"
         elif per_run and result.n_runs == 1:
@@ -353,6 +362,8 @@ def _cells(
             text = f"{_number(result.mean)} ± {_number(result.std)}"
         if result.n_runs > 1:
             text += f"\n{_number(result.iqm)} [{_number(result.low)}, {_number(result.high)}]"
+        if len(having) < (n_runs or len(runs)):
+            text += f"\n({len(having)} of {n_runs or len(runs)} runs)"
         cells[label + suffix] = text
     return cells
 
@@ -363,9 +374,7 @@ def _number(value: float) -> str:
 
 
 def _noise_levels(runs: Sequence[Mapping[str, Any]]) -> list[float]:
-    if not all("robustness" in run for run in runs):
-        return []
-    return [entry["noise_level"] for entry in runs[0]["robustness"]]
+    return list(dict.fromkeys(entry["noise_level"] for run in runs for entry in run.get("robustness", [])))
 
 
 def _defined(values: Sequence[float | None]) -> NDArray[np.float64]:

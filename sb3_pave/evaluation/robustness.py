@@ -38,7 +38,8 @@ def evaluate_robustness(
     dimension, clipped to the observation space (protocol of Lee et al. 2026, arXiv 2601.22970).
 
     The noise enters where a sensor's does: in the environment's own units, before ``VecNormalize`` or frame stacking.
-    Every level starts from the same seed, and level 0 is the plain :func:`~sb3_pave.evaluation.rollout.record_rollout`.
+    Every level starts from the same seed, and level 0 is the plain :func:`~sb3_pave.evaluation.rollout.record_rollout`. The
+    agent stays as it was, as there.
 
     :param model: anything with a ``predict`` method
     :param env: the environment or vector environment
@@ -86,7 +87,8 @@ def observation_scale(
     warn: bool = True,
 ) -> Scale:
     """
-    Standard deviation of each observation dimension along the episodes of a policy, in the environment's own units.
+    Standard deviation of each observation dimension along the episodes of a policy, in the environment's own units. The
+    agent stays as it was, as with :func:`~sb3_pave.evaluation.rollout.record_rollout`.
 
     :param model: anything with a ``predict`` method
     :param env: the environment or vector environment

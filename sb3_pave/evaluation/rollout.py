@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ from stable_baselines3.common.type_aliases import PolicyPredictor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from sb3_pave.evaluation.smoothness import smoothness_measures
+from sb3_pave.evaluation.undisturbed import kept_torch_state, undisturbed
 
 Observations = NDArray | dict[str, NDArray]
 
@@ -29,7 +30,7 @@ class Episode:
     :param observations: what the policy saw before each action (normalised if ``VecNormalize`` is in use), shape
         ``(n_steps, *observation_shape)``, or a dict of such arrays; empty if observations were not kept
     :param actions: what it answered, in the environment's scale, shape ``(n_steps, *action_shape)``
-    :param rewards: what it got, as the vector environment reports it, shape ``(n_steps,)``
+    :param rewards: what it got, not normalised by ``VecNormalize``, shape ``(n_steps,)``
     :param total_reward: return of the episode as ``evaluate_policy`` reports it: ``Monitor``'s where there is one
     :param length: length of the episode, likewise
     """
@@ -85,7 +86,12 @@ def record_rollout(
 
     It *is* SB3's ``evaluate_policy``, with a recorder as its callback: vector environments, ``VecNormalize``, ``Monitor``
     and recurrent policies are treated as there. With the same seed the episodes are the same, stochastic actions
-    included, and the global random state of torch is left as it was.
+    included.
+
+    The agent stays as it was, ``model.get_env()`` in place of an environment of its own included: normalisation that still
+    trains is frozen meanwhile and does not touch the rewards, and with a seed the global random state of torch and that of
+    the environments are put back. An agent whose own environment is run resets it when it learns on; in the middle of
+    ``learn()``, from a callback, give another one.
 
     :param model: anything with a ``predict`` method: an algorithm or a policy
     :param env: the environment or vector environment
@@ -110,9 +116,13 @@ def record_rollout(
         if callback is not None:
             callback(locals_, globals_)
 
-    if seed is not None:
-        env.seed(seed)
-    with nullcontext() if seed is None or deterministic else _seeded_torch(seed):
+    with ExitStack() as stack:
+        stack.enter_context(undisturbed(model, env, seeded=seed is not None))
+        if seed is not None:
+            env.seed(seed)
+            if not deterministic:
+                stack.enter_context(kept_torch_state())
+                th.manual_seed(seed)
         evaluate_policy(
             model,
             env,
@@ -215,10 +225,3 @@ def _stack(observations: tuple[Any, ...]) -> Observations:
     if isinstance(observations[0], dict):
         return {key: np.array([observation[key] for observation in observations]) for key in observations[0]}
     return np.array(observations)
-
-
-@contextmanager
-def _seeded_torch(seed: int) -> Iterator[None]:
-    with th.random.fork_rng():
-        th.manual_seed(seed)
-        yield

@@ -2,7 +2,7 @@
 
 Every function takes ``actions`` of shape ``(n_steps,)`` or ``(n_steps, action_dim)`` and returns one float, averaged over
 the action dimensions. Lower is smoother, 0 is a constant action. An episode too short to show a change (one step; two for
-second differences) scores 0.
+second differences, three for the smoothness score) scores 0.
 """
 
 from __future__ import annotations
@@ -16,11 +16,14 @@ SATURATION_MARGIN = 0.01
 
 def smoothness_score(actions: ArrayLike, control_rate: float = 1.0) -> float:
     r"""
-    The smoothness score :math:`sm = \frac{2}{n} \sum_{i < n/2} M_i f_i`: the amplitude spectrum weighted by frequency.
+    The smoothness score :math:`sm = \frac{2}{n} \sum_{i < \lfloor n/2 \rfloor} M_i f_i`: the amplitude spectrum weighted
+    by frequency.
 
     With actions in the environment's units and ``control_rate=1`` it is the published number (Lee et al. 2026,
     arXiv 2601.22970; introduced with CAPS, Mysore et al. 2021, arXiv 2012.06644). It depends on the unit of the actions, on
-    the control rate and on the length of the episode: compare it within one environment only.
+    the control rate and on the length of the episode: compare it within one environment only. The first ``n // 2``
+    frequencies count, as in the published tables: of an odd number of steps the highest is left out, as Nyquist's is of an
+    even one, and three steps score 0, however they jerk.
 
     :param actions: actions, shape ``(n_steps,)`` or ``(n_steps, action_dim)``
     :param control_rate: actions a second in Hz; 1 counts frequency in cycles a step
@@ -30,8 +33,7 @@ def smoothness_score(actions: ArrayLike, control_rate: float = 1.0) -> float:
     actions = _as_columns(actions)
     control_rate = _positive_rate(control_rate)
     n_steps = len(actions)
-    # i < n/2: of an even number of steps, the Nyquist frequency itself is left out
-    n_frequencies = (n_steps + 1) // 2
+    n_frequencies = n_steps // 2
     amplitudes = np.abs(np.fft.rfft(actions, axis=0)[:n_frequencies])
     frequencies = np.arange(n_frequencies) / n_steps * control_rate
     return float(np.mean(2.0 / n_steps * (frequencies @ amplitudes)))

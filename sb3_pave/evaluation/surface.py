@@ -10,8 +10,8 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from sb3_pave.evaluation.geometry import CriticChoice, critic_geometry, second_derivatives
-from sb3_pave.evaluation.networks import critic_of, evaluation_mode, preprocess
+from sb3_pave.evaluation.geometry import critic_geometry, second_derivatives
+from sb3_pave.evaluation.networks import CriticChoice, critic_of, evaluation_mode, preprocess
 from sb3_pave.evaluation.rollout import Rollout, stack_observations
 from sb3_pave.evaluation.smoothness import is_saturated, scale_actions
 

@@ -23,7 +23,23 @@ def compiled(function: Function) -> Function:
     """
     limit = {"recompile_limit": _MAX_COMPILATIONS}
     known = inspect.signature(th.compile).parameters  # not in older versions of PyTorch
-    return th.compile(function, **{name: value for name, value in limit.items() if name in known})  # type: ignore[call-overload]
+    limit = {name: value for name, value in limit.items() if name in known}
+    return th.compile(function, backend=_without_warnings, **limit)  # type: ignore[call-overload]
+
+
+def _without_warnings(graph: Any, example_inputs: Any) -> Any:
+    """
+    PyTorch's compiler, without what it says to those who wrote the function: which of PyTorch's own parts are deprecated, and
+    that products could be less exact. Under ``-W error`` each would end the training.
+
+    :param graph: what ``torch.compile`` made of the function
+    :param example_inputs: of the function
+    """
+    with warnings.catch_warnings():
+        for category in (DeprecationWarning, FutureWarning):
+            warnings.simplefilter("ignore", category)
+        warnings.filterwarnings("ignore", "TensorFloat32 tensor cores")
+        return th._dynamo.lookup_backend("inductor")(graph, example_inputs)
 
 
 def can_compile(device: th.device) -> bool:
@@ -39,7 +55,7 @@ def can_compile(device: th.device) -> bool:
 def _can_compile(device_type: str) -> bool:
     """Whether a small function compiles; the warning comes once."""
     try:
-        th.compile(_probe)(th.zeros(8, device=device_type))
+        th.compile(_probe, backend=_without_warnings)(th.zeros(8, device=device_type))
     except Exception as error:  # whatever a compiler that is missing or broken makes of it
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         compiler = "a C++ compiler (g++, clang++ or MSVC)" if device_type == "cpu" else "Triton and a C++ compiler"

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import torch as th
 
 from sb3_pave.fast.compiled import compiled
+from sb3_pave.method.batches import leaves
 
 
 class Differentiated(NamedTuple):
@@ -33,13 +34,10 @@ class Differentiated(NamedTuple):
             if not _is_plain_leaf(tensor):
                 onward.append((tensor, gradient))
             elif id(tensor) in wanted:
-                if gradient.stride() != tensor.stride():
-                    # Optimizers may go through both as they lie in memory
-                    gradient = th.empty_like(tensor).copy_(gradient)
-                tensor.grad = gradient if tensor.grad is None else tensor.grad + gradient
+                _accumulate(tensor, gradient)
         if onward:
             tensors, gradients = zip(*onward, strict=True)
-            th.autograd.backward(tensors, gradients, inputs=inputs)
+            _backward(tensors, gradients, inputs)
 
     def detach(self) -> th.Tensor:
         """The loss without its gradient."""
@@ -50,30 +48,56 @@ class Differentiated(NamedTuple):
 Loss = th.Tensor | Differentiated
 
 
+def _accumulate(tensor: th.Tensor, gradient: th.Tensor) -> None:
+    if gradient.stride() != tensor.stride():
+        # Optimizers may go through both as they lie in memory
+        gradient = th.empty_like(tensor).copy_(gradient)
+    tensor.grad = gradient if tensor.grad is None else tensor.grad + gradient
+
+
+def _backward(tensors: Sequence[th.Tensor], gradients: Sequence[th.Tensor | None], inputs: Sequence[th.Tensor]) -> None:
+    """
+    What ``th.autograd.backward`` does, but where leaves have no hooks that only it runs: then no node that accumulates
+    gradients takes part. Each such node belongs to the stream that it was made on, and a recording is made on another.
+
+    :param tensors: with graphs
+    :param gradients: with respect to these; None for scalars
+    :param inputs: the leaves that get gradients
+    """
+    if not all(map(_is_plain_leaf, inputs)):
+        th.autograd.backward(tensors, gradients, inputs=inputs)
+        return
+    seen = set()
+    for tensor, gradient in zip(inputs, th.autograd.grad(tensors, inputs, gradients, allow_unused=True), strict=True):
+        if gradient is not None:
+            # Two leaves that are added have one gradient, which nobody may then change in place
+            _accumulate(tensor, gradient.clone() if id(gradient) in seen else gradient)
+            seen.add(id(gradient))
+
+
 def _is_plain_leaf(tensor: th.Tensor) -> bool:
     # Autograd would do no more than hand it the gradient
     return tensor.is_leaf and not tensor._backward_hooks and not getattr(tensor, "_post_accumulate_grad_hooks", None)
 
 
-def compiled_loss(loss: Callable[..., tuple[th.Tensor, Any]], actor: Any, *others: Any) -> tuple[Differentiated, Any]:
+def compiled_loss(loss: Callable[..., tuple[th.Tensor, Any]], network: Any, *others: Any) -> tuple[Differentiated, Any]:
     """
-    A loss and its gradient with respect to an actor's parameters through ``torch.compile``.
+    A loss and its gradient with respect to a network's parameters through ``torch.compile``.
 
-    :param loss: of actor and others, a scalar and whatever else is wanted
-    :param actor: a stand-in, which has ``parameters``
+    :param loss: of network and others, a scalar and whatever else is wanted
+    :param network: a stand-in, whose ``parameters`` are tensors in tuples
     :param others: further arguments
     """
     with th.no_grad():
-        gradients, (value, more) = compiled(_gradient_and_value)(loss, actor, *others)
-    pairs = [pair for pair in zip(actor.parameters, gradients, strict=True) if pair[0] is not None]
-    return Differentiated(value, *zip(*pairs, strict=True)), more
+        gradients, (value, more) = compiled(_gradient_and_value)(loss, network, *others)
+    return Differentiated(value, tuple(leaves(network.parameters)), tuple(leaves(gradients))), more
 
 
-def _gradient_and_value(loss: Callable[..., Any], actor: Any, *others: Any) -> Any:
+def _gradient_and_value(loss: Callable[..., Any], network: Any, *others: Any) -> Any:
     def of(parameters: Any) -> Any:
-        return loss(actor._replace(parameters=parameters), *others)
+        return loss(network._replace(parameters=parameters), *others)
 
-    return th.func.grad_and_value(of, has_aux=True)(actor.parameters)
+    return th.func.grad_and_value(of, has_aux=True)(network.parameters)
 
 
 def descend(optimizer: th.optim.Optimizer, *losses: Loss) -> None:
@@ -87,7 +111,10 @@ def descend(optimizer: th.optim.Optimizer, *losses: Loss) -> None:
     for parameter in parameters:
         parameter.grad = None
     for loss in losses:
-        loss.backward(inputs=parameters)
+        if isinstance(loss, Differentiated):
+            loss.backward(inputs=parameters)
+        else:
+            _backward([loss], [None], parameters)
     optimizer.step()
 
 

@@ -1,4 +1,4 @@
-"""Adam in one pass over the parameters, for a ``train()`` call; equals PyTorch's default implementation."""
+"""Adam in one pass over the parameters, while it is asked for; equals PyTorch's default implementation."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +12,8 @@ def fused_adam(optimizers: Sequence[th.optim.Optimizer]) -> Iterator[None]:
     """
     Adam's steps by PyTorch's fused implementation in this context; its state and settings stay those of the default one.
 
-    :param optimizers: on the CPU; those that are not Adam, or whose implementation was chosen, are left as they are
+    :param optimizers: on the CPU or a CUDA device; those that are not Adam, or whose implementation was chosen, stay as they
+        are
     """
     groups = [group for optimizer in optimizers if _has_choice(optimizer) for group in optimizer.param_groups]
     for group in groups:

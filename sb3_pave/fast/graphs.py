@@ -2,27 +2,41 @@
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, Protocol
+from contextlib import contextmanager, nullcontext
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch as th
 
+from sb3_pave.fast.fused_adam import fused_adam
 from sb3_pave.fast.update_log import UpdateLog
+from sb3_pave.fast.watch import COUNTERS, same
 from sb3_pave.method.batches import leaves, rebuilt
 
 _WARM_UPS = 3  # updates before a recording: libraries and optimizers set themselves up in the first ones
 _MAX_RECORDINGS = 32
 _ALIGNMENT = 16  # bytes
-# Numbers of an SB3 agent that change while it learns, and that no update depends on
-_COUNTERS = frozenset(
-    "num_timesteps _total_timesteps _num_timesteps_at_start _n_updates _n_calls _episode_num _current_progress_remaining "
-    "start_time seed verbose learning_rate learning_starts buffer_size batch_size gradient_steps n_envs _stats_window_size "
-    "sde_sample_freq".split()
-)
+_CPU = th.device("cpu")
+# What recordings read from memory, and the parameters, whose addresses count
+_OURS = frozenset({"lr", "params"})
 
-# Runs one update on static inputs and returns its log: tags, and their values in one tensor
-Update = Callable[[], tuple[tuple[str, ...], th.Tensor]]
+
+class Outcome(NamedTuple):
+    """
+    What one update leaves beside new parameters.
+
+    :param tags: of what it logs
+    :param values: of these, in one tensor
+    :param attributes: what it set on the agent's exploration noise, by name; empty for most agents
+    """
+
+    tags: tuple[str, ...]
+    values: th.Tensor
+    attributes: dict[str, Any]
+
+
+# Runs one update on static inputs
+Update = Callable[[], Outcome]
 
 
 class Capture(Protocol):
@@ -38,11 +52,15 @@ class Capture(Protocol):
     capturable: bool
     obstacle: str | None
 
-    def warm_up(self, update: Update) -> tuple[tuple[str, ...], th.Tensor]:
+    def warm_up(self, update: Update) -> Outcome:
         """Run the update, as it will be run while it is recorded."""
 
     def record(self, update: Update) -> Update:
-        """Record the update without running it; what is returned replays it."""
+        """
+        Record the update without running it; what is returned replays it.
+
+        Whatever is raised inside comes out, and everything but the recording is then as it was before.
+        """
 
 
 class CudaCapture:
@@ -59,7 +77,7 @@ class CudaCapture:
         on_cuda = device.type == "cuda" and th.version.hip is None
         self.obstacle = None if on_cuda else f"the agent is on the device {device}, and CUDA graphs need a CUDA one"
 
-    def warm_up(self, update: Update) -> tuple[tuple[str, ...], th.Tensor]:
+    def warm_up(self, update: Update) -> Outcome:
         stream = th.cuda.Stream(self.device)
         stream.wait_stream(th.cuda.current_stream(self.device))
         with th.cuda.stream(stream), _unvalidated_distributions():
@@ -69,58 +87,91 @@ class CudaCapture:
 
     def record(self, update: Update) -> Update:
         graph = th.cuda.CUDAGraph()
-        with th.cuda.device(self.device), th.cuda.graph(graph), _unvalidated_distributions():
-            tags, values = update()
+        with th.cuda.device(self.device), self._healing():
+            with th.cuda.graph(graph, stream=th.cuda.Stream(self.device)), _unvalidated_distributions():
+                outcome = update()
 
-        def replay() -> tuple[tuple[str, ...], th.Tensor]:
+        def replay() -> Outcome:
             graph.replay()
-            return tags, values
+            return outcome
 
         return replay
+
+    @contextmanager
+    def _healing(self) -> Iterator[None]:
+        """
+        Undo what a recording that fails leaves behind.
+
+        The current stream is still the recording's, and the default generator still believes that it is recorded: the next
+        random number anywhere in the process would raise. A recording that succeeds ends that.
+        """
+        stream = th.cuda.current_stream(self.device)
+        random_state = th.cuda.get_rng_state(self.device)
+        try:
+            yield
+        except BaseException:  # an interrupt, too
+            th.cuda.set_stream(stream)
+            with th.cuda.graph(th.cuda.CUDAGraph(), stream=th.cuda.Stream(self.device)):
+                th.zeros(1, device=self.device)
+            th.cuda.set_rng_state(random_state, self.device)
+            raise
 
 
 class GraphedUpdate:
     """
     Records each kind of update once, then replays it on new batches.
 
-    A recording holds what it was made of: shapes, numbers, the addresses of parameters and optimizer states. Where one of
-    them changes, it is made anew. What can't be recorded is run as it is, after one warning.
+    A recording holds what it was made of: shapes, numbers, the networks' structure, the addresses of parameters and optimizer
+    states. Where one of them changes, it is made anew. What can't be recorded is run as it is, after one warning.
 
     :param capture: how to record
+    :param quiet: no warning where it is known beforehand that nothing can be recorded
     """
 
-    def __init__(self, capture: Capture):
+    def __init__(self, capture: Capture, quiet: bool = False):
         self._capture = capture
+        self._quiet = quiet
         self._recordings: dict[Any, _Recording] = {}
         self._made_of: Any = None
         self._n_recorded = 0
-        self._learning_rates: dict[int, th.Tensor] = {}
-        self._warned = False
+        self._optimizers: Sequence[th.optim.Optimizer] = ()
+        self._learning_rates: dict[int, _LearningRate] = {}
+        self._given_up = False
         if capture.obstacle is not None:
-            self._give_up(capture.obstacle)
+            self._give_up(capture.obstacle, quiet)
 
     def prepare(
-        self, optimizers: Sequence[th.optim.Optimizer], tensors: Sequence[th.Tensor], numbers: dict[str, float | bool | None]
+        self,
+        optimizers: Sequence[th.optim.Optimizer],
+        tensors: Sequence[th.Tensor],
+        numbers: dict[str, float | bool | None],
+        structure: Any = None,
     ) -> bool:
         """
-        To be called before the updates of a ``train()`` call, after its learning rates were set.
+        To be called before updates whenever one of the arguments may have changed.
 
         :param optimizers: those that the updates step
         :param tensors: parameters and buffers that the updates use
         :param numbers: what else the updates depend on, by name
+        :param structure: likewise, of the networks; compared by ``==``
         :return: whether ``run`` can be used
         """
-        if self._warned:
+        if self._given_up:
             return False
         for optimizer in optimizers:
             if self._capture.capturable and "capturable" not in optimizer.defaults:
-                self._give_up(f"{type(optimizer).__name__} has no option capturable")
+                self._give_up(f"{type(optimizer).__name__} has no option capturable", self._quiet)
                 return False
-            self._make_capturable(optimizer)
+            for group in optimizer.param_groups:
+                self._learning_rates.setdefault(id(group["params"][0]), _LearningRate(self._capture.device))
+            self._move_steps(optimizer, to_device=True)
         states = [value for optimizer in optimizers for state in optimizer.state.values() for value in state.values()]
         addresses = tuple(tensor.data_ptr() for tensor in [*tensors, *states] if isinstance(tensor, th.Tensor))
-        made_of = (addresses, tuple(numbers.items()))
-        if made_of != self._made_of:
+        groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+        settings = [[value for name, value in group.items() if name not in _OURS] for group in groups]
+        made_of = (addresses, tuple(numbers.items()), settings, structure)
+        self._optimizers = optimizers
+        if self._made_of is None or not same(made_of, self._made_of):
             changed = self._changed_numbers(numbers)
             self._recordings, self._made_of = {}, made_of
             if self._n_recorded > _MAX_RECORDINGS:
@@ -128,7 +179,13 @@ class GraphedUpdate:
                 return False
         return True
 
-    def run(self, step: Callable[..., None], batch: tuple[Any, ...], kind: Any, log: UpdateLog) -> None:
+    def follow_learning_rates(self) -> None:
+        """Let recordings know the optimizers' learning rates; to be called before the updates of a ``train()`` call."""
+        for optimizer in self._optimizers:
+            for group in optimizer.param_groups:
+                self._learning_rates[id(group["params"][0])].follow(group["lr"])
+
+    def run(self, step: Callable[..., None], batch: tuple[Any, ...], kind: Any, log: UpdateLog, noise: Any = None) -> None:
         """
         One update.
 
@@ -136,36 +193,41 @@ class GraphedUpdate:
         :param batch: on the CPU
         :param kind: of the update: which branches it takes
         :param log: takes what the step logs
+        :param noise: an object whose attributes the step sets, as it shall find them set after a replay; or None
         """
-        if self._warned:
+        if self._given_up:
             step(*_moved(batch, self._capture.device), log=log)
             return
-        key = (kind, tuple((tuple(leaf.shape), leaf.dtype) for leaf in leaves(batch)))
+        tensors = leaves(batch)
+        key = (kind, *[(tensor.shape, tensor.dtype) for tensor in tensors])
         recording = self._recordings.get(key)
         if recording is None:
             recording = self._recordings[key] = _Recording(StaticBatch(batch, self._capture.device))
-        inputs = recording.inputs.load(batch)
+        recording.inputs.load(tensors)
 
-        def update() -> tuple[tuple[str, ...], th.Tensor]:
+        def update() -> Outcome:
             own_log = UpdateLog()
-            step(*inputs, log=own_log)
-            return own_log.stacked()
+            step(*recording.inputs.batch, log=own_log)
+            return Outcome(*own_log.stacked(), {} if noise is None else dict(vars(noise)))
 
         if recording.replay is None and recording.n_warm_ups < _WARM_UPS:
             recording.n_warm_ups += 1
-            tags, values = self._capture.warm_up(update)
+            with self._recordable():
+                outcome = self._capture.warm_up(update)
         else:
             if recording.replay is None:
                 try:
-                    recording.replay = self._capture.record(update)
+                    with self._recordable():
+                        recording.replay = self._capture.record(update)
                 except Exception as error:  # whatever the driver makes of what can't be captured
                     self._give_up(str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__)
-                    step(*inputs, log=log)
+                    step(*recording.inputs.batch, log=log)
                     return
                 self._n_recorded += 1
-            tags, values = recording.replay()
-        # The next replay writes into the same tensor
-        log.add(**dict(zip(tags, values.clone().unbind(), strict=True)))
+            outcome = recording.replay()
+            if noise is not None:
+                vars(noise).update(outcome.attributes)
+        log.add_all(outcome.tags, outcome.values)
 
     @contextmanager
     def sampling_from(self, replay_buffer: Any) -> Iterator[None]:
@@ -175,36 +237,68 @@ class GraphedUpdate:
         :param replay_buffer: the agent's
         """
         before = replay_buffer.device
-        replay_buffer.device = th.device("cpu")
+        replay_buffer.device = _CPU
         try:
             yield
         finally:
             replay_buffer.device = before
 
-    def _make_capturable(self, optimizer: th.optim.Optimizer) -> None:
+    def _move_steps(self, optimizer: th.optim.Optimizer, to_device: bool) -> None:
+        """Recordings count an optimizer's steps where its parameters are; without them it counts on the CPU."""
+        if not self._capture.capturable:
+            return
         for group in optimizer.param_groups:
-            # A recording reads the learning rate from memory, so that schedules work
-            address = self._learning_rates.setdefault(id(group["params"][0]), th.zeros((), device=self._capture.device))
-            address.fill_(group["lr"])
-            group["lr"] = address
-            if self._capture.capturable:
-                group["capturable"] = True
-        if self._capture.capturable:
-            for parameter, state in optimizer.state.items():
+            on_device = to_device or group.get("fused") or group["capturable"]
+            for parameter in group["params"]:
+                state = optimizer.state.get(parameter, {})
                 if isinstance(state.get("step"), th.Tensor):
-                    state["step"] = state["step"].to(parameter.device)
+                    state["step"] = state["step"].to(parameter.device if on_device else _CPU)
+
+    @contextmanager
+    def _recordable(self) -> Iterator[None]:
+        """Optimizers read their learning rates from memory in this context, so that schedules work, and are fused ones."""
+        groups = [group for optimizer in self._optimizers for group in optimizer.param_groups]
+        before = [(group["lr"], group.get("capturable")) for group in groups]
+        with fused_adam(self._optimizers) if self._capture.capturable else nullcontext():
+            for group in groups:
+                group["lr"] = self._learning_rates[id(group["params"][0])].value
+                if self._capture.capturable:
+                    group["capturable"] = True
+            try:
+                yield
+            finally:
+                for group, (lr, capturable) in zip(groups, before, strict=True):
+                    group["lr"] = lr
+                    if self._capture.capturable:
+                        group["capturable"] = capturable
 
     def _changed_numbers(self, numbers: dict[str, float | bool | None]) -> str:
         before = dict(self._made_of[1]) if self._made_of else numbers
         return ", ".join(name for name in numbers if numbers[name] != before.get(name))
 
-    def _give_up(self, reason: str) -> None:
-        self._warned = True
+    def _give_up(self, reason: str, quiet: bool = False) -> None:
+        self._given_up = True
         self._recordings = {}
-        warnings.warn(
-            f"cuda_graph=True: the update can't be recorded: {reason}. Training goes on without, with the same results.",
-            stacklevel=4,
-        )
+        for optimizer in self._optimizers:
+            self._move_steps(optimizer, to_device=False)
+        if not quiet:
+            warnings.warn(
+                f"cuda_graph: the update can't be recorded: {reason}. Training goes on without, with the same results.",
+                stacklevel=4,
+            )
+
+
+class _LearningRate:
+    """A learning rate in memory, written when it changes."""
+
+    def __init__(self, device: th.device):
+        self.value = th.zeros((), device=device)
+        self._known: float | None = None
+
+    def follow(self, learning_rate: Any) -> None:
+        if self._known != learning_rate:
+            self._known = float(learning_rate)
+            self.value.fill_(self._known)
 
 
 class StaticBatch:
@@ -224,22 +318,20 @@ class StaticBatch:
         self._staging = th.empty(int(ends[-1]), dtype=th.uint8, pin_memory=on_cuda)
         self._copied = th.cuda.Event() if on_cuda else None
         self._staged = _views(self._staging, tensors, ends)
-        self._tensors = _views(self._memory, tensors, ends)
+        # The batch at the fixed addresses
+        self.batch = rebuilt(batch, iter(_views(self._memory, tensors, ends)))
 
-    def load(self, batch: Any) -> Any:
+    def load(self, tensors: list[th.Tensor]) -> None:
         """
-        :param batch: of the example's structure, shapes and types
-        :return: the same values at the fixed addresses
+        :param tensors: the leaves of a batch of the example's structure, shapes and types
         """
         if self._copied is not None:
             # The last copy may still be reading
             self._copied.synchronize()
-        for staged, leaf in zip(self._staged, leaves(batch), strict=True):
-            staged.copy_(leaf)
+        th._foreach_copy_(self._staged, tensors)
         self._memory.copy_(self._staging, non_blocking=True)
         if self._copied is not None:
             self._copied.record()
-        return rebuilt(batch, iter(self._tensors))
 
 
 class _Recording:
@@ -258,7 +350,7 @@ def fixed_numbers(model: Any) -> dict[str, float | bool | None]:
     return {
         name: value
         for name, value in vars(model).items()
-        if name not in _COUNTERS and (value is None or isinstance(value, (bool, int, float)))
+        if name not in COUNTERS and (value is None or isinstance(value, (bool, int, float)))
     }
 
 
@@ -268,16 +360,20 @@ def without_capture(optimizer_state: dict[str, Any]) -> dict[str, Any]:
 
     :param optimizer_state: as it is
     """
-    groups = [dict(group) for group in optimizer_state["param_groups"]]
-    for group in groups:
-        group["lr"] = float(group["lr"])
-        if "capturable" in group:
-            group["capturable"] = False
+    on_device = {
+        parameter
+        for group in optimizer_state["param_groups"]
+        for parameter in group["params"]
+        if group.get("capturable") or group.get("fused")
+    }
     state = {
-        index: {name: value.cpu() if name == "step" and isinstance(value, th.Tensor) else value for name, value in own.items()}
+        index: {
+            name: value.cpu() if name == "step" and index not in on_device and isinstance(value, th.Tensor) else value
+            for name, value in own.items()
+        }
         for index, own in optimizer_state["state"].items()
     }
-    return {**optimizer_state, "param_groups": groups, "state": state}
+    return {**optimizer_state, "state": state}
 
 
 def _views(memory: th.Tensor, like: Sequence[th.Tensor], ends: Any) -> list[th.Tensor]:

@@ -31,18 +31,18 @@ class MlpCritic(NamedTuple):
     """
     ``critic(s, a)`` of a module for which ``is_mlp_critic`` holds.
 
-    :param networks: parameters of its networks
+    :param parameters: of its networks
     :param activations: of their hidden layers
     :param output: makes what the module returns of the networks' outputs, shape (n, rows, outputs)
     """
 
-    networks: tuple[Parameters, ...]
+    parameters: tuple[Parameters, ...]
     activations: tuple[nn.Module, ...]
     output: Callable[[th.Tensor], Any]
 
     def __call__(self, features: th.Tensor, actions: th.Tensor) -> Any:
         inputs = th.cat([features, actions], dim=1)
-        return self.output(th.stack([mlp(network, self.activations, inputs) for network in self.networks]))
+        return self.output(th.stack([mlp(network, self.activations, inputs) for network in self.parameters]))
 
 
 class DeterministicActor(NamedTuple):

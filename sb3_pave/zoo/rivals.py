@@ -11,7 +11,7 @@ import yaml
 import sb3_pave
 from sb3_pave.zoo.algorithms import ZooRival
 from sb3_pave.zoo.files import hyperparams_folder
-from sb3_pave.zoo.search import PAVE_WEIGHTS
+from sb3_pave.zoo.search import PAVE_PARAMETERS
 
 Entry = dict[str, Any]
 
@@ -50,7 +50,7 @@ def rival_entry(rival: ZooRival, file: Path, key: str, env_id: str) -> Entry:
     """
     entry = yaml.safe_load(file.read_text())[key]
     if not rival.with_pave and file == _path(f"pave_{rival.host}"):
-        entry = paper_protocol(rival.host).get(key) or {name: entry[name] for name in entry if name not in PAVE_WEIGHTS}
+        entry = paper_protocol(rival.host).get(key) or {name: entry[name] for name in entry if name not in PAVE_PARAMETERS}
     # The weights of another version of the environment, where that is what was found
     return {**entry, **rival_weights(rival.method, rival.host, env_id if key == "default" else key)}
 
@@ -73,7 +73,7 @@ def rival_file(rival: ZooRival, file: Path, key: str, env_id: str) -> Iterator[P
 
 
 def _without_pave(entry: Entry) -> Entry:
-    plain = {name: value for name, value in entry.items() if name not in PAVE_WEIGHTS}
+    plain = {name: value for name, value in entry.items() if name not in PAVE_PARAMETERS}
     # PAVE's classes supply the activation themselves
     plain["policy_kwargs"] = plain["policy_kwargs"].removesuffix(")") + ", activation_fn=nn.SiLU)"
     return plain

@@ -8,6 +8,8 @@ import optuna
 from rl_zoo3 import hyperparams_opt
 
 PAVE_WEIGHTS = ("mpr_coef", "vfc_coef", "curv_coef")
+# What an entry for a PAVE class has beyond one for its host
+PAVE_PARAMETERS = ("scale_free", *PAVE_WEIGHTS)
 
 # Half a decade to a decade around the range of the published weights
 # (mpr_coef 0.1 to 2, vfc_coef 0.0005 to 0.5, curv_coef 0.01 to 3)

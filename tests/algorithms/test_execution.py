@@ -54,6 +54,7 @@ def test_ten_updates_are_those_of_the_definition(algorithm, way, monkeypatch):
         monkeypatch.setattr(fast_execution, "choose_execution", None)
         model = make(algorithm, "mlp").learn(40)
         monkeypatch.setattr("sb3_pave.algorithms.mixin.choose_execution", WAYS[name])
+        model._standing = None
         th.manual_seed(1)
         np.random.seed(1)
         model.train(10, batch_size=16)

@@ -5,14 +5,14 @@ import json
 import gymnasium as gym
 import numpy as np
 import pytest
-from stable_baselines3 import DDPG, PPO, SAC, TD3
+from stable_baselines3 import A2C, DDPG, PPO, SAC, TD3
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import nn
 
 from sb3_pave.commands.evaluate import main
-from sb3_pave.evaluation.agents import AgentError, algorithm_name, find_runs, from_zip
+from sb3_pave.evaluation.agents import AgentError, algorithm_name, find_runs, from_zip, load_model
 from sb3_pave.evaluation.rollout import record_rollout
 
 pytest.importorskip("rl_zoo3")
@@ -25,6 +25,13 @@ FAST = ["--env", "Pendulum-v1", "-n", "1", "--device", "cpu", "--no-progress"]
 def small(algorithm, env="Pendulum-v1", **kwargs):
     policy_kwargs = {"net_arch": [8], "activation_fn": nn.SiLU}
     return algorithm("MlpPolicy", env, policy_kwargs=policy_kwargs, device="cpu", **kwargs)
+
+
+def contrib_agent(name):
+    contrib = pytest.importorskip("sb3_contrib")
+    policy = "MlpLstmPolicy" if name == "RecurrentPPO" else "MlpPolicy"
+    more = {"TRPO": {"n_steps": 8, "batch_size": 8}, "RecurrentPPO": {"n_steps": 8, "batch_size": 8}}.get(name, {})
+    return getattr(contrib, name)(policy, "Pendulum-v1", policy_kwargs={"net_arch": [8]}, device="cpu", seed=0, **more)
 
 
 def save_run(folder, algo, number, model, config=None, arguments=None):
@@ -103,11 +110,22 @@ def test_arguments_of_the_environment_come_from_the_run(tmp_path):
     assert env.get_attr("g") == [3.5]
 
 
-@pytest.mark.parametrize(("algorithm", "name"), [(SAC, "sac"), (TD3, "td3"), (DDPG, "td3"), (PPO, "ppo")])
-def test_the_algorithm_is_read_from_the_file(tmp_path, algorithm, name):
-    kwargs = {"n_steps": 8, "batch_size": 8} if algorithm is PPO else {}
+@pytest.mark.parametrize("algorithm", [SAC, TD3, DDPG, PPO, A2C])
+def test_the_algorithm_is_read_from_the_file(tmp_path, algorithm):
+    kwargs = {PPO: {"n_steps": 8, "batch_size": 8}}.get(algorithm, {})
     small(algorithm, **kwargs).save(tmp_path / "agent.zip")
+    assert algorithm_name(tmp_path / "agent.zip") == algorithm.__name__.lower()
+    assert type(load_model(tmp_path / "agent.zip", device="cpu")) is algorithm
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "name"),
+    [("TQC", "tqc"), ("CrossQ", "crossq"), ("TRPO", "trpo"), ("ARS", "ars"), ("RecurrentPPO", "ppo_lstm")],
+)
+def test_contribs_algorithms_are_told_apart_too(tmp_path, algorithm, name):
+    contrib_agent(algorithm).save(tmp_path / "agent.zip")
     assert algorithm_name(tmp_path / "agent.zip") == name
+    assert type(load_model(tmp_path / "agent.zip", device="cpu")).__name__ == algorithm
 
 
 def test_a_pave_file_is_told_from_a_plain_one(tmp_path):
@@ -126,6 +144,24 @@ def test_a_missing_run_is_named(logs):
     with pytest.raises(AgentError, match=r"Run 3 of sac.*Pendulum-v1_3"):
         find_runs(logs, "sac", "Pendulum-v1")
     assert [agent.run for agent in find_runs(logs, "sac", "Pendulum-v1", [1])] == ["Pendulum-v1_1"]
+    assert [agent.run for agent in find_runs(logs, "sac", "Pendulum-v1", [1, 1])] == ["Pendulum-v1_1"]  # once
+
+
+def test_a_run_without_a_model_yet_does_not_cost_the_others(logs, tmp_path, capsys):
+    """All runs of a folder in which one still trains, its evaluations half written."""
+    (logs / "sac" / "Pendulum-v1_3" / "Pendulum-v1.zip").unlink()
+    (logs / "sac" / "Pendulum-v1_1" / "evaluations.npz").write_bytes(b"PK\x03\x04")
+    main([*FAST, "--algo", "sac", "td3", "-f", str(logs), "-o", str(tmp_path / "out")])
+    report = json.loads((tmp_path / "out.json").read_text())
+    assert [(run["algorithm"], run["run"]) for run in report["runs"]] == [("sac", "Pendulum-v1_1"), ("td3", "Pendulum-v1_1")]
+    missing, half = report["notes"]
+    assert "Run 3 of sac" in missing and "sac Pendulum-v1_1: no training curves" in half
+    assert "Run 3 of sac" in capsys.readouterr().out and "Run 3 of sac" in (tmp_path / "out.md").read_text()
+    for run in logs.glob("sac/*/Pendulum-v1.zip"):
+        run.unlink()
+    with pytest.raises(SystemExit):
+        main([*FAST, "--algo", "sac", "-f", str(logs), "-o", str(tmp_path / "none")])
+    assert "has a model yet" in capsys.readouterr().err
 
 
 def test_a_broken_file_is_named_and_nothing_is_saved(logs, tmp_path, capsys):
@@ -137,6 +173,95 @@ def test_a_broken_file_is_named_and_nothing_is_saved(logs, tmp_path, capsys):
     assert not (tmp_path / "out.json").exists()
 
 
+def test_what_is_broken_is_found_before_the_first_episode(logs, tmp_path, monkeypatch):
+    (logs / "td3" / "Pendulum-v1_1" / "Pendulum-v1.zip").write_text("broken")
+    monkeypatch.setattr("sb3_pave.evaluation.measurement.record_rollout", lambda *_: pytest.fail("measured in vain"))
+    for more in ([], ["--exp-id", "1", "--cutoff", "1000"]):
+        with pytest.raises(SystemExit):
+            main([*FAST, "--algo", "sac", "td3", "-f", str(logs), "-o", str(tmp_path / "out"), *more])
+
+
+@pytest.mark.parametrize(("name", "measured"), [("ARS", {"at_bound_rate"}), ("RecurrentPPO", {"at_bound_rate"})])
+def test_an_agent_without_geometry_costs_the_others_nothing_and_is_named(tmp_path, name, measured):
+    contrib_agent(name).save(tmp_path / "other.zip")
+    small(SAC, seed=0).save(tmp_path / "sac.zip")
+    options = ["--geometry", "--surface", "--robustness", "--noise", "0.1", "--robustness-episodes", "1"]
+    main([str(tmp_path / "other.zip"), str(tmp_path / "sac.zip"), *FAST, *options, "-o", str(tmp_path / "out")])
+    report = json.loads((tmp_path / "out.json").read_text())
+    other, sac = report["runs"]
+    assert set(other["geometry"]) == measured and "surface" not in other
+    assert len(other["robustness"]) == 2 and other["episodes"]["sm"][0] >= 0
+    assert sac["geometry"]["M_sup"] > 0 and np.shape(sac["surface"]["heights"]) == (50, 50)
+    assert all("other" in note for note in report["notes"])
+    assert any("no Jacobian of its actor" in note for note in report["notes"])
+    assert any("no surface" in note for note in report["notes"])
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Gymnasium's, on the NaN that Pendulum passes on
+def test_a_policy_that_has_diverged_is_named_and_the_others_are_measured(tmp_path, capsys):
+    sick = small(TD3, seed=0)
+    sick.actor.mu[0].weight.data[:] = np.nan
+    sick.save(tmp_path / "sick.zip")
+    small(SAC, seed=0).save(tmp_path / "well.zip")
+    files = [str(tmp_path / "sick.zip"), str(tmp_path / "well.zip")]
+    main([*files, *FAST, "--geometry", "-o", str(tmp_path / "out")])
+    report = json.loads((tmp_path / "out.json").read_text())
+    assert [run["run"] for run in report["runs"]] == ["well"]
+    assert any("td3 sick: could not be measured" in note and "diverged" in note for note in report["notes"])
+    with pytest.raises(SystemExit) as stop:
+        main([files[0], *FAST, "-o", str(tmp_path / "alone")])
+    assert stop.value.code == 1 and "Nothing could be measured" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_the_noise_of_a_reference_that_can_not_be_measured_is_not_replaced(tmp_path):
+    sick = small(TD3, seed=0)
+    sick.actor.mu[0].weight.data[:] = np.nan
+    sick.save(tmp_path / "sick.zip")
+    small(SAC, seed=0).save(tmp_path / "well.zip")
+    options = ["--robustness", "--noise", "0.1", "--robustness-episodes", "1", "--reference", "td3"]
+    main([str(tmp_path / "well.zip"), str(tmp_path / "sick.zip"), *FAST, *options, "-o", str(tmp_path / "out")])
+    report = json.loads((tmp_path / "out.json").read_text())
+    (well,) = report["runs"]
+    assert "robustness" not in well
+    assert any("sac well: no robustness: the noise scale of td3" in note for note in report["notes"])
+
+
+def test_zips_of_two_algorithms_are_two_columns(tmp_path):
+    """Both are called best_model, and DDPG's policy is TD3's."""
+    for algorithm in (TD3, DDPG):
+        (tmp_path / algorithm.__name__).mkdir()
+        small(algorithm, seed=0).save(tmp_path / algorithm.__name__ / "best_model.zip")
+    files = [str(tmp_path / name / "best_model.zip") for name in ("TD3", "DDPG")]
+    main([*files, *FAST, "-o", str(tmp_path / "out")])
+    report = json.loads((tmp_path / "out.json").read_text())
+    assert [(run["algorithm"], run["run"]) for run in report["runs"]] == [
+        ("td3", "TD3/best_model"),
+        ("ddpg", "DDPG/best_model"),
+    ]
+    assert (tmp_path / "out.md").read_text().startswith("| measure | td3 | ddpg |")
+
+
+@pytest.mark.parametrize("algo", [[], ["--algo", "sac"]])
+def test_two_settings_of_one_algorithm_are_two_columns_unless_the_user_joins_them(tmp_path, algo):
+    for folder, gamma in (("a", 0.9), ("b", 0.99)):
+        (tmp_path / folder).mkdir()
+        small(SAC, seed=0, gamma=gamma).save(tmp_path / folder / "best_model.zip")
+    # The second one twice: it is one run
+    files = [str(tmp_path / path) for path in ("a/best_model.zip", "b/best_model.zip", "b/../b/best_model")]
+    main([*files, *FAST, *algo, "--reference", "sac b/best_model", "-o", str(tmp_path / "apart")])
+    columns = (tmp_path / "apart.md").read_text().splitlines()[:3]
+    assert columns[0] == "| measure | sac a/best_model | sac b/best_model |" and columns[2].count("1 x 1") == 2
+    main([*files, *FAST, *algo, "--label", "SAC, both", "-o", str(tmp_path / "joined")])
+    columns = (tmp_path / "joined.md").read_text().splitlines()[:3]
+    assert columns[0] == "| measure | SAC, both |" and "2 x 1" in columns[2]
+
+
+def test_an_algorithm_named_twice_is_measured_once(logs, tmp_path):
+    main([*FAST, "--algo", "td3", "td3", "-f", str(logs), "-o", str(tmp_path / "out")])
+    assert len(json.loads((tmp_path / "out.json").read_text())["runs"]) == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -146,6 +271,8 @@ def test_a_broken_file_is_named_and_nothing_is_saved(logs, tmp_path, capsys):
         ([*FAST, "--algo", "sac", "--vec-normalize", "x.pkl"], "zip files"),
         ([*FAST, "a.zip", "b.zip", "c.zip", "--algo", "sac", "td3"], "3 zip files"),
         ([*FAST, "--algo", "sac", "--noise", "-1"], "negative"),
+        ([*FAST, "--algo", "sac", "--label", "mine", "his"], "--label goes with zip files"),
+        ([*FAST, "--algo", "sac", "--control-rate", "inf"], "--control-rate must be positive"),
     ],
 )
 def test_bad_arguments_are_usage_errors(arguments, message, capsys):

@@ -79,6 +79,7 @@ def test_logs_and_saves_what_the_library_measures_on_the_same_episodes(tmp_path,
     for name, value in geometry.items():
         np.testing.assert_allclose(saved[f"geometry_{name}"], [value], rtol=1e-5)
         np.testing.assert_allclose(rows[100][f"geometry/{name}"], value, rtol=1e-5)
+    assert "field_turn_noise" in geometry
     # In one dump with SB3's own
     assert "eval/mean_reward" in rows[100]
 
@@ -191,6 +192,16 @@ def test_ppo_is_measured_too():
     callback = SmoothnessEvalCallback(seeded(), eval_freq=50, n_eval_episodes=1, verbose=0, geometry_interval=1)
     _, rows = learn(callback, model)
     assert "geometry/actor_jacobian_mean" in rows[50] and "geometry/M_sup" not in rows[50]
+
+
+def test_an_actor_that_can_not_be_differentiated_costs_nothing_but_its_jacobian_and_is_said_once():
+    contrib = pytest.importorskip("sb3_contrib")
+    model = contrib.RecurrentPPO("MlpLstmPolicy", "Pendulum-v1", n_steps=50, batch_size=50, seed=0, device="cpu")
+    callback = SmoothnessEvalCallback(seeded(), eval_freq=50, n_eval_episodes=1, verbose=0, geometry_interval=1)
+    with pytest.warns(UserWarning, match="no Jacobian of its actor") as caught:
+        _, rows = learn(callback, model)
+    assert len(caught) == 1
+    assert all("eval/sm" in rows[step] and "geometry/at_bound_rate" in rows[step] for step in (50, 100))
 
 
 @pytest.mark.parametrize(

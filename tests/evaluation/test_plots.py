@@ -106,20 +106,32 @@ def test_training_shows_each_run_and_their_mean(report):
 
 
 @pytest.mark.parametrize(("kind", "key"), [("robustness", "robustness"), ("surfaces", "surface"), ("training", "training")])
-def test_a_picture_without_numbers_names_the_run(report, kind, key):
+def test_a_picture_is_drawn_of_the_runs_that_have_its_numbers(report, kind, key):
+    """One run without them does not cost the others their picture; the command names it."""
+    of_others = [report["runs"][0], *report["runs"][2:]]
     del report["runs"][1][key]
-    with pytest.raises(ValueError, match="of sac run_2"):
+    assert plots.left_out(kind, report) == ["sac run_2"]
+    drawn, expected = plots.draw(kind, report), plots.draw(kind, {**report, "runs": of_others})
+    assert len(drawn.axes) == len(expected.axes)
+    for one, other in zip(drawn.axes, expected.axes, strict=True):
+        assert [line.get_xydata().tolist() for line in one.lines] == [line.get_xydata().tolist() for line in other.lines]
+    for run in report["runs"]:
+        run.pop(key, None)
+    with pytest.raises(ValueError, match="of sac run_1, sac run_2"):
         plots.draw(kind, report)
 
 
 def test_the_command_draws_what_it_can_and_overwrites_nothing(report, tmp_path, capsys):
-    del report["runs"][0]["surface"]
+    for run in report["runs"]:
+        del run["surface"]
+    del report["runs"][1]["training"]
     (tmp_path / "pendulum.json").write_text(json.dumps(report))
     command = [str(tmp_path / "pendulum.json"), "-o", str(tmp_path / "images")]
     main(command)
     drawn = {file.name for file in (tmp_path / "images").iterdir()}
     assert drawn == {f"pendulum_{kind}.png" for kind in KINDS if kind != "surfaces"}
-    assert "No surfaces" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "No surfaces" in printed and "pendulum_training.png, without sac run_2" in printed
     for more, message in (([], "exists"), (["--kind", "surfaces"], "--surface")):
         with pytest.raises(SystemExit) as stop:
             main([*command, *more])

@@ -80,6 +80,20 @@ def test_the_table_has_a_column_an_algorithm():
     assert lines[0] == "| measure | sac |" and "deterministic" in lines[-1]
 
 
+def test_a_run_that_lacks_a_measure_does_not_cost_the_others_theirs():
+    report = some_report(sac=[[1.0], [2.0]], ppo=[[3.0]])
+    first, second, _ = report["runs"]
+    first["geometry"], second["geometry"] = {"M_sup": 5.0, "actor_jacobian_sup": 2.0}, {"actor_jacobian_sup": 4.0}
+    second["robustness"] = [{"noise_level": level, "episodes": {"return": [7.0], "sm": [0.5]}} for level in (0.0, 0.1)]
+    report["notes"] = ["sac run_1: no geometry of its critic: it is another's"]
+    table = rep.summary_table(report)
+    assert table.loc["M, sup", "sac"] == "5\n(1 of 2 runs)"
+    assert table.loc["‖∇_s π‖, sup", "sac"].startswith("3 ± 1\n3 [") and "runs" not in table.loc["‖∇_s π‖, sup", "sac"]
+    assert table.loc["return, noise 0.1", "sac"] == "7 ± 0\n(1 of 2 runs)"
+    assert table.loc["M, sup", "ppo"] == ""
+    assert rep.markdown(report).endswith("- sac run_1: no geometry of its critic: it is another's\n")
+
+
 @pytest.mark.parametrize(("deterministic", "word"), [(True, "deterministic"), (False, "stochastic")])
 def test_every_report_says_how_the_policy_acted(deterministic, word):
     report = some_report(sac=[[1.0]])

@@ -17,7 +17,7 @@ def published_sm(actions) -> float:
         n = len(column)
         score = 0.0
         for i in range(n):
-            if i < n / 2:
+            if i < n // 2:  # the authors' slice of the spectrum, also of an odd number of steps
                 modulus = abs(sum(a * cmath.exp(-2j * cmath.pi * i * t / n) for t, a in enumerate(column)))
                 score += modulus * i / n
         scores.append(2.0 / n * score)
@@ -28,6 +28,19 @@ def published_sm(actions) -> float:
 def test_sm_is_the_published_definition(shape):
     actions = np.random.default_rng(0).uniform(-2, 2, shape)
     assert sm.smoothness_score(actions) == pytest.approx(published_sm(actions), rel=0, abs=1e-12)
+
+
+@pytest.mark.parametrize("n", [2, 3])
+def test_sm_of_three_steps_is_zero(n):
+    """One bin is left of them, and its frequency is 0: the published tables have it so."""
+    assert sm.smoothness_score([1.0, -1.0, 1.0][:n]) == 0.0
+
+
+def test_sm_of_five_steps_by_hand():
+    """Of bins 0, 1 and 2 the first two count. A unit impulse has modulus 1 in each, so that sm = 2/5 (0 + 1/5)."""
+    assert sm.smoothness_score([1.0, 0.0, 0.0, 0.0, 0.0]) == pytest.approx(2 / 25, abs=1e-15)
+    assert sm.smoothness_score([1.0, 0.0, 0.0, 0.0, 0.0, 0.0]) == pytest.approx(2 / 6 * (1 + 2) / 6, abs=1e-15)
+    assert sm.smoothness_score([1.0, 0.0, 0.0, 0.0, 0.0], control_rate=10.0) == pytest.approx(20 / 25, abs=1e-14)
 
 
 def test_sm_of_a_sine_is_its_amplitude_times_its_frequency():

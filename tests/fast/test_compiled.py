@@ -161,7 +161,7 @@ def test_without_a_compiler_there_is_one_warning_and_the_eager_path(monkeypatch)
     assert th.equal(flat(fast), flat(train(PAVE_TD3)))
 
 
-@pytest.mark.parametrize("name", ["compile", "cuda_graph"])
-def test_the_modes_are_switches(name):
-    with pytest.raises(ValueError, match=f"{name} must be True or False"):
+@pytest.mark.parametrize(("name", "allowed"), [("compile", "True or False"), ("cuda_graph", 'True, False or "auto"')])
+def test_the_modes_are_switches(name, allowed):
+    with pytest.raises(ValueError, match=f"{name} must be {allowed}, not 'yes'"):
         PAVE_TD3("MlpPolicy", "Pendulum-v1", **{name: "yes"})

@@ -12,6 +12,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 import sb3_pave.algorithms.fast_execution as pave_module
 from sb3_pave import PAVE_SAC, PAVE_TD3
 from sb3_pave.fast.graphs import GraphedUpdate, StaticBatch
+from sb3_pave.method.batches import leaves
 from sb3_pave.method.successor import Successor
 from tests.algorithms.test_subset import Pendulums
 
@@ -40,10 +41,10 @@ class StandIn:
         def replay():
             nonlocal recorded_tags
             self.replays += 1
-            tags, values = update()
-            recorded_tags = recorded_tags or tags
-            assert tags == recorded_tags
-            return tags, values
+            outcome = update()
+            recorded_tags = recorded_tags or outcome.tags
+            assert outcome.tags == recorded_tags
+            return outcome
 
         return replay
 
@@ -214,12 +215,12 @@ def test_inputs_stay_where_they_are_and_arrive_unchanged():
         return observations, Successor({"image": th.zeros(3, 1, dtype=th.uint8), "vector": th.randn(3, 1).double()}, None)
 
     static = StaticBatch(batch(0), th.device("cpu"))
-    first = static.load(batch(1))
-    address = first[0]["vector"].data_ptr()
-    second = static.load(batch(2))
+    (observations, successor), address = static.batch, static.batch[0]["vector"].data_ptr()
+    for seed in (1, 2):
+        static.load(leaves(batch(seed)))
     expected = batch(2)
-    assert second[0]["vector"].data_ptr() == address and second[1].exists is None
-    for ours, theirs in ((second[0], expected[0]), (second[1].observations, expected[1].observations)):
+    assert observations["vector"].data_ptr() == address and successor.exists is None
+    for ours, theirs in ((observations, expected[0]), (successor.observations, expected[1].observations)):
         for key in ours:
             assert th.equal(ours[key], theirs[key]) and ours[key].dtype == theirs[key].dtype
     assert isinstance(Pendulums().observation_space, spaces.Dict)

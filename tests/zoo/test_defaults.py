@@ -84,7 +84,8 @@ def test_entries_are_the_published_protocol_and_weights(algo, env_id):
         assert entry.pop("env_kwargs") == {"continuous": True}
         assert entry == entries["LunarLanderContinuous-v3"]
         return
-    expected = {"policy": "MlpPolicy", "n_timesteps": TIMESTEPS.get(env_id, 1e6)}
+    # Published weights have their meaning in the units of the task
+    expected = {"policy": "MlpPolicy", "n_timesteps": TIMESTEPS.get(env_id, 1e6), "scale_free": False}
     if algo == "pave_td3":
         small = env_id in ("Pendulum-v1", "LunarLanderContinuous-v3")
         expected |= TD3_PROTOCOL | {"gamma": 0.98 if small else 0.99, "buffer_size": 200_000 if small else 1_000_000}

@@ -1,0 +1,56 @@
+"""Which agents' updates are recorded as CUDA graphs."""
+
+from typing import Any
+
+import torch as th
+from torch import nn
+
+from sb3_pave.fast.watch import has_step_hooks
+
+# Whose modules compute the same at each call, as far as Python goes
+_KNOWN = ("torch", "stable_baselines3", "sb3_contrib", "sb3_pave", "abc", "builtins")
+
+
+def records(model: Any) -> bool:
+    """
+    Whether to record the agent's update: ``cuda_graph`` itself, and for "auto" whether that is sure to change nothing.
+
+    :param model: the agent
+    """
+    if model.cuda_graph != "auto":
+        return bool(model.cuda_graph)
+    on_cuda = model.device.type == "cuda" and th.version.hip is None
+    return on_cuda and model._obstacle_to_recording is None and _is_all_known(model)
+
+
+def networks_of(model: Any) -> list[nn.Module]:
+    """
+    All modules of an agent's policy, and those that its attributes name beside it, each once.
+
+    :param model: the agent
+    """
+    roots = [model.policy, *(value for value in vars(model).values() if isinstance(value, nn.Module))]
+    return list({id(module): module for root in roots for module in root.modules()}.values())
+
+
+def _is_all_known(model: Any) -> bool:
+    """
+    Whether the update calls no Python of the user's.
+
+    A recording repeats what the device was told to do. A network of the user's may decide in Python what to do, by a counter
+    say, and would go on as it did when it was recorded. A method of the user's may, too.
+    """
+    modules, optimizers = networks_of(model), model._optimizers()
+    classes = [*map(type, modules), *map(type, optimizers), *type(model).__mro__]
+    if not all(cls.__module__.split(".")[0] in _KNOWN for cls in classes):
+        return False
+    hooked = any(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        or "forward" in vars(module)
+        for module in modules
+    )
+    hooked = hooked or any(any(has_step_hooks(optimizer)) for optimizer in optimizers)
+    return not hooked and all("capturable" in optimizer.defaults for optimizer in optimizers)

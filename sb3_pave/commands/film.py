@@ -1,0 +1,161 @@
+"""``sb3-pave film``: agents side by side, the traces of their actions below."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sb3_pave.evaluation.agents import Agent, AgentError, find_runs, from_zip
+from sb3_pave.evaluation.film_file import FORMATS, check_format
+from sb3_pave.evaluation.takes import FilmError
+
+if TYPE_CHECKING:
+    from sb3_pave.evaluation.film import FilmProgress
+
+EXAMPLES = """examples:
+  sb3-pave film --env Pendulum-v1 --algo td3 pave_td3 -f logs -o film.webp
+  sb3-pave film plain.zip paved.zip --env Hopper-v5 --labels TD3 PAVE --actions 0 2 --steps 300 -o film.mp4
+
+GIF and WebP play in a README; MP4 is the smallest, and the one for long films."""
+
+
+def main(argv: list[str]) -> None:
+    """
+    Entry point of the command.
+
+    :param argv: its arguments
+    """
+    parser = _parser()
+    args = parser.parse_args(argv)
+    _check(parser, args)
+    output = Path(args.output or f"film-{args.env.replace('/', '-').replace(':', '-')}.mp4")
+    try:
+        # What is needed at the end should not be missed only then
+        writer = "imageio_ffmpeg" if output.suffix.lower() == ".mp4" else "PIL"
+        for needed in ("rich", "rl_zoo3", "matplotlib", "pandas", writer):
+            importlib.import_module(needed)
+        for package in args.gym_packages:
+            importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        parser.exit(1, f'{parser.prog} needs {error.name}, which is not installed: pip install "sb3-pave[eval]"\n')
+    from sb3_pave.evaluation.film import FilmSettings, make_film
+    from sb3_pave.evaluation.report import check_free
+    from sb3_pave.zoo import register
+
+    register(view_only=True)
+    try:
+        check_format(output)
+        check_free([output], args.overwrite)
+        agents = _agents(args)
+        settings = FilmSettings(
+            env_id=args.env,
+            labels=_labels(agents, args.labels),
+            action_dims=args.actions,
+            seed=args.seed,
+            n_episodes=args.episodes,
+            start=args.start,
+            steps=args.steps,
+            deterministic=not args.stochastic,
+            fps=args.fps,
+            speed=args.speed,
+            height=args.height,
+            device=args.device,
+        )
+        with _progress(disable=args.no_progress) as progress:
+            make_film(agents, settings, output, progress)
+    except (AgentError, FilmError, FileExistsError, ValueError) as error:
+        parser.exit(1, f"{parser.prog}: {error}\n")
+    print(f"Saved {output} ({output.stat().st_size / 1e6:.1f} MB)")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="sb3-pave film",
+        description="Film agents side by side, from the same starts, with the traces of their actions below.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("models", nargs="*", metavar="model.zip", help="models to film, in place of runs in a log folder")
+    add("--env", required=True, help="environment id")
+    add("--algo", nargs="+", default=[], help="algorithms: of the runs, or of the zip files (read from them by default)")
+    add("-f", "--folder", default="logs", help="log folder of the zoo (default: logs)")
+    add("--exp-id", nargs="+", type=int, default=[0], help="numbers of the runs (default: 0, the latest of each algorithm)")
+    add("--load-best", action="store_true", help="take each run's best model, not its last")
+    add("--vec-normalize", nargs="+", metavar="FILE", help="VecNormalize statistics: one for all zip files, or one for each")
+    add("--labels", nargs="+", help="what the agents are called in the film (default: their algorithms)")
+    add("--actions", nargs="+", type=int, metavar="I", help="action dimensions to trace, from 0 (default: the first three)")
+    add("--seed", type=int, default=0, help="seed of the episode, the same for each agent (default: 0)")
+    add("--episodes", type=int, default=1, help="episodes, one after the other, each with the next seed (default: 1)")
+    add("--start", type=int, default=0, help="first step of the episode that is shown (default: 0)")
+    add("--steps", type=int, help="how many steps are shown (default: to the end of the episode)")
+    add("--stochastic", action="store_true", help="sample actions (default: deterministic)")
+    add("--speed", type=float, default=1.0, help="1 shows it as fast as the robot moves, 0.5 half as fast (default: 1)")
+    add("--fps", type=float, default=25.0, help="the most images a second (default: 25)")
+    add("--height", type=int, default=480, help="height of the film in pixels; the width follows (default: 480)")
+    add("-o", "--output", metavar="FILE", help=f"the film: {', '.join(FORMATS)} by its ending (default: film-ENV.mp4)")
+    add("--overwrite", action="store_true", help="replace an existing file")
+    add("--device", default="auto", help="PyTorch device (default: auto)")
+    add("--gym-packages", nargs="+", default=[], help="packages to import that register environments")
+    add("--no-progress", action="store_true", help="no progress bar")
+    return parser
+
+
+def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    n_models = len(args.models)
+    if not n_models and not args.algo:
+        parser.error("say what to film: --algo with a log folder, or model.zip files")
+    if args.vec_normalize and not n_models:
+        parser.error("--vec-normalize goes with zip files; runs in a log folder bring their own statistics")
+    for option, given in {"--algo": args.algo, "--vec-normalize": args.vec_normalize or []}.items():
+        if n_models and given and len(given) not in (1, n_models):
+            parser.error(f"{n_models} zip files need one {option} for all of them or one for each, not {len(given)}")
+
+
+def _agents(args: argparse.Namespace) -> list[Agent]:
+    if not args.models:
+        return [run for algo in args.algo for run in find_runs(args.folder, algo, args.env, args.exp_id, args.load_best)]
+    names, statistics = (
+        given if len(given) == len(args.models) else (given or [None]) * len(args.models)
+        for given in (args.algo, args.vec_normalize or [])
+    )
+    files = zip(args.models, names, statistics, strict=True)
+    return [from_zip(path, args.env, name, file) for path, name, file in files]
+
+
+def _labels(agents: Sequence[Agent], given: Sequence[str] | None) -> list[str]:
+    from sb3_pave.evaluation.plots import label
+
+    if given is not None and len(given) != len(agents):
+        raise ValueError(f"--labels: {len(agents)} agents need as many labels, not {len(given)}")
+    if given is not None:
+        return list(given)
+    names = [agent.algorithm for agent in agents]
+    return [label(agent.algorithm) + ("" if names.count(agent.algorithm) == 1 else f", {agent.run}") for agent in agents]
+
+
+@contextmanager
+def _progress(disable: bool) -> Iterator[FilmProgress]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    class Stages:
+        """A bar for each stage of the work."""
+
+        def begin(self, what: str, total: int | None) -> None:
+            for task in bar.task_ids:
+                bar.stop_task(task)
+            self.task = bar.add_task(what, total=total)
+
+        def advance(self) -> None:
+            bar.advance(self.task)
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    disable = disable or not sys.stderr.isatty()
+    with Progress(*columns, console=Console(stderr=True), disable=disable, transient=True) as bar:
+        yield Stages()

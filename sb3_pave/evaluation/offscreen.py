@@ -1,0 +1,62 @@
+"""Rendering on a machine without a screen."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_pave.evaluation.takes import FilmError
+
+#: MuJoCo's ways to draw without a screen, the faster first
+MUJOCO_BACKENDS = ("egl", "osmesa")
+NO_RENDERER = (
+    "no renderer works here: MuJoCo draws off screen through EGL or OSMesa. On Debian and Ubuntu, install one of them "
+    "(apt install libegl1 libgl1-mesa-dri, or apt install libosmesa6); MUJOCO_GL=egl or MUJOCO_GL=osmesa then chooses it"
+)
+
+# A whole context, not an import: libraries without a driver load, too
+_PROBE = """
+import mujoco
+context = mujoco.GLContext(8, 8)
+context.make_current()
+mujoco.MjrContext(mujoco.MjModel.from_xml_string("<mujoco/>"), mujoco.mjtFontScale.mjFONTSCALE_100)
+"""
+
+
+class NoRendererError(FilmError):
+    """Nothing on this machine can draw the environment; the message says what to install."""
+
+
+def prepare_rendering(env: VecEnv) -> None:
+    """
+    Set ``SDL_VIDEODRIVER`` and, for a MuJoCo environment without a screen, ``MUJOCO_GL``, unless they are set.
+
+    :param env: the environment, before it draws its first image
+    :raises NoRendererError: if a MuJoCo environment has neither a screen nor a renderer that works without
+    """
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame opens no window, whatever the environment asks of it
+    has_screen = not sys.platform.startswith("linux") or "DISPLAY" in os.environ or "WAYLAND_DISPLAY" in os.environ
+    if has_screen or "MUJOCO_GL" in os.environ or not _draws_with_mujoco(env):
+        return
+    for backend in MUJOCO_BACKENDS:
+        if _works(backend):
+            os.environ["MUJOCO_GL"] = backend
+            return
+    raise NoRendererError(NO_RENDERER)
+
+
+def _draws_with_mujoco(env: VecEnv) -> bool:
+    try:
+        env.get_attr("mujoco_renderer")
+    except AttributeError:
+        return False
+    return True
+
+
+def _works(backend: str) -> bool:
+    """In a process of its own: PyOpenGL keeps the first one it is told of, and a driver may abort."""
+    probe = [sys.executable, "-c", _PROBE]
+    return subprocess.run(probe, env={**os.environ, "MUJOCO_GL": backend}, capture_output=True).returncode == 0

@@ -1,0 +1,152 @@
+"""What a measurement borrows from an agent and its environments, given back as it was."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from copy import copy, deepcopy
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch as th
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
+from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
+from torch import nn
+
+from sb3_pave.evaluation.networks import evaluation_mode
+
+# What stepping and resetting changes in a VecNormalize whose statistics are frozen, and the two switches themselves
+_OF_NORMALIZATION = ("training", "norm_reward", "returns", "old_obs", "old_reward")
+_OF_GYMNASIUM = ("update_running_mean", "discounted_reward")
+
+
+@contextmanager
+def undisturbed(model: Any, env: VecEnv, seeded: bool) -> Iterator[None]:
+    """
+    Run episodes inside without a trace: normalisation is frozen, networks are in evaluation mode, and a seed given to the
+    environments is forgotten afterwards, also after an exception. Where the environments are those that the agent trains in,
+    the agent's next ``learn()`` begins with a new episode; the one that was cut off counts as truncated.
+
+    :param model: an algorithm, a policy or anything else with a ``predict`` method
+    :param env: the environments
+    :param seeded: whether the environments are given a seed inside
+    """
+    policy = getattr(model, "policy", model)
+    with (
+        frozen_normalization(env),
+        evaluation_mode(policy) if isinstance(policy, nn.Module) else nullcontext(),
+        _kept_random_state(env) if seeded else nullcontext(),
+    ):
+        try:
+            yield
+        finally:
+            if isinstance(model, BaseAlgorithm) and model.env is not None and share_environments(model.env, env):
+                _begin_anew(model)
+
+
+@contextmanager
+def frozen_normalization(env: VecEnv) -> Iterator[None]:
+    """
+    Inside, no ``VecNormalize`` (nor a wrapper of Gymnasium that normalises) updates its statistics, and ``VecNormalize``
+    leaves rewards as they are.
+
+    :param env: the environments, as they will be run
+    """
+    with ExitStack() as stack:
+        for wrapper in _wrappers(env):
+            if isinstance(wrapper, VecNormalize):
+                stack.enter_context(_restored(wrapper, _OF_NORMALIZATION))
+                wrapper.training = wrapper.norm_reward = False
+        for one in getattr(_innermost(env), "envs", ()):  # out of reach in other processes
+            while isinstance(one, gym.Wrapper):
+                if hasattr(type(one), "update_running_mean"):
+                    stack.enter_context(_restored(one, _OF_GYMNASIUM))
+                    one.update_running_mean = False  # type: ignore[attr-defined]
+                one = one.env
+        yield
+
+
+@contextmanager
+def kept_torch_state() -> Iterator[None]:
+    """Whatever is drawn or seeded inside, PyTorch's global generators go on from where they were, on every device."""
+    with th.random.fork_rng(devices=range(th.cuda.device_count())):
+        yield
+
+
+def share_environments(first: VecEnv, second: VecEnv) -> bool:
+    """
+    :param first: environments
+    :param second: environments
+    :return: whether a reset of one of them resets an environment of the other
+    """
+    return bool(_environments(first) & _environments(second))
+
+
+def _begin_anew(model: BaseAlgorithm) -> None:
+    if model._last_obs is None:
+        return
+    model._last_obs = None  # what SB3's set_env does, too
+    buffer = getattr(model, "replay_buffer", None)
+    if isinstance(buffer, HerReplayBuffer):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # SB3 warns that it does what it is asked for
+            buffer.truncate_last_trajectory()
+    elif isinstance(buffer, ReplayBuffer) and buffer.size() > 0:
+        # Else n-step returns would run on into the next episode
+        last = buffer.pos - 1
+        if buffer.handle_timeout_termination:
+            buffer.timeouts[last] = np.logical_or(buffer.timeouts[last], np.logical_not(buffer.dones[last]))
+        buffer.dones[last] = True
+
+
+@contextmanager
+def _kept_random_state(env: VecEnv) -> Iterator[None]:
+    """The generators of the environments, and the seeds that wait for their next reset (``model.set_random_seed``)."""
+    innermost = _innermost(env)
+    waiting = list(getattr(innermost, "_seeds", ()))
+    try:
+        generators = env.get_attr("np_random")
+    except Exception:  # an environment without one, or whatever a vector environment of another make raises
+        generators = []
+    states = [deepcopy(one.bit_generator.state) if isinstance(one, np.random.Generator) else None for one in generators]
+    try:
+        yield
+    finally:
+        if waiting:
+            innermost._seeds = waiting
+        for i, (generator, state) in enumerate(zip(generators, states, strict=True)):
+            if state is not None:
+                generator.bit_generator.state = state
+                env.set_attr("np_random", generator, indices=i)
+
+
+@contextmanager
+def _restored(wrapper: Any, names: tuple[str, ...]) -> Iterator[None]:
+    # Not by hasattr alone: wrappers look for what they lack in the environment below
+    kept = {name: copy(getattr(wrapper, name)) for name in names if name in vars(wrapper) or hasattr(type(wrapper), name)}
+    try:
+        yield
+    finally:
+        for name, value in kept.items():
+            setattr(wrapper, name, value)
+
+
+def _wrappers(env: VecEnv) -> Iterator[VecEnvWrapper]:
+    while isinstance(env, VecEnvWrapper):
+        yield env
+        env = env.venv
+
+
+def _innermost(env: VecEnv) -> VecEnv:
+    while isinstance(env, VecEnvWrapper):
+        env = env.venv
+    return env
+
+
+def _environments(env: VecEnv) -> set[int]:
+    innermost = _innermost(env)
+    return {id(one.unwrapped) for one in getattr(innermost, "envs", ())} or {id(innermost)}

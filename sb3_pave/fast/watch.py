@@ -1,0 +1,166 @@
+"""Whether anything changed that an update depends on; equals looking at all of it anew."""
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
+from operator import is_, itemgetter
+from typing import Any
+
+import torch as th
+from torch import nn
+
+# Numbers of an SB3 agent that change while it learns, and that no update depends on
+COUNTERS = frozenset(
+    "num_timesteps _total_timesteps _num_timesteps_at_start _n_updates _n_calls _episode_num _current_progress_remaining "
+    "start_time seed verbose learning_rate learning_starts buffer_size batch_size gradient_steps n_envs _stats_window_size "
+    "sde_sample_freq return_scale".split()
+)
+# Other attributes of which that holds. What is not named here and changes costs a look at everything, no more
+_PASSING = COUNTERS | frozenset(
+    "_last_obs _last_original_obs _last_episode_starts _logger _custom_logger ep_info_buffer ep_success_buffer "
+    "_graphs _standing _pending_log".split()
+)
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+class Watch:
+    """
+    Remembers what an agent's updates are made of, at the time of its construction.
+
+    The values of tensors and the learning rates are not among it: recordings read them from memory.
+
+    :param model: the agent
+    :param modules: its networks, each once, with all of their submodules
+    :param optimizers: of its networks
+    :param tensors: what its updates use beside the networks' parameters and buffers
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        modules: Sequence[nn.Module],
+        optimizers: Sequence[th.optim.Optimizer],
+        tensors: Sequence[th.Tensor],
+    ):
+        self._attributes = vars(model)
+        self._n_attributes = len(self._attributes)
+        self._values = _getter(name for name in self._attributes if name not in _PASSING)
+        self._modules = [vars(module) for module in modules]
+        self._children = [module._modules for module in modules if module._modules]
+        self._hooks = [vars(module)[name] for module in modules for name in _HOOKS if name in vars(module)]
+        self._holders: list[dict[str, Any]] = [
+            holder for module in modules for holder in (module._parameters, module._buffers) if holder
+        ]
+        self._tensors = tensors
+        self._optimizers = [_OptimizerWatch(optimizer) for optimizer in optimizers]
+        self._training = [module.training for module in modules]
+        # A module that decides for itself has to be asked
+        self._restores = all(type(module).train is nn.Module.train for module in modules)
+        self._before = self._look()
+
+    def restore_modes(self) -> bool:
+        """
+        Put each network into the mode it was in; to be called before ``sees_change``, which looks at modes, too.
+
+        :return: whether that is all that setting their mode does
+        """
+        if self._restores:
+            for module, training in zip(self._modules, self._training, strict=True):
+                module["training"] = training
+        return self._restores
+
+    def sees_change(self) -> bool:
+        """Whether anything is not as it was."""
+        if len(self._attributes) != self._n_attributes:
+            return True
+        try:
+            values, held, structure, hooks, numbers = self._look()
+        except (KeyError, RuntimeError):  # an attribute that is gone, a tensor without memory
+            return True
+        values_before, held_before, structure_before, hooks_before, numbers_before = self._before
+        return not (
+            len(held) == len(held_before)
+            and all(map(is_, values, values_before))
+            and all(map(is_, held, held_before))
+            and hooks == hooks_before
+            and numbers == numbers_before
+            and same(structure, structure_before)
+            and not any(optimizer.sees_change() for optimizer in self._optimizers)
+        )
+
+    @property
+    def structure(self) -> Any:
+        """What the networks are made of apart from tensors, to be compared with ``same``."""
+        return self._before[2], self._before[3]
+
+    def _look(self) -> tuple[Any, ...]:
+        held = _all_values(self._holders)
+        numbers: list[Any] = [(t.data_ptr(), t.requires_grad, t._backward_hooks) for t in held if t is not None]
+        numbers += [tensor.data_ptr() for tensor in self._tensors]
+        structure = [*_all_values(self._modules), *_all_values(self._children)]
+        return self._values(self._attributes), held, structure, [*chain.from_iterable(self._hooks)], numbers
+
+
+class _OptimizerWatch:
+    """The settings and the state of one optimizer, apart from learning rates and values of tensors."""
+
+    def __init__(self, optimizer: th.optim.Optimizer):
+        self._optimizer = optimizer
+        self._groups = optimizer.param_groups
+        self._settings = [_getter(name for name in group if name != "lr") for group in self._groups]
+        self._state = optimizer.state
+        self._before = self._look()
+
+    def sees_change(self) -> bool:
+        optimizer = self._optimizer
+        if optimizer.param_groups is not self._groups or optimizer.state is not self._state:
+            return True
+        if len(self._groups) != len(self._settings):
+            return True
+        settings, parameters, states = self._look()
+        settings_before, parameters_before, states_before = self._before
+        return not (
+            same(settings, settings_before)
+            and len(parameters) == len(parameters_before)
+            and all(map(is_, parameters, parameters_before))
+            and len(states) == len(states_before)
+            and all(map(is_, states, states_before))
+        )
+
+    def _look(self) -> tuple[list[Any], list[Any], list[Any]]:
+        settings: list[Any] = [get(group) for get, group in zip(self._settings, self._groups, strict=True)]
+        settings += has_step_hooks(self._optimizer)
+        parameters = list(chain.from_iterable([group["params"] for group in self._groups]))
+        return settings, parameters, _all_values(self._state.values())
+
+
+def has_step_hooks(optimizer: th.optim.Optimizer) -> tuple[bool, bool]:
+    """
+    Whether something else happens before and after the optimizer's steps.
+
+    :param optimizer: the optimizer
+    """
+    return bool(optimizer._optimizer_step_pre_hooks), bool(optimizer._optimizer_step_post_hooks)
+
+
+def same(first: Any, second: Any) -> bool:
+    """
+    Whether two nested sequences of anything are equal; identical entries are, and what can't be compared is not.
+
+    :param first: one
+    :param second: the other
+    """
+    try:
+        return bool(first == second)
+    except (RuntimeError, ValueError, TypeError):  # tensors, arrays
+        return False
+
+
+def _all_values(mappings: Iterable[dict[Any, Any]]) -> list[Any]:
+    return list(chain.from_iterable(map(dict.values, mappings)))
+
+
+def _getter(names: Any) -> Callable[[dict[str, Any]], tuple[Any, ...]]:
+    names = list(names)
+    if len(names) < 2:
+        return lambda mapping: tuple(mapping[name] for name in names)
+    return itemgetter(*names)

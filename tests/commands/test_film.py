@@ -1,0 +1,113 @@
+"""The command, on zip files and on folders laid out as RL Zoo does it."""
+
+import sys
+
+import numpy as np
+import pytest
+from stable_baselines3 import SAC, TD3
+
+from sb3_pave.commands.film import main
+from tests.commands.test_evaluate import save_run, small
+
+pytest.importorskip("rl_zoo3")
+pytest.importorskip("matplotlib")
+pytest.importorskip("pandas")
+
+from PIL import Image
+
+FAST = ["--env", "Pendulum-v1", "--device", "cpu", "--no-progress", "--height", "200", "--steps", "4"]
+
+
+@pytest.fixture
+def zips(tmp_path):
+    small(TD3, seed=0).save(tmp_path / "plain.zip")
+    small(SAC, seed=1).save(tmp_path / "other.zip")
+    return [str(tmp_path / "plain.zip"), str(tmp_path / "other.zip")]
+
+
+@pytest.mark.parametrize("ending", ["gif", "webp"])
+def test_two_agents_are_filmed(zips, tmp_path, ending, capsys):
+    path = tmp_path / "films" / f"film.{ending}"
+    main([*zips, *FAST, "--start", "2", "-o", str(path)])
+    assert capsys.readouterr().out == f"Saved {path} (0.0 MB)\n"
+    with Image.open(path) as film:
+        # Steps 2 to 5 at Pendulum's 20 Hz, and the last one for a second more
+        assert film.n_frames == 4 and film.height == 200 and film.width > 200
+        durations = []
+        for i in range(4):
+            film.seek(i)
+            film.load()
+            durations.append(film.info["duration"])
+    assert sum(durations) == 4 * 50 + 1000
+
+
+def test_mp4_of_zoo_runs_and_several_episodes(tmp_path):
+    imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
+    for number, algorithm in ((1, "sac"), (2, "sac"), (1, "td3")):
+        save_run(tmp_path, algorithm, number, small({"sac": SAC, "td3": TD3}[algorithm], seed=number))
+    path = tmp_path / "film.mp4"
+    runs = ["--algo", "sac", "td3", "-f", str(tmp_path), "--episodes", "2", "--speed", "0.5"]
+    main([*FAST, *runs, "-o", str(path)])
+    frames, seconds = imageio_ffmpeg.count_frames_and_secs(str(path))
+    assert (frames, round(seconds, 2)) == (2 * (4 + 10), 2.8)
+
+
+def test_agents_are_called_by_algorithm_and_by_run_where_that_is_not_enough(zips, tmp_path, monkeypatch):
+    seen = []
+
+    def only_look(agents, settings, path, progress):
+        seen.append(settings)
+        path.touch()
+
+    monkeypatch.setattr("sb3_pave.evaluation.film.make_film", only_look)
+    main([*zips, *FAST, "-o", str(tmp_path / "a.gif"), "--overwrite"])
+    main([*zips, *FAST, "--algo", "pave_td3", "-o", str(tmp_path / "a.gif"), "--overwrite"])
+    main([*zips, *FAST, "--labels", "x", "y", "-o", str(tmp_path / "a.gif"), "--overwrite"])
+    by_run = ["PAVE TD3, plain", "PAVE TD3, other"]
+    assert [list(settings.labels) for settings in seen] == [["TD3", "SAC"], by_run, ["x", "y"]]
+    assert seen[0].title == "Pendulum-v1, deterministic actions, seed 0"
+
+
+def test_an_existing_film_is_kept_unless_told(zips, tmp_path, capsys):
+    path = tmp_path / "film.gif"
+    path.write_text("mine")
+    with pytest.raises(SystemExit) as stop:
+        main([*zips, *FAST, "-o", str(path)])
+    assert stop.value.code == 1 and "exists" in capsys.readouterr().err
+    assert path.read_text() == "mine"
+    main([*zips, *FAST, "-o", str(path), "--overwrite"])
+    with Image.open(path) as film:
+        assert np.asarray(film.convert("RGB")).std() > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ([], 2, "what to film"),
+        (["--algo", "sac", "--vec-normalize", "x.pkl"], 2, "zip files"),
+        (["a.zip", "b.zip", "c.zip", "--algo", "sac", "td3"], 2, "3 zip files need one --algo"),
+        (["missing.zip"], 1, "missing.zip does not exist"),
+        (["ZIP", "--labels", "a", "b"], 1, "1 agents need as many labels, not 2"),
+        (["ZIP", "--actions", "1"], 1, "no action 1: the environment has 1"),
+        (["ZIP", "--start", "500"], 1, "ends after 200 steps, before the film starts"),
+        (["ZIP", "--steps", "0"], 1, "steps must be at least 1"),
+        (["ZIP", "--speed", "nan"], 1, "speed must be positive"),
+        (["ZIP", "--height", "201"], 1, "even number"),
+        (["ZIP", "-o", "film.avi"], 1, "ends in .mp4, .gif or .webp"),
+        (["ZIP", "--env", "Nothing-v0"], 1, "Nothing"),
+    ],
+)
+def test_what_can_not_be_filmed_is_said(zips, tmp_path, monkeypatch, capsys, arguments, code, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        main([*FAST, *(zips[0] if argument == "ZIP" else argument for argument in arguments)])
+    assert stop.value.code == code
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.glob("*.mp4"))
+
+
+def test_a_missing_package_is_named_with_the_extra(zips, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    with pytest.raises(SystemExit):
+        main([*zips, *FAST, "-o", str(tmp_path / "film.mp4")])
+    assert 'needs imageio_ffmpeg, which is not installed: pip install "sb3-pave[eval]"' in capsys.readouterr().err

@@ -1,0 +1,218 @@
+"""Updates on a GPU: as they are, recorded as CUDA graphs, compiled, and both; one set of numbers."""
+
+import importlib.util
+import warnings
+
+import numpy as np
+import pytest
+import stable_baselines3
+import torch as th
+from stable_baselines3.common.torch_layers import FlattenExtractor
+
+from tests.cuda.agents import IMAGES, MIXED, make, n_recordings, parameters, train
+
+contrib = pytest.mark.skipif(importlib.util.find_spec("sb3_contrib") is None, reason="needs sb3-contrib")
+triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs Triton")
+CASES = {
+    "td3": ("PAVE_TD3", {}),
+    "sac": ("PAVE_SAC", {}),
+    "ddpg": ("PAVE_DDPG", {}),
+    "tqc": ("PAVE_TQC", {}),
+    "crossq": ("PAVE_CrossQ", {"policy_kwargs": {"batch_norm": False}}),
+    "td3, delay 3": ("PAVE_TD3", {"policy_delay": 3}),
+    "td3, n-step": ("PAVE_TD3", {"n_steps": 3}),
+    "td3, memory-optimised": (
+        "PAVE_TD3",
+        {"optimize_memory_usage": True, "replay_buffer_kwargs": {"handle_timeout_termination": False}},
+    ),
+    "td3, part of the batch": ("PAVE_TD3", {"pave_batch_size": 16}),
+    "td3, scale-free": ("PAVE_TD3", {"scale_free": True}),
+    "td3, AdamW": ("PAVE_TD3", {"policy_kwargs": {"optimizer_class": th.optim.AdamW}}),
+    "td3, RMSprop": ("PAVE_TD3", {"policy_kwargs": {"optimizer_class": th.optim.RMSprop}}),
+    "sac, gSDE": ("PAVE_SAC", {"use_sde": True}),
+    "sac, fixed entropy": ("PAVE_SAC", {"ent_coef": 0.2}),
+    "sac, targets every third": ("PAVE_SAC", {"target_update_interval": 3}),
+    "sac, schedule": ("PAVE_SAC", {"learning_rate": lambda progress: 1e-3 * progress}),
+    "sac, Dict": ("PAVE_SAC", {"space": MIXED, "policy": "MultiInputPolicy"}),
+    "td3, images": ("PAVE_TD3", {"space": IMAGES, "policy": "CnnPolicy", "batch_size": 16, "buffer_size": 200}),
+    "td3, no terms": ("PAVE_TD3", {"mpr_coef": 0, "vfc_coef": 0, "curv_coef": 0}),
+    "sac, no terms": ("PAVE_SAC", {"mpr_coef": 0, "vfc_coef": 0, "curv_coef": 0}),
+}
+COMPILED = ("td3", "sac", "tqc")
+# Parameters move by 1e-3 an update where Adam's steps are large: what is rounded otherwise shows up to this much
+TOLERANCE = {"td3, images": 5e-3}
+
+
+def case(name):
+    marks = [contrib] if name in ("tqc", "crossq") else []
+    return pytest.param(name, marks=marks)
+
+
+@pytest.fixture(autouse=True)
+def deterministic():
+    """cuDNN's convolutions add up in another order at each call otherwise, and so do two eager runs."""
+    before = th.backends.cudnn.deterministic, th.backends.cudnn.benchmark
+    th.backends.cudnn.deterministic, th.backends.cudnn.benchmark = True, False
+    yield
+    th.backends.cudnn.deterministic, th.backends.cudnn.benchmark = before
+
+
+def assert_same_training(name, ours, theirs):
+    difference = (parameters(ours) - parameters(theirs)).abs().max().item()
+    print(f"[{name}] largest difference of a parameter {difference:.2e}")
+    assert difference < TOLERANCE.get(name, 5e-6 if name not in COMPILED or not ours.compile else 5e-5)
+    log = ours.logger.name_to_value
+    assert log.keys() == theirs.logger.name_to_value.keys()
+    for tag, value in theirs.logger.name_to_value.items():
+        if tag.startswith("train/"):
+            assert log[tag] == pytest.approx(value, rel=2e-2 if name in TOLERANCE else 1e-3, abs=1e-4), tag
+
+
+@pytest.mark.parametrize("name", [case(name) for name in CASES])
+def test_recorded_updates_are_those_without(name):
+    algorithm, kwargs = CASES[name]
+    eager, recorded = (train(make(algorithm, cuda_graph=graph, **kwargs)) for graph in (False, True))
+    assert n_recordings(eager) == 0 < n_recordings(recorded)
+    assert_same_training(name, recorded, eager)
+
+
+@triton
+@pytest.mark.parametrize("name", [case(name) for name in COMPILED])
+def test_recorded_compiled_updates_are_those_without(name):
+    algorithm, kwargs = CASES[name]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fast = train(make(algorithm, cuda_graph=True, compile=True, **kwargs))
+    assert n_recordings(fast) > 0
+    assert_same_training(name, fast, train(make(algorithm, cuda_graph=False, **kwargs)))
+
+
+@pytest.mark.parametrize("algorithm", ["PAVE_TD3", "PAVE_SAC"])
+def test_zero_weights_are_the_host_bit_for_bit(algorithm):
+    kwargs = {"policy_kwargs": {"activation_fn": th.nn.SiLU}}
+    ours = make(algorithm, mpr_coef=0, vfc_coef=0, curv_coef=0, cuda_graph=False, **kwargs)
+    theirs = make(algorithm.removeprefix("PAVE_"), module=stable_baselines3, **kwargs)
+    assert th.equal(parameters(ours), parameters(theirs))
+    for model in (ours, theirs):
+        train(model)
+    assert th.equal(parameters(ours), parameters(theirs))
+
+
+def test_by_default_only_what_is_known_is_recorded():
+    class Own(FlattenExtractor):
+        """Python of the user's."""
+
+    assert n_recordings(train(make("PAVE_SAC"))) > 0
+    assert n_recordings(train(make("PAVE_SAC", policy_kwargs={"features_extractor_class": Own}))) == 0
+    assert n_recordings(train(make("PAVE_SAC", policy_kwargs={"optimizer_class": th.optim.Adagrad}))) == 0
+    hooked = make("PAVE_SAC")
+    hooked.actor.register_forward_hook(lambda *_: None)
+    assert n_recordings(train(hooked)) == 0
+
+
+class Synchronising(FlattenExtractor):
+    """Reads a value back in its forward pass, which can't be recorded."""
+
+    def forward(self, observations):
+        assert np.isfinite(observations.sum().item())
+        return super().forward(observations)
+
+
+def test_a_recording_that_fails_leaves_training_as_it_would_be_without():
+    kwargs = {"policy_kwargs": {"features_extractor_class": Synchronising}}
+    eager, model = make("PAVE_TD3", cuda_graph=False, **kwargs), make("PAVE_TD3", cuda_graph=True, **kwargs)
+    train(eager)
+    with pytest.warns(UserWarning, match="can't be recorded") as caught:
+        train(model)
+    assert len(caught) == 1
+    assert_same_training("failed recording", model, eager)
+    # Others in the process, random numbers included
+    th.randn(3, device="cuda")
+    other = train(make("PAVE_SAC", cuda_graph=True))
+    assert n_recordings(other) > 0
+    assert_same_training("after a failed recording", other, train(make("PAVE_SAC", cuda_graph=False)))
+    model.learn(130, reset_num_timesteps=False)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, th.OutOfMemoryError])
+def test_an_error_inside_a_recording_leaves_random_numbers_as_they_were(error):
+    model = train(make("PAVE_SAC", cuda_graph=True), calls=1, updates=2)
+    step = model._gradient_step
+
+    def fails_half_way(*args, **kwargs):
+        if th.cuda.is_current_stream_capturing():
+            th.randn(3, device="cuda")
+            raise error("half-way")
+        step(*args, **kwargs)
+
+    model._gradient_step = fails_half_way
+    outcome = pytest.raises(KeyboardInterrupt) if error is KeyboardInterrupt else pytest.warns(UserWarning, match="half-way")
+    with outcome:
+        for _ in range(8):
+            before = th.cuda.get_rng_state()
+            model.train(1, 64)
+    if error is KeyboardInterrupt:
+        assert th.equal(th.cuda.get_rng_state(), before)
+        del model._gradient_step
+    assert th.cuda.current_stream() == th.cuda.default_stream()
+    train(model)
+    assert th.isfinite(parameters(model)).all()
+
+
+@pytest.mark.parametrize("algorithm", ["PAVE_TD3", "PAVE_SAC"])
+def test_saving_and_loading_in_the_middle(algorithm, tmp_path):
+    model = train(make(algorithm, cuda_graph=True))
+    model.save(tmp_path / "agent")
+    plain = getattr(stable_baselines3, algorithm.removeprefix("PAVE_")).load(tmp_path / "agent", env=model.get_env())
+    loaded = type(model).load(tmp_path / "agent", env=model.get_env())
+    assert loaded.cuda_graph is True and plain.critic.optimizer.param_groups[0]["capturable"] is False
+    for other in (plain, loaded):
+        other.replay_buffer = model.replay_buffer
+        other.set_logger(model.logger)
+    plain.train(2, 64)
+    train(loaded), train(model)
+    assert n_recordings(loaded) > 0
+    assert_same_training("loaded", loaded, model)
+
+
+def test_two_agents_in_turn():
+    kwargs = [("PAVE_TD3", {}), ("PAVE_SAC", {})]
+    pairs = [[make(name, cuda_graph=graph) for name, _ in kwargs] for graph in (False, True)]
+    for agents in pairs:
+        th.manual_seed(1)
+        np.random.seed(1)
+        for _ in range(20):
+            for agent in agents:
+                agent.train(2, 64)
+    for eager, recorded in zip(*pairs, strict=True):
+        assert_same_training("in turn", recorded, eager)
+
+
+@pytest.mark.parametrize("algorithm", ["PAVE_TD3", "PAVE_SAC"])
+def test_whole_training_runs_are_the_same(algorithm):
+    kwargs = {"use_sde": True} if algorithm == "PAVE_SAC" else {}
+    eager, recorded = (make(algorithm, cuda_graph=graph, **kwargs) for graph in (False, True))
+    for model in (eager, recorded):
+        th.manual_seed(1)
+        np.random.seed(1)
+        model.action_space.seed(1)
+        model.env.seed(1)
+        model.learn(60, reset_num_timesteps=False)
+    assert_same_training("whole run", recorded, eager)
+    np.testing.assert_allclose(recorded.replay_buffer.actions, eager.replay_buffer.actions, atol=1e-4)
+
+
+def test_an_infinite_term_is_named_one_call_later_at_most():
+    model = train(make("PAVE_TD3", cuda_graph=True))
+    model.replay_buffer.rewards[:] = np.inf
+    with pytest.raises(ValueError, match="at update"):
+        for _ in range(3):
+            model.train(1, 64)
+
+
+def test_reading_the_log_gives_the_last_call():
+    model = train(make("PAVE_TD3", cuda_graph=True))
+    n_updates = model._n_updates
+    model.train(1, 64)
+    log = model.logger.name_to_value
+    assert log["train/n_updates"] == n_updates + 1 and np.isfinite(log["train/critic_loss"])

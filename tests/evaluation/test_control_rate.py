@@ -1,0 +1,64 @@
+"""What environments say of their step, and what they say by mistake."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch as th
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+from sb3_pave.evaluation.control_rate import control_rate
+
+
+def environment(dt=None, **members):
+    """Pendulum, under a wrapper that has its own dt."""
+    members = {"dt": dt} if dt is not None else members
+    wrapper = type("Wrapper", (gym.Wrapper,), members)
+    return DummyVecEnv([lambda: wrapper(gym.make("Pendulum-v1"))])
+
+
+def raising(error):
+    def dt(self):
+        raise error
+
+    return property(dt)
+
+
+@pytest.mark.parametrize(
+    ("dt", "rate"), [(0.02, 50.0), (1, 1.0), (np.float32(0.5), 2.0), (np.array(0.1), 10.0), (np.array([0.25]), 4.0)]
+)
+def test_a_number_of_seconds_is_believed(dt, rate):
+    assert control_rate(environment(dt)) == (pytest.approx(rate), None)
+
+
+def test_pendulum_says_twenty_hertz_and_who_says_nothing_gets_one():
+    assert control_rate(DummyVecEnv([lambda: gym.make("Pendulum-v1")])) == (pytest.approx(20.0), None)
+    assert control_rate(DummyVecEnv([lambda: gym.make("MountainCarContinuous-v0")])) == (1.0, None)
+
+
+@pytest.mark.parametrize(
+    "dt",
+    [
+        lambda self: 0.05,
+        "20 ms",
+        "0.05",
+        np.array([0.1, 0.1]),
+        [0.05],
+        {"control": 0.05},
+        True,
+        0.0,
+        0,
+        -0.05,
+        np.nan,
+        np.inf,
+        1e-320,
+        1j,
+        th.tensor(0.05),
+        raising(RuntimeError("not before reset()")),
+        raising(KeyError("dt")),
+        raising(NotImplementedError()),
+    ],
+)
+def test_anything_else_falls_back_with_a_note_that_says_what_to_do(dt):
+    rate, note = control_rate(environment(dt))
+    assert rate == 1.0
+    assert "--control-rate" in note and len(note) < 250
