@@ -70,7 +70,8 @@ class ActorSideMethod(OffPolicyAlgorithm):
                 raise ValueError(f"{name} must be a number, not the text {value!r} (in YAML, write 1.0e-2 rather than 1e-2).")
             if not math.isfinite(value) or value < 0:
                 raise ValueError(f"{name} must be finite and not negative, not {value}.")
-        if getattr(self, "cuda_graph", False):
+        # "auto" records nothing where train() is not PAVE's own
+        if getattr(self, "cuda_graph", False) is True:
             raise ValueError(
                 f"cuda_graph=True records updates as a whole, and {self.method} joins the actor's step from outside, which a "
                 "recording would not repeat. Leave cuda_graph out; compile=True works."

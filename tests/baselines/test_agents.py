@@ -38,7 +38,7 @@ def cases():
         "mlp": [(method, host) for host in HOSTS for method in (FACTORIES if host in (TD3, SAC) else ("asap", "damper"))],
         "cnn": [("asap", TD3), ("caps", SAC)],
         "cnn_shared": [("asap", SAC), ("damper", TD3)],
-        "multi_input": [("grad", SAC), ("caps", SAC), ("asap", TQC)],
+        "multi_input": [("asap", TD3), ("caps", SAC), ("asap", TQC)],
         "mixed_dict": [("caps", TD3), ("asap", SAC), ("damper", PAVE_SAC)],
         "her": [("temporal", SAC), ("damper", TD3)],
         "n_steps": [("asap", SAC), ("temporal", TD3), ("grad", PAVE_TD3)],
