@@ -11,7 +11,7 @@ from stable_baselines3.common.save_util import open_path
 #: In the paper's units, which are the task's: where the authors start their search
 PAPER = {"mpr_coef": 0.1, "vfc_coef": 0.1, "curv_coef": 0.01, "mpr_sigma": 0.01, "curv_delta": 1.0}
 #: In units of the replayed data, see ``Scales``: one set for every task
-SCALE_FREE = {"mpr_coef": 1.0, "vfc_coef": 0.005, "curv_coef": 0.02, "mpr_sigma": 0.01, "curv_delta": 0.005}
+SCALE_FREE = {"mpr_coef": 0.5, "vfc_coef": 0.005, "curv_coef": 0.03, "mpr_sigma": 0.01, "curv_delta": 0.005}
 
 
 def default_weights(scale_free: Any) -> dict[str, float]:
