@@ -21,6 +21,7 @@ from tests.conftest import SHORT, SMALL
 from tests.zoo.test_train import NO_EVALUATION, run_folder, saved_config, saved_data
 
 OURS = hyperparams_folder(sb3_pave.__file__)
+PAVES_OWN = ("mpr_coef", "vfc_coef", "curv_coef", "scale_free")
 RESULTS = Path(__file__).parents[2] / "examples" / "results"
 ENVIRONMENTS = ("LunarLanderContinuous", "Pendulum", "Reacher", "Ant", "Hopper", "Walker2d", "Humanoid")
 
@@ -65,7 +66,7 @@ def test_plain_hosts_have_the_protocol_of_paves_file_with_silu(host):
     protocol = paper_protocol(host)
     assert protocol.keys() == pave.keys() - {"default"}
     for env_id, entry in protocol.items():
-        expected = {name: value for name, value in pave[env_id].items() if name not in ("mpr_coef", "vfc_coef", "curv_coef")}
+        expected = {name: value for name, value in pave[env_id].items() if name not in PAVES_OWN}
         expected["policy_kwargs"] = expected["policy_kwargs"][:-1] + ", activation_fn=nn.SiLU)"
         assert entry == expected
     # The files for -conf are these entries, and a default
