@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import torch as th
 
+from sb3_pave.fast.detached import detach_attributes
 from sb3_pave.fast.fused_adam import fused_adam
 from sb3_pave.fast.update_log import UpdateLog
 from sb3_pave.fast.watch import COUNTERS, same
@@ -208,8 +209,13 @@ class GraphedUpdate:
         def update() -> Outcome:
             own_log = UpdateLog()
             step(*recording.inputs.batch, log=own_log)
-            return Outcome(*own_log.stacked(), {} if noise is None else dict(vars(noise)))
+            if noise is None:
+                return Outcome(*own_log.stacked(), {})
+            detach_attributes(noise)
+            return Outcome(*own_log.stacked(), dict(vars(noise)))
 
+        if recording.replay is None and noise is not None:
+            detach_attributes(noise)  # acting has drawn it, too
         if recording.replay is None and recording.n_warm_ups < _WARM_UPS:
             recording.n_warm_ups += 1
             with self._recordable():

@@ -49,6 +49,32 @@ class StandIn:
         return replay
 
 
+class OnAnotherStream(StandIn):
+    """Refuses to record where a node that accumulates gradients is left of before: it would belong to another stream."""
+
+    def record(self, update):
+        assert not kept_alive(OnAnotherStream.model)
+        replay = super().record(update)
+
+        def checking():
+            outcome = replay()
+            assert not kept_alive(OnAnotherStream.model)
+            return outcome
+
+        return checking
+
+
+def accumulator(parameter):
+    return parameter.view_as(parameter).grad_fn.next_functions[0][0]
+
+
+def kept_alive(model):
+    """Parameters whose accumulating node somebody holds."""
+    for parameter in model.policy.parameters():
+        accumulator(parameter).metadata["made before"] = True
+    return [n for n, p in model.policy.named_parameters() if p.requires_grad and accumulator(p).metadata]
+
+
 class Broken(StandIn):
     def record(self, update):
         raise RuntimeError("operation not permitted when stream is capturing\nmore")
@@ -104,6 +130,17 @@ def test_fifty_updates_give_the_same_parameters(case, stand_in):
     assert StandIn.last.replays > 25
     for tag, value in eager.logger.name_to_value.items():
         assert graphed.logger.name_to_value[tag] == pytest.approx(value, rel=1e-3, abs=1e-6), tag
+
+
+@pytest.mark.parametrize("kwargs", [{"use_sde": True}, {}, {"mpr_coef": 0, "vfc_coef": 0, "curv_coef": 0}])
+def test_nothing_holds_on_to_the_graph_of_an_update(kwargs, monkeypatch):
+    monkeypatch.setattr(pave_module, "CudaCapture", OnAnotherStream)
+    model = OnAnotherStream.model = make(PAVE_SAC, cuda_graph=True, **kwargs)
+    assert bool(kept_alive(model)) == ("use_sde" in kwargs)  # by the noise that acting drew
+    model.train(6, 16)
+    assert OnAnotherStream.last.recordings == 1
+    assert not kept_alive(model)
+    model.learn(4, reset_num_timesteps=False)
 
 
 def test_a_recording_is_made_anew_when_what_it_holds_changes(stand_in):
