@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch as th
+from stable_baselines3.common.buffers import BaseBuffer
 
 from sb3_pave.fast.detached import detach_attributes
 from sb3_pave.fast.fused_adam import fused_adam
@@ -141,6 +142,11 @@ class GraphedUpdate:
         if capture.obstacle is not None:
             self._give_up(capture.obstacle, quiet)
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether nothing has stood in the way of recordings yet."""
+        return not self._given_up
+
     def prepare(
         self,
         optimizers: Sequence[th.optim.Optimizer],
@@ -243,11 +249,18 @@ class GraphedUpdate:
         :param replay_buffer: the agent's
         """
         before = replay_buffer.device
+        # They are copied there; SB3's own conversion would copy them once more
+        converts_as_sb3 = getattr(type(replay_buffer), "to_torch", None) is BaseBuffer.to_torch
+        shares = converts_as_sb3 and "to_torch" not in vars(replay_buffer)
         replay_buffer.device = _CPU
+        if shares:
+            replay_buffer.to_torch = _shared
         try:
             yield
         finally:
             replay_buffer.device = before
+            if shares:
+                del replay_buffer.to_torch
 
     def _move_steps(self, optimizer: th.optim.Optimizer, to_device: bool) -> None:
         """Recordings count an optimizer's steps where its parameters are; without them it counts on the CPU."""
@@ -388,6 +401,10 @@ def _views(memory: th.Tensor, like: Sequence[th.Tensor], ends: Any) -> list[th.T
         n_bytes = leaf.numel() * leaf.element_size()
         views.append(memory[int(begin) : int(begin) + n_bytes].view(leaf.dtype).view(leaf.shape))
     return views
+
+
+def _shared(array: np.ndarray, copy: bool = True) -> th.Tensor:
+    return th.as_tensor(array)
 
 
 def _moved(batch: Any, device: th.device) -> Any:
