@@ -30,8 +30,8 @@ class EntropyBonus(Pave):
 
     def _update_ent_coef(self, execution: Execution, log_prob: th.Tensor, log: UpdateLog) -> None:
         if self.ent_coef_optimizer is not None:
-            excess = log_prob.detach(), self.target_entropy
-            loss, _ = execution.loss(ent_coef_loss, LogEntCoef((self.log_ent_coef,)), *excess)
+            excess = (log_prob + self.target_entropy).detach()
+            loss, _ = execution.loss(ent_coef_loss, LogEntCoef((self.log_ent_coef,)), excess)
             descend(self.ent_coef_optimizer, loss)
             log.add(ent_coef_loss=loss)
 
@@ -44,15 +44,14 @@ class LogEntCoef(NamedTuple):
     parameters: tuple[th.Tensor]
 
 
-def ent_coef_loss(log_ent_coef: LogEntCoef, log_prob: th.Tensor, target_entropy: float) -> tuple[th.Tensor, tuple[()]]:
+def ent_coef_loss(log_ent_coef: LogEntCoef, excess: th.Tensor) -> tuple[th.Tensor, tuple[()]]:
     """
     ``-log α E[log π(a | s) + H]``
 
     :param log_ent_coef: ``log α``
-    :param log_prob: ``log π(a | s)``, shape (batch, 1), without a graph
-    :param target_entropy: ``H``
+    :param excess: ``log π(a | s) + H`` with the target entropy ``H``, shape (batch, 1)
     """
-    return -(log_ent_coef.parameters[0] * (log_prob + target_entropy)).mean(), ()
+    return -(log_ent_coef.parameters[0] * excess).mean(), ()
 
 
 def td_target(

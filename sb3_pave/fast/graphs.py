@@ -229,7 +229,7 @@ class GraphedUpdate:
         else:
             if recording.replay is None:
                 try:
-                    with self._recordable():
+                    with self._recordable(), _kept_on_error(noise):
                         recording.replay = self._capture.record(update)
                 except Exception as error:  # whatever the driver makes of what can't be captured
                     self._give_up(str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__)
@@ -401,6 +401,18 @@ def _views(memory: th.Tensor, like: Sequence[th.Tensor], ends: Any) -> list[th.T
         n_bytes = leaf.numel() * leaf.element_size()
         views.append(memory[int(begin) : int(begin) + n_bytes].view(leaf.dtype).view(leaf.shape))
     return views
+
+
+@contextmanager
+def _kept_on_error(noise: Any) -> Iterator[None]:
+    # What a recording drew is no number yet
+    before = {} if noise is None else dict(vars(noise))
+    try:
+        yield
+    except BaseException:
+        if noise is not None:
+            vars(noise).update(before)
+        raise
 
 
 def _shared(array: np.ndarray, copy: bool = True) -> th.Tensor:
