@@ -14,6 +14,7 @@ from sb3_pave.fast.compiled import can_compile, compiled
 from sb3_pave.fast.critic_loss import TdError, mlp_critic_loss
 from sb3_pave.fast.differentiated import Loss, compiled_loss
 from sb3_pave.fast.eligibility import has_closed_form
+from sb3_pave.fast.ensemble import lay_stacked
 from sb3_pave.fast.fused_adam import fused_adam
 from sb3_pave.fast.graphs import CudaCapture, GraphedUpdate, fixed_numbers
 from sb3_pave.fast.stacked_points import has_mode_free_features
@@ -76,7 +77,7 @@ class StandIns(ClosedForm):
         return features, mlp_actor(actor), noise
 
     def critic(self, critic: Any) -> Network:
-        return mlp_critic(critic, self.model._critic_output)
+        return mlp_critic(critic, self.model._critic_output, is_constant=True)
 
     def first_critic(self, critic: Any) -> Network:
         return mlp_critic(critic, _first, n_critics=1)
@@ -84,8 +85,8 @@ class StandIns(ClosedForm):
     def td(
         self, observations: PyTorchObs, actions: th.Tensor, td_loss: Callable[[Any, th.Tensor], th.Tensor], target: th.Tensor
     ) -> Loss:
-        arguments = (self.critic(self.model.critic), td_loss, self.features(observations), actions, target)
-        return self.loss(_td_loss, *arguments)[0]
+        critic = mlp_critic(self.model.critic, self.model._critic_output)
+        return self.loss(_td_loss, critic, td_loss, self.features(observations), actions, target)[0]
 
     def value(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return compiled(function)(*arguments) if self.compile else function(*arguments)
@@ -138,16 +139,22 @@ def choose_execution(model: Any) -> Execution:
 
 
 def _has_stand_ins(model: Any) -> bool:
-    critics = [getattr(model, name) for name in ("critic", "critic_target") if hasattr(model, name)]
     actors = [getattr(model, name) for name in ("actor", "actor_target") if hasattr(model, name)]
     # Without terms the parameters are to equal the host's, bit for bit
-    return model._has_terms() and all(map(is_mlp_critic, critics)) and all(map(is_mlp_actor, actors))
+    return model._has_terms() and all(map(is_mlp_critic, _critics(model))) and all(map(is_mlp_actor, actors))
+
+
+def _critics(model: Any) -> list[Any]:
+    return [getattr(model, name) for name in ("critic", "critic_target") if hasattr(model, name)]
 
 
 def _recorded(execution: Execution) -> Execution:
     model = execution.model
     if model._graphs is None:
         model._graphs = GraphedUpdate(CudaCapture(model.device), quiet=model.cuda_graph == "auto")
+    if model._has_terms() and model._graphs.goes_on:
+        for critic in filter(has_closed_form, _critics(model)):
+            lay_stacked(critic.q_networks)
     modules = networks_of(model)
     tensors = [tensor for module in modules for tensor in (*module._parameters.values(), *module._buffers.values())]
     tensors = [tensor for tensor in (*tensors, *model._own_tensors()) if tensor is not None]

@@ -1,5 +1,5 @@
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch as th
 from stable_baselines3.common.type_aliases import PyTorchObs, ReplayBufferSamples
@@ -28,11 +28,30 @@ class EntropyBonus(Pave):
         log.add(ent_coef=ent_coef)
         return ent_coef.reshape(())
 
-    def _update_ent_coef(self, log_prob: th.Tensor, log: UpdateLog) -> None:
+    def _update_ent_coef(self, execution: Execution, log_prob: th.Tensor, log: UpdateLog) -> None:
         if self.ent_coef_optimizer is not None:
-            ent_coef_loss = -(self.log_ent_coef * (log_prob + self.target_entropy).detach()).mean()
-            descend(self.ent_coef_optimizer, ent_coef_loss)
-            log.add(ent_coef_loss=ent_coef_loss)
+            excess = (log_prob + self.target_entropy).detach()
+            loss, _ = execution.loss(ent_coef_loss, LogEntCoef((self.log_ent_coef,)), excess)
+            descend(self.ent_coef_optimizer, loss)
+            log.add(ent_coef_loss=loss)
+
+
+class LogEntCoef(NamedTuple):
+    """
+    :param parameters: ``log α``, shape (1,)
+    """
+
+    parameters: tuple[th.Tensor]
+
+
+def ent_coef_loss(log_ent_coef: LogEntCoef, excess: th.Tensor) -> tuple[th.Tensor, tuple[()]]:
+    """
+    ``-log α E[log π(a | s) + H]``
+
+    :param log_ent_coef: ``log α``
+    :param excess: ``log π(a | s) + H`` with the target entropy ``H``, shape (batch, 1)
+    """
+    return -(log_ent_coef.parameters[0] * excess).mean(), ()
 
 
 def td_target(
@@ -117,7 +136,7 @@ class MaxEntropyPave(EntropyBonus):
         loss, log_prob = execution.loss(actor_loss, actor, critic, self._policy_value, observations, noise, ent_coef)
         log.add(actor_loss=loss)
         descend(self.actor.optimizer, loss)
-        self._update_ent_coef(log_prob, log)
+        self._update_ent_coef(execution, log_prob, log)
 
         if gradient_step % self.target_update_interval == 0:
             follow(self.critic.parameters(), self.critic_target.parameters(), self.tau)

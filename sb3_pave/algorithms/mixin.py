@@ -1,6 +1,7 @@
 """What every PAVE algorithm shares: hyperparameters and their checks, random draws, the weighted sum, the log."""
 
 import inspect
+from collections.abc import Callable
 from functools import partial
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
@@ -233,7 +234,14 @@ class Pave(DeferredLog, OffPolicyAlgorithm):
         :raises ValueError: if a PAVE term became infinite or NaN
         :raises RuntimeError: if the critic has no second-order graph
         """
-        self._finish_log()
+        log = UpdateLog()
+        with self._finishing_log_of_before():
+            self._update(gradient_steps, batch_size, log)
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        self._defer_log(log)
+
+    def _update(self, gradient_steps: int, batch_size: int | None, log: UpdateLog) -> None:
+        """What ``train`` does, but for the log."""
         if batch_size is None:
             batch_size = inspect.signature(super().train).parameters["batch_size"].default
         if self._standing is None or not self._standing.holds():
@@ -243,14 +251,12 @@ class Pave(DeferredLog, OffPolicyAlgorithm):
             self.policy.set_training_mode(True)
             self._standing = Standing(self, choose_execution(self))
         self._update_learning_rate(self._optimizers())
-        log, execution = UpdateLog(), self._standing.execution
+        execution = self._standing.execution
         with execution.training(), naming_what_is_not_finite(log, self._n_updates):
             for gradient_step in range(gradient_steps):
                 self._n_updates += 1
                 step = partial(self._gradient_step, gradient_step=gradient_step)
                 execution.run(step, partial(self._sample, batch_size), self._kind_of_update(gradient_step), log)
-        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-        self._defer_log(log)
 
     def _gradient_step(
         self,
@@ -305,19 +311,26 @@ class Pave(DeferredLog, OffPolicyAlgorithm):
         ent_coef_optimizer = getattr(self, "ent_coef_optimizer", None)
         return optimizers if ent_coef_optimizer is None else [*optimizers, ent_coef_optimizer]
 
-    def _critic_terms(self, replay_data: ReplayBufferSamples, successor: Successor, returns: th.Tensor) -> Terms | None:
+    def _critic_terms(
+        self,
+        replay_data: ReplayBufferSamples,
+        successor: Successor,
+        returns: th.Tensor,
+        evaluate: Callable[..., th.Tensor] | None = None,
+    ) -> Terms | None:
         """
         The terms at the batch, with ``ε`` and ``v`` drawn; None where this update has none.
 
         :param replay_data: the batch
         :param successor: its one-step successors
         :param returns: its TD targets, whose range is the unit of scale-free PAVE; shape (batch, 1) or (batch, quantiles)
+        :param evaluate: see ``Scales.observe``
         """
         if not self._terms_are_due():
             return None
         coefs: tuple[Any, ...] = self._coefs()
         delta: Any = self.curv_delta
-        self._scales.observe(returns, replay_data.observations if self.scale_free else None)
+        self._scales.observe(returns, replay_data.observations if self.scale_free else None, evaluate)
         if self.scale_free:
             curv_coef, delta = self._scales.curvature(self.curv_coef, self.curv_delta, replay_data.actions.shape[1])
             coefs = (*coefs[:2], curv_coef)
@@ -367,7 +380,7 @@ class Pave(DeferredLog, OffPolicyAlgorithm):
         :param target: of the TD loss
         :param log: takes the losses
         """
-        terms = self._critic_terms(replay_data, successor, target)
+        terms = self._critic_terms(replay_data, successor, target, execution.value)
         if terms is None:
             td_loss = execution.td(replay_data.observations, replay_data.actions, self._td_loss, target)
             log.add(critic_loss=td_loss)
@@ -401,9 +414,9 @@ class Pave(DeferredLog, OffPolicyAlgorithm):
         """
         raise NotImplementedError
 
-    def _write_log(self, log: UpdateLog) -> None:
+    def _write_log(self, log: UpdateLog, n_updates: int) -> None:
         values = log.read()
-        check_finite(values, self._n_updates)
+        check_finite(values, n_updates)
         values.update(self._diagnostics.turns(values, len(getattr(self.critic, "q_networks", (None,)))))
         self._watch(values)
         record = self.logger.record

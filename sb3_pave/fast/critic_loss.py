@@ -8,7 +8,7 @@ from torch import nn
 
 from sb3_pave.fast.compiled import compiled
 from sb3_pave.fast.differentiated import Differentiated
-from sb3_pave.fast.ensemble import Parameters, activations_of_mlp, ensemble, parameters_of_mlp
+from sb3_pave.fast.ensemble import Ensemble, Parameters, activations_of_mlp, ensemble, ensemble_in_memory, parameters_of_mlp
 from sb3_pave.fast.mlp_field import evaluate, pull_back
 from sb3_pave.fast.stacked_points import StackedPoints, stacked_points
 from sb3_pave.method.field import split_field
@@ -47,6 +47,7 @@ def mlp_critic_loss(
         td = td._replace(target=td.target[points.order])
     networks = tuple(map(parameters_of_mlp, critic.q_networks))
     activations = activations_of_mlp(critic.q_networks[0])
+    stack = ensemble_in_memory(networks, activations)
     numbers: Sequence[Any] = (*terms.coefs, terms.delta)
     if compile:
         # As tensors: numbers would be compiled in
@@ -57,7 +58,7 @@ def mlp_critic_loss(
     to_features = points.features.requires_grad
     with th.no_grad():
         scalars, gradients, features_gradient = evaluate_it(
-            networks, activations, detached, displaced, td, numbers, terms.has_successor, to_features
+            networks, activations, stack, detached, displaced, td, numbers, terms.has_successor, to_features
         )
     pairs = [pair for pair in zip(sum(networks, ()), gradients, strict=True) if pair[0] is not None]
     if features_gradient is not None:
@@ -68,6 +69,7 @@ def mlp_critic_loss(
 def loss_and_gradient(
     networks: Sequence[Parameters],
     activations: tuple[nn.Module, ...],
+    stack: Ensemble | None,
     points: StackedPoints,
     displaced: tuple[str, ...],
     td: TdError | None,
@@ -80,6 +82,7 @@ def loss_and_gradient(
 
     :param networks: parameters of the critics
     :param activations: of their hidden layers
+    :param stack: of the parameters, where they lie like that in memory
     :param points: where the field is evaluated
     :param displaced: what the displaced states are for, see ``split_field``
     :param td: as there, in the order of the points
@@ -91,7 +94,8 @@ def loss_and_gradient(
     """
     *coefs, delta = numbers
     features, actions, direction, n_values, field_from, _ = points
-    results, tape = evaluate(ensemble(networks, activations), features, actions, direction, n_values, field_from)
+    stack = ensemble(networks, activations) if stack is None else stack
+    results, tape = evaluate(stack, features, actions, direction, n_values, field_from)
 
     def loss(values: th.Tensor, grad: th.Tensor, curvature: th.Tensor | None = None) -> tuple[th.Tensor, dict[str, th.Tensor]]:
         field = split_field(grad, curvature, displaced)

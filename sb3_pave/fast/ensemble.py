@@ -107,3 +107,63 @@ def ensemble(networks: Sequence[Parameters], activations: tuple[nn.Module, ...])
     stacks: list[Any] = [None if layer[0] is None else th.stack(layer) for layer in zip(*networks, strict=True)]
     biases = [None if bias is None else bias.unsqueeze(dim=1) for bias in stacks[1::2]]
     return Ensemble(tuple(stacks[::2]), tuple(biases), activations)
+
+
+def lay_stacked(networks: Sequence[nn.Module]) -> None:
+    """
+    Move the parameters of networks to where ``ensemble_in_memory`` finds them; their values stay.
+
+    :param networks: for which ``is_ensemble`` holds
+    """
+    for layer in zip(*map(parameters_of_mlp, networks), strict=True):
+        if layer[0] is not None and not _lie_stacked(layer):
+            for parameter, place in zip(layer, th.stack([parameter.detach() for parameter in layer]), strict=True):
+                parameter.data = place
+
+
+def ensemble_in_memory(networks: Sequence[Parameters], activations: tuple[nn.Module, ...]) -> Ensemble | None:
+    """
+    What ``ensemble`` returns, without a graph and without a copy; None where the networks do not lie like that.
+
+    :param networks: parameters of each network, of the same shapes
+    :param activations: of their hidden layers
+    """
+    stacks: list[Any] = []
+    for layer in zip(*networks, strict=True):
+        first = layer[0]
+        if first is not None and not _lie_stacked(layer):
+            return None
+        strided = None if first is None else first.detach().as_strided((len(layer), *first.shape), _strides(first))
+        stacks.append(strided)
+    biases = [None if bias is None else bias.unsqueeze(dim=1) for bias in stacks[1::2]]
+    return Ensemble(tuple(stacks[::2]), tuple(biases), activations)
+
+
+def _lie_stacked(layer: Sequence[th.Tensor]) -> bool:
+    first = layer[0]
+    memory, size = first.untyped_storage().data_ptr(), first.numel() * first.element_size()
+    return all(
+        parameter.is_contiguous()
+        and parameter.untyped_storage().data_ptr() == memory
+        and parameter.data_ptr() == first.data_ptr() + i * size
+        for i, parameter in enumerate(layer)
+    )
+
+
+def _strides(first: th.Tensor) -> tuple[int, ...]:
+    return first.numel(), *first.stride()
+
+
+def stacked_mlps(networks: Ensemble, inputs: th.Tensor) -> th.Tensor:
+    """
+    The outputs of all networks, shape (n, rows, outputs).
+
+    :param networks: the networks
+    :param inputs: of each of them, shape (rows, inputs)
+    """
+    hidden = inputs.expand(len(networks.weights[0]), -1, -1)
+    for i, (weight, bias) in enumerate(zip(networks.weights, networks.biases, strict=True)):
+        hidden = th.bmm(hidden, weight.mT) if bias is None else th.baddbmm(bias, hidden, weight.mT)
+        if i < len(networks.activations):
+            hidden = networks.activations[i](hidden)
+    return hidden

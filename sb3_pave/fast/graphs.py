@@ -7,7 +7,9 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch as th
+from stable_baselines3.common.buffers import BaseBuffer
 
+from sb3_pave.fast.detached import detach_attributes
 from sb3_pave.fast.fused_adam import fused_adam
 from sb3_pave.fast.update_log import UpdateLog
 from sb3_pave.fast.watch import COUNTERS, same
@@ -140,6 +142,11 @@ class GraphedUpdate:
         if capture.obstacle is not None:
             self._give_up(capture.obstacle, quiet)
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether nothing has stood in the way of recordings yet."""
+        return not self._given_up
+
     def prepare(
         self,
         optimizers: Sequence[th.optim.Optimizer],
@@ -208,8 +215,13 @@ class GraphedUpdate:
         def update() -> Outcome:
             own_log = UpdateLog()
             step(*recording.inputs.batch, log=own_log)
-            return Outcome(*own_log.stacked(), {} if noise is None else dict(vars(noise)))
+            if noise is None:
+                return Outcome(*own_log.stacked(), {})
+            detach_attributes(noise)
+            return Outcome(*own_log.stacked(), dict(vars(noise)))
 
+        if recording.replay is None and noise is not None:
+            detach_attributes(noise)  # acting has drawn it, too
         if recording.replay is None and recording.n_warm_ups < _WARM_UPS:
             recording.n_warm_ups += 1
             with self._recordable():
@@ -217,7 +229,7 @@ class GraphedUpdate:
         else:
             if recording.replay is None:
                 try:
-                    with self._recordable():
+                    with self._recordable(), _kept_on_error(noise):
                         recording.replay = self._capture.record(update)
                 except Exception as error:  # whatever the driver makes of what can't be captured
                     self._give_up(str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__)
@@ -237,11 +249,18 @@ class GraphedUpdate:
         :param replay_buffer: the agent's
         """
         before = replay_buffer.device
+        # They are copied there; SB3's own conversion would copy them once more
+        converts_as_sb3 = getattr(type(replay_buffer), "to_torch", None) is BaseBuffer.to_torch
+        shares = converts_as_sb3 and "to_torch" not in vars(replay_buffer)
         replay_buffer.device = _CPU
+        if shares:
+            replay_buffer.to_torch = _shared
         try:
             yield
         finally:
             replay_buffer.device = before
+            if shares:
+                del replay_buffer.to_torch
 
     def _move_steps(self, optimizer: th.optim.Optimizer, to_device: bool) -> None:
         """Recordings count an optimizer's steps where its parameters are; without them it counts on the CPU."""
@@ -382,6 +401,22 @@ def _views(memory: th.Tensor, like: Sequence[th.Tensor], ends: Any) -> list[th.T
         n_bytes = leaf.numel() * leaf.element_size()
         views.append(memory[int(begin) : int(begin) + n_bytes].view(leaf.dtype).view(leaf.shape))
     return views
+
+
+@contextmanager
+def _kept_on_error(noise: Any) -> Iterator[None]:
+    # What a recording drew is no number yet
+    before = {} if noise is None else dict(vars(noise))
+    try:
+        yield
+    except BaseException:
+        if noise is not None:
+            vars(noise).update(before)
+        raise
+
+
+def _shared(array: np.ndarray, copy: bool = True) -> th.Tensor:
+    return th.as_tensor(array)
 
 
 def _moved(batch: Any, device: th.device) -> Any:

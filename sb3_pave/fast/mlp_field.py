@@ -163,7 +163,7 @@ def pull_back(
             hidden_bar = product(z_bar, weights[i])
     for weight_bar, into_bar in zip(reversed(weight_bars), through.into, strict=True):
         # Of the first layer, the field sees the action's columns
-        weight_bar[..., weight_bar.shape[2] - into_bar.shape[2] :] += into_bar
+        weight_bar[..., weight_bar.shape[2] - into_bar.shape[2] :].add_(into_bar)
 
     inputs_bar: tuple[Any, Any] = (None, None)
     if to_inputs:
@@ -258,5 +258,5 @@ def _add_to_first_rows(matrix: th.Tensor, rows: th.Tensor) -> th.Tensor:
     if th.compiler.is_compiling():
         # It makes slow loops of an update of some rows
         return matrix + F.pad(rows, (0, 0, 0, matrix.shape[1] - rows.shape[1]))
-    matrix[:, : rows.shape[1]] += rows
+    matrix[:, : rows.shape[1]].add_(rows)  # += would copy the part onto itself
     return matrix

@@ -15,12 +15,15 @@ from torch import nn
 
 from sb3_pave.fast.eligibility import has_closed_form, of_contrib
 from sb3_pave.fast.ensemble import (
+    Ensemble,
     Parameters,
     activations_of_mlp,
+    ensemble_in_memory,
     has_hooks,
     is_mlp_of,
     mlp,
     parameters_of_mlp,
+    stacked_mlps,
 )
 
 _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
@@ -34,14 +37,18 @@ class MlpCritic(NamedTuple):
     :param parameters: of its networks
     :param activations: of their hidden layers
     :param output: makes what the module returns of the networks' outputs, shape (n, rows, outputs)
+    :param stack: the networks as one, where they lie stacked in memory; without a gradient to the parameters
     """
 
     parameters: tuple[Parameters, ...]
     activations: tuple[nn.Module, ...]
     output: Callable[[th.Tensor], Any]
+    stack: Ensemble | None = None
 
     def __call__(self, features: th.Tensor, actions: th.Tensor) -> Any:
         inputs = th.cat([features, actions], dim=1)
+        if self.stack is not None:
+            return self.output(stacked_mlps(self.stack, inputs))
         return self.output(th.stack([mlp(network, self.activations, inputs) for network in self.parameters]))
 
 
@@ -86,15 +93,20 @@ class GaussianActor(NamedTuple):
         return actions, log_prob - th.log(1 - actions.square() + _EPSILON).sum(dim=1)
 
 
-def mlp_critic(critic: Any, output: Callable[[th.Tensor], Any], n_critics: int | None = None) -> Any:
+def mlp_critic(
+    critic: Any, output: Callable[[th.Tensor], Any], n_critics: int | None = None, is_constant: bool = False
+) -> Any:
     """
     :param critic: a module for which ``is_mlp_critic`` holds
     :param output: see ``MlpCritic``
     :param n_critics: the first of its networks only; None: all
+    :param is_constant: whether nobody wants its gradient with respect to its parameters
     :return: a ``MlpCritic``
     """
     networks = critic.q_networks[:n_critics]
-    return MlpCritic(tuple(map(parameters_of_mlp, networks)), activations_of_mlp(networks[0]), output)
+    parameters, activations = tuple(map(parameters_of_mlp, networks)), activations_of_mlp(networks[0])
+    stack = ensemble_in_memory(parameters, activations) if is_constant and len(networks) > 1 else None
+    return MlpCritic(parameters, activations, output, stack)
 
 
 def mlp_actor(actor: Any) -> Any:

@@ -1,5 +1,6 @@
 """The units that scale-free PAVE counts in: the spread of observations and the range of returns, in the replayed data."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -40,16 +41,21 @@ class Scales:
         return [self.return_scale, *self._variances.values()]
 
     @th.no_grad()
-    def observe(self, returns: th.Tensor, observations: PyTorchObs | None = None) -> None:
+    def observe(
+        self,
+        returns: th.Tensor,
+        observations: PyTorchObs | None = None,
+        evaluate: Callable[..., th.Tensor] | None = None,
+    ) -> None:
         """
         Take a batch into account.
 
         :param observations: replayed ones, shape (batch, ...) or a dict of such; None: their spread is of no interest
         :param returns: their TD targets, shape (batch, 1); those of quantiles, shape (batch, quantiles), enter by their mean
+        :param evaluate: calls a function of tensors with its arguments; None: as it is
         """
-        value = return_range(returns.mean(dim=1))
-        # Without a floor: before the first reward there is no scale, and Curv is silent
-        self.return_scale.copy_(_moved(self.return_scale, value, _GROWTH * self.return_scale))
+        moved = (evaluate or _call)(_moved_by_returns, self.return_scale, returns)
+        self.return_scale.copy_(moved)
         for key, entry in _by_key(observations).items():
             if key in self._variances:
                 average = self._variances[key]
@@ -89,6 +95,15 @@ def return_range(returns: th.Tensor) -> th.Tensor:
     ordered = returns.sort().values
     low, high = (_percentile(ordered, share) for share in (_LOW, _HIGH))
     return high - low
+
+
+def _moved_by_returns(scale: th.Tensor, returns: th.Tensor) -> th.Tensor:
+    # Without a floor: before the first reward there is no scale, and Curv is silent
+    return _moved(scale, return_range(returns.mean(dim=1)), _GROWTH * scale)
+
+
+def _call(function: Callable[..., th.Tensor], *arguments: Any) -> th.Tensor:
+    return function(*arguments)
 
 
 def _percentile(ordered: th.Tensor, share: float) -> th.Tensor:

@@ -43,7 +43,6 @@ WAYS = {
 }
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # PyTorch's compiler, of parts of itself
 @pytest.mark.parametrize("way", [pytest.param(w, marks=needs_compiler if w == "compiled" else []) for w in WAYS][1:])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_ten_updates_are_those_of_the_definition(algorithm, way, monkeypatch):

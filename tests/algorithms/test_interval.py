@@ -67,7 +67,6 @@ def test_what_is_logged_is_what_was_computed(algorithm):
 
 
 @pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++", "cl"))), reason="no C++ compiler")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # PyTorch's compiler, of parts of itself
 @pytest.mark.parametrize("algorithm", [PAVE_TD3, PAVE_SAC])
 def test_compiled_it_is_the_definition(algorithm, monkeypatch):
     ours = algorithm("MlpPolicy", "Pendulum-v1", pave_interval=2, compile=True, **SMALL).learn(60)

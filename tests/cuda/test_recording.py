@@ -39,8 +39,9 @@ CASES = {
     "sac, no terms": ("PAVE_SAC", {"mpr_coef": 0, "vfc_coef": 0, "curv_coef": 0}),
 }
 COMPILED = ("td3", "sac", "tqc")
-# Parameters move by 1e-3 an update where Adam's steps are large: what is rounded otherwise shows up to this much
-TOLERANCE = {"td3, images": 5e-3}
+# Recordings step Adam by PyTorch's fused implementation. Of convolutions, many gradients are so close to zero that Adam
+# divides one rounding by another: two eager runs that differ in that implementation alone are 2e-2 apart
+SAME_ADAM = {"td3, images": {"policy_kwargs": {"optimizer_kwargs": {"fused": True}}}}
 
 
 def case(name):
@@ -60,18 +61,19 @@ def deterministic():
 def assert_same_training(name, ours, theirs):
     difference = (parameters(ours) - parameters(theirs)).abs().max().item()
     print(f"[{name}] largest difference of a parameter {difference:.2e}")
-    assert difference < TOLERANCE.get(name, 5e-6 if name not in COMPILED or not ours.compile else 5e-5)
+    assert difference < (5e-5 if ours.compile else 5e-6)
     log = ours.logger.name_to_value
     assert log.keys() == theirs.logger.name_to_value.keys()
     for tag, value in theirs.logger.name_to_value.items():
         if tag.startswith("train/"):
-            assert log[tag] == pytest.approx(value, rel=2e-2 if name in TOLERANCE else 1e-3, abs=1e-4), tag
+            assert log[tag] == pytest.approx(value, rel=1e-3, abs=1e-4), tag
 
 
 @pytest.mark.parametrize("name", [case(name) for name in CASES])
 def test_recorded_updates_are_those_without(name):
     algorithm, kwargs = CASES[name]
-    eager, recorded = (train(make(algorithm, cuda_graph=graph, **kwargs)) for graph in (False, True))
+    eager = train(make(algorithm, cuda_graph=False, **{**kwargs, **SAME_ADAM.get(name, {})}))
+    recorded = train(make(algorithm, cuda_graph=True, **kwargs))
     assert n_recordings(eager) == 0 < n_recordings(recorded)
     assert_same_training(name, recorded, eager)
 
@@ -104,7 +106,7 @@ def test_by_default_only_what_is_known_is_recorded():
 
     assert n_recordings(train(make("PAVE_SAC"))) > 0
     assert n_recordings(train(make("PAVE_SAC", policy_kwargs={"features_extractor_class": Own}))) == 0
-    assert n_recordings(train(make("PAVE_SAC", policy_kwargs={"optimizer_class": th.optim.Adagrad}))) == 0
+    assert n_recordings(train(make("PAVE_SAC", policy_kwargs={"optimizer_class": th.optim.SGD}))) == 0
     hooked = make("PAVE_SAC")
     hooked.actor.register_forward_hook(lambda *_: None)
     assert n_recordings(train(hooked)) == 0

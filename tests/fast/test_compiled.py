@@ -20,10 +20,7 @@ SETTINGS = dict(learning_starts=60, batch_size=32, buffer_size=200, policy_kwarg
 @pytest.fixture(autouse=True)
 def compiler_state():
     compiled._can_compile.cache_clear()
-    with warnings.catch_warnings():
-        # PyTorch's compiler, of parts of itself
-        warnings.filterwarnings("ignore", category=DeprecationWarning, module="torch")
-        yield
+    yield
     compiled._can_compile.cache_clear()
 
 

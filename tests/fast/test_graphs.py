@@ -15,38 +15,35 @@ from sb3_pave.fast.graphs import GraphedUpdate, StaticBatch
 from sb3_pave.method.batches import leaves
 from sb3_pave.method.successor import Successor
 from tests.algorithms.test_subset import Pendulums
+from tests.fast.stand_in import FailingHalfWay, StandIn
 
 SETTINGS = dict(learning_starts=60, batch_size=16, buffer_size=200, policy_kwargs={"net_arch": [16]}, seed=0)
 
 
-class StandIn:
-    """Records nothing, but refuses to replay an update that would not do what it did when it was recorded."""
-
-    capturable = False  # its optimizers are on the CPU
-    obstacle = None
-
-    def __init__(self, device):
-        self.device = device
-        self.warm_ups = self.recordings = self.replays = 0
-        StandIn.last = self
-
-    def warm_up(self, update):
-        self.warm_ups += 1
-        return update()
+class OnAnotherStream(StandIn):
+    """Refuses to record where a node that accumulates gradients is left of before: it would belong to another stream."""
 
     def record(self, update):
-        self.recordings += 1
-        recorded_tags = None
+        assert not kept_alive(OnAnotherStream.model)
+        replay = super().record(update)
 
-        def replay():
-            nonlocal recorded_tags
-            self.replays += 1
-            outcome = update()
-            recorded_tags = recorded_tags or outcome.tags
-            assert outcome.tags == recorded_tags
+        def checking():
+            outcome = replay()
+            assert not kept_alive(OnAnotherStream.model)
             return outcome
 
-        return replay
+        return checking
+
+
+def accumulator(parameter):
+    return parameter.view_as(parameter).grad_fn.next_functions[0][0]
+
+
+def kept_alive(model):
+    """Parameters whose accumulating node somebody holds."""
+    for parameter in model.policy.parameters():
+        accumulator(parameter).metadata["made before"] = True
+    return [n for n, p in model.policy.named_parameters() if p.requires_grad and accumulator(p).metadata]
 
 
 class Broken(StandIn):
@@ -88,7 +85,6 @@ CASES = {
 }
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # PyTorch's compiler, of parts of itself
 @pytest.mark.parametrize("case", CASES)
 def test_fifty_updates_give_the_same_parameters(case, stand_in):
     algorithm, kwargs = CASES[case]
@@ -104,6 +100,17 @@ def test_fifty_updates_give_the_same_parameters(case, stand_in):
     assert StandIn.last.replays > 25
     for tag, value in eager.logger.name_to_value.items():
         assert graphed.logger.name_to_value[tag] == pytest.approx(value, rel=1e-3, abs=1e-6), tag
+
+
+@pytest.mark.parametrize("kwargs", [{"use_sde": True}, {}, {"mpr_coef": 0, "vfc_coef": 0, "curv_coef": 0}])
+def test_nothing_holds_on_to_the_graph_of_an_update(kwargs, monkeypatch):
+    monkeypatch.setattr(pave_module, "CudaCapture", OnAnotherStream)
+    model = OnAnotherStream.model = make(PAVE_SAC, cuda_graph=True, **kwargs)
+    assert bool(kept_alive(model)) == ("use_sde" in kwargs)  # by the noise that acting drew
+    model.train(6, 16)
+    assert OnAnotherStream.last.recordings == 1
+    assert not kept_alive(model)
+    model.learn(4, reset_num_timesteps=False)
 
 
 def test_a_recording_is_made_anew_when_what_it_holds_changes(stand_in):
@@ -173,6 +180,48 @@ def test_where_it_cannot_be_recorded_there_is_one_warning(monkeypatch):
             trained.train(10, 16)
     assert len(caught) == 1
     th.testing.assert_close(flat(model), flat(eager), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("after", [3, 150, 400])  # operations: while it draws, in the critics' step, in the actor's
+@pytest.mark.parametrize("kwargs", [{}, {"use_sde": True}])
+def test_a_recording_that_fails_half_way_changes_nothing(kwargs, after, monkeypatch):
+    monkeypatch.setattr(pave_module, "CudaCapture", FailingHalfWay)
+    monkeypatch.setattr(FailingHalfWay, "after", after)
+    model, eager = make(PAVE_SAC, cuda_graph=True, **kwargs), make(PAVE_SAC, **kwargs)
+    FailingHalfWay.model = model
+    with pytest.warns(UserWarning, match="can't be recorded: half-way. Training goes on") as caught:
+        for trained in (model, eager):
+            th.manual_seed(0)
+            np.random.seed(0)
+            trained.train(6, 16)
+            trained.train(6, 16)
+            trained.random_state = th.get_rng_state()
+    assert len(caught) == 1 and StandIn.last.warm_ups == 3
+    assert th.equal(model.random_state, eager.random_state)
+    th.testing.assert_close(flat(model), flat(eager), rtol=0, atol=1e-5)
+    for ours, theirs in zip(model._optimizers(), eager._optimizers(), strict=True):
+        ours, theirs = ours.state_dict(), theirs.state_dict()
+        assert ours["param_groups"] == theirs["param_groups"]
+        assert [state["step"] for state in ours["state"].values()] == [12] * len(theirs["state"])
+
+
+@pytest.mark.parametrize("kwargs", [{}, {"use_sde": True}])
+def test_an_interrupt_inside_a_recording_comes_out_and_training_can_go_on(kwargs, monkeypatch):
+    monkeypatch.setattr(pave_module, "CudaCapture", FailingHalfWay)
+    monkeypatch.setattr(FailingHalfWay, "error", KeyboardInterrupt())
+    model = FailingHalfWay.model = make(PAVE_SAC, cuda_graph=True, **kwargs)
+    model.train(1, 16)  # which makes the optimizers' memory
+    model.train(3, 16)
+    before, noise = flat(model), getattr(model.actor.action_dist, "exploration_mat", th.zeros(1)).clone()
+    settings = [optimizer.state_dict()["param_groups"] for optimizer in model._optimizers()]
+    with pytest.raises(KeyboardInterrupt):
+        model.train(1, 16)
+    assert th.equal(flat(model), before)
+    assert th.equal(getattr(model.actor.action_dist, "exploration_mat", th.zeros(1)), noise)
+    assert [optimizer.state_dict()["param_groups"] for optimizer in model._optimizers()] == settings
+    monkeypatch.setattr(FailingHalfWay, "record", StandIn.record)
+    model.train(2, 16)
+    assert StandIn.last.recordings == 1 and StandIn.last.replays == 2
 
 
 def test_on_the_cpu_there_is_one_warning_and_the_eager_path():

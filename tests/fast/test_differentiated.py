@@ -1,0 +1,86 @@
+"""Steps down losses: the gradients of ``backward()``, without the nodes that accumulate them where nobody needs them."""
+
+import pytest
+import torch as th
+from torch import nn
+
+from sb3_pave.fast.differentiated import Differentiated, descend
+
+
+def network():
+    th.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1))
+
+
+def losses(module):
+    inputs = th.linspace(-1, 1, 12).reshape(4, 3)
+    return module(inputs).square().mean(), module(inputs).exp().mean()
+
+
+def plain(module):
+    pass
+
+
+def with_a_hook(module):
+    module[0].weight.register_hook(lambda gradient: 2 * gradient)
+
+
+def with_a_hook_afterwards(module):
+    def halve(parameter):
+        parameter.grad = parameter.grad / 2
+
+    module[2].bias.register_post_accumulate_grad_hook(halve)
+
+
+@pytest.mark.parametrize("prepare", [plain, with_a_hook, with_a_hook_afterwards])
+def test_the_step_is_that_of_backward(prepare):
+    ours, theirs = network(), network()
+    for module in (ours, theirs):
+        prepare(module)
+        module[0].bias.requires_grad_(False)
+    optimizers = [th.optim.SGD(module.parameters(), lr=0.1) for module in (ours, theirs)]
+    for _ in range(2):
+        descend(optimizers[0], *losses(ours))
+        optimizers[1].zero_grad()
+        if prepare is with_a_hook_afterwards:
+            # Such a hook belongs to each backward pass
+            for loss in losses(theirs):
+                loss.backward()
+        else:
+            sum(losses(theirs)).backward()
+        optimizers[1].step()
+    for parameter, expected in zip(ours.parameters(), theirs.parameters(), strict=True):
+        th.testing.assert_close(parameter, expected)
+        assert (parameter.grad is None) == (expected.grad is None)
+
+
+@pytest.mark.parametrize("hooked", [False, True])
+def test_accumulating_nodes_take_part_only_where_a_hook_needs_them(hooked):
+    module = network()
+    if hooked:
+        with_a_hook(module)
+    node, passes = module[2].weight.view(-1).grad_fn.next_functions[0][0], []
+    node.register_hook(lambda *_: passes.append(1))
+    descend(th.optim.SGD(module.parameters(), lr=0.1), losses(module)[0])
+    assert bool(passes) is hooked
+
+
+def test_other_networks_get_no_gradient():
+    actor, critic = network(), nn.Linear(1, 1)
+    descend(th.optim.SGD(actor.parameters(), lr=0.1), critic(losses(actor)[0].reshape(1, 1)).sum())
+    assert all(parameter.grad is None for parameter in critic.parameters())
+
+
+def test_two_parameters_with_one_gradient_have_it_in_two_places():
+    first, second = nn.Parameter(th.ones(3)), nn.Parameter(th.ones(3))
+    descend(th.optim.SGD([first, second], lr=0.1), (first + second).square().sum())
+    first.grad.mul_(0)
+    assert th.equal(second.grad, th.full((3,), 4.0))
+
+
+def test_gradients_that_came_with_the_loss_go_on_through_a_graph():
+    weight = nn.Parameter(th.tensor([1.0, 2.0]))
+    features = weight * 3
+    loss = Differentiated(th.zeros(()), (weight, features), (th.tensor([1.0, 1.0]), th.tensor([10.0, 20.0])))
+    descend(th.optim.SGD([weight], lr=0.0), loss)
+    assert th.equal(weight.grad, th.tensor([31.0, 61.0]))
