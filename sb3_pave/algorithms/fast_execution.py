@@ -13,11 +13,10 @@ from sb3_pave.algorithms.recording import networks_of, records
 from sb3_pave.fast.compiled import can_compile, compiled
 from sb3_pave.fast.critic_loss import TdError, mlp_critic_loss
 from sb3_pave.fast.differentiated import Loss, compiled_loss
-from sb3_pave.fast.eligibility import has_closed_form
+from sb3_pave.fast.eligibility import has_closed_form, is_mode_free
 from sb3_pave.fast.ensemble import lay_stacked
 from sb3_pave.fast.fused_adam import fused_adam
 from sb3_pave.fast.graphs import CudaCapture, GraphedUpdate, fixed_numbers
-from sb3_pave.fast.stacked_points import has_mode_free_features
 from sb3_pave.fast.stand_ins import is_mlp_actor, is_mlp_critic, mlp_actor, mlp_critic
 from sb3_pave.fast.update_log import UpdateLog
 from sb3_pave.fast.watch import Watch
@@ -51,7 +50,7 @@ class ClosedForm(Execution):
         self, terms: Terms, td_loss: Callable[[Any, th.Tensor], th.Tensor], target: th.Tensor
     ) -> tuple[list[Loss], dict[str, th.Tensor]]:
         critic = self.model.critic
-        if not (has_closed_form(critic) and has_mode_free_features(critic)):
+        if not (has_closed_form(critic) and is_mode_free(critic)):
             return super().td_and_terms(terms, td_loss, target)
         # The field's own forward pass has the values
         td = TdError(self.model._critic_output, td_loss, target)
@@ -153,8 +152,9 @@ def _recorded(execution: Execution) -> Execution:
     if model._graphs is None:
         model._graphs = GraphedUpdate(CudaCapture(model.device), quiet=model.cuda_graph == "auto")
     if model._has_terms() and model._graphs.goes_on:
-        for critic in filter(has_closed_form, _critics(model)):
-            lay_stacked(critic.q_networks)
+        for critic in _critics(model):
+            if has_closed_form(critic) and is_mode_free(critic):
+                lay_stacked(critic.q_networks)
     modules = networks_of(model)
     tensors = [tensor for module in modules for tensor in (*module._parameters.values(), *module._buffers.values())]
     tensors = [tensor for tensor in (*tensors, *model._own_tensors()) if tensor is not None]

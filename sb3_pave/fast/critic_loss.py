@@ -8,7 +8,8 @@ from torch import nn
 
 from sb3_pave.fast.compiled import compiled
 from sb3_pave.fast.differentiated import Differentiated
-from sb3_pave.fast.ensemble import Ensemble, Parameters, activations_of_mlp, ensemble, ensemble_in_memory, parameters_of_mlp
+from sb3_pave.fast.ensemble import Ensemble, Parameters, activations_of_mlp, ensemble, ensemble_in_memory
+from sb3_pave.fast.folding import folded_parameters, without_normalization
 from sb3_pave.fast.mlp_field import evaluate, pull_back
 from sb3_pave.fast.stacked_points import StackedPoints, stacked_points
 from sb3_pave.method.field import split_field
@@ -38,15 +39,15 @@ def mlp_critic_loss(
 
     :param critic: one that has a closed form
     :param terms: the three terms at the batch
-    :param td: of the batch; None: the other terms only
+    :param td: of the batch, where the critic is the same in training and evaluation mode; None: the other terms only
     :param compile: through ``torch.compile``
     :return: the loss, and what the log shows of it
     """
     points = stacked_points(critic, terms.inputs)
     if td is not None and points.order is not None:
         td = td._replace(target=td.target[points.order])
-    networks = tuple(map(parameters_of_mlp, critic.q_networks))
-    activations = activations_of_mlp(critic.q_networks[0])
+    networks = tuple(map(folded_parameters, critic.q_networks))
+    activations = activations_of_mlp(without_normalization(critic.q_networks[0]))
     stack = ensemble_in_memory(networks, activations)
     numbers: Sequence[Any] = (*terms.coefs, terms.delta)
     if compile:
@@ -56,9 +57,10 @@ def mlp_critic_loss(
     evaluate_it = compiled(loss_and_gradient) if compile else loss_and_gradient
     displaced, detached = tuple(terms.inputs.displaced), points._replace(features=points.features.detach())
     to_features = points.features.requires_grad
+    values = tuple(tuple(None if p is None else p.detach() for p in network) for network in networks)
     with th.no_grad():
         scalars, gradients, features_gradient = evaluate_it(
-            networks, activations, stack, detached, displaced, td, numbers, terms.has_successor, to_features
+            values, activations, stack, detached, displaced, td, numbers, terms.has_successor, to_features
         )
     pairs = [pair for pair in zip(sum(networks, ()), gradients, strict=True) if pair[0] is not None]
     if features_gradient is not None:

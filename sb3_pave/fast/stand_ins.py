@@ -13,7 +13,7 @@ from stable_baselines3.sac.policies import Actor as GaussianActorModule
 from stable_baselines3.td3.policies import Actor as DeterministicActorModule
 from torch import nn
 
-from sb3_pave.fast.eligibility import has_closed_form, of_contrib
+from sb3_pave.fast.eligibility import has_closed_form, is_mode_free, of_contrib
 from sb3_pave.fast.ensemble import (
     Ensemble,
     Parameters,
@@ -127,7 +127,7 @@ def is_mlp_critic(critic: Any) -> bool:
 
     :param critic: the module
     """
-    return has_closed_form(critic) and _is_plain(critic)
+    return has_closed_form(critic) and is_mode_free(critic) and _is_plain(critic)
 
 
 def is_mlp_actor(actor: Any) -> bool:

@@ -1,5 +1,7 @@
 """Batch renormalisation under PAVE: which statistics normalise the field, and that it does not move them."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch as th
@@ -8,8 +10,9 @@ from sb3_contrib import CrossQ
 from sb3_contrib.common.torch_layers import BatchRenorm1d
 from torch import nn
 
-import sb3_pave.method.terms
 from sb3_pave import PAVE_CrossQ
+from sb3_pave.algorithms.execution import Execution
+from sb3_pave.fast.critic_loss import mlp_critic_loss
 from sb3_pave.fast.eligibility import has_closed_form
 from sb3_pave.method.field import gradient_field
 from sb3_pave.method.points import FieldInputs
@@ -68,18 +71,16 @@ def test_the_field_is_that_of_the_statistics_that_the_actor_sees(monkeypatch):
     before = model.critic.qf0[0].ra_mean.clone()
     seen = {}
 
-    def recording_field(critic, inputs):
-        field = gradient_field(critic, inputs)
+    def recording_terms(critic, *args):
         seen["field"] = critic.qf0[0].ra_mean.clone()
-        del seen["actor"]  # so far it was the field's own pass
-        return field
+        return mlp_critic_loss(critic, *args)
 
     def recording_forward(observations, actions):
         seen["actor" if actions.requires_grad else "joint"] = model.critic.qf0[0].ra_mean.clone()
         return forward(observations, actions)
 
     forward = model.critic.forward
-    monkeypatch.setattr(sb3_pave.method.terms, "gradient_field", recording_field)
+    monkeypatch.setattr("sb3_pave.algorithms.fast_execution.mlp_critic_loss", recording_terms)
     monkeypatch.setattr(model.critic, "forward", recording_forward)
     model.train(1, 32)
     assert th.equal(seen["joint"], before)
@@ -112,10 +113,25 @@ def test_the_field_of_a_sample_does_not_depend_on_the_others(training):
             th.testing.assert_close(field.curvature[i, row], hessian.reshape(()))
 
 
-def test_the_closed_form_serves_critics_without_renormalisation_only():
-    assert not has_closed_form(PAVE_CrossQ("MlpPolicy", "Pendulum-v1", buffer_size=1).critic)
+def test_the_closed_form_serves_critics_with_and_without_renormalisation():
+    assert has_closed_form(PAVE_CrossQ("MlpPolicy", "Pendulum-v1", buffer_size=1).critic)
     without = {"batch_norm": False, "net_arch": [8]}
     assert has_closed_form(PAVE_CrossQ("MlpPolicy", "Pendulum-v1", buffer_size=1, policy_kwargs=without).critic)
+
+
+@pytest.mark.parametrize("settings", [{}, {"pave_batch_size": 20}, {"pave_interval": 2}, {"compile": True}], ids=str)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # PyTorch's compiler, of parts of itself
+def test_it_trains_as_by_the_definition(settings, monkeypatch):
+    if "compile" in settings and not any(map(shutil.which, ("g++", "clang++", "cl"))):
+        pytest.skip("no C++ compiler")
+    ours = collected(PAVE_CrossQ, **WEIGHTS, **settings)
+    update(ours, 10)
+    expected = collected(PAVE_CrossQ, **WEIGHTS, **{**settings, "compile": False})
+    monkeypatch.setattr("sb3_pave.algorithms.mixin.choose_execution", Execution)
+    update(expected, 10)
+    state = expected.policy.state_dict()
+    for name, value in ours.policy.state_dict().items():
+        th.testing.assert_close(value, state[name], rtol=1e-5, atol=2e-5)
 
 
 @pytest.mark.parametrize("policy", ["CnnPolicy", "MultiInputPolicy"])
