@@ -31,15 +31,17 @@ _Rule = Callable[[nn.Module, th.Tensor, Rows, Rows], Derivatives]
 
 
 def _silu(_: nn.Module, z: th.Tensor, rows2: Rows, rows3: Rows) -> Derivatives:
-    # Of φ = z s the n-th derivative is n times the (n-1)th of s, plus z times its n-th; those of s are
-    # slope = s (1 - s), bend = slope (1 - 2s) and slope (1 - 6 slope)
+    # φ = z s, φ' = s + φ (1 - s), φ'' = φ' + s - 2 s φ', and with the slope s (1 - s) of s,
+    # φ''' = φ'' + slope - 2 (slope φ' + s φ''): each in as few passes as there are
     s = th.sigmoid(z)
-    tail = 1 - s
-    slope = s * tail
-    slope2, slope3 = slope[rows2], slope[rows3]
-    bend = (tail[rows2] - s[rows2]).mul_(slope2)
-    third = (3 * bend[:, : slope3.shape[1]]).addcmul_(z[rows3], th.addcmul(slope3, slope3, slope3, value=-6))
-    return Derivatives(z * s, th.addcmul(s, z, slope), (2 * slope2).addcmul_(z[rows2], bend), third)
+    value = z * s
+    first = th.addcmul(s, value, 1 - s)
+    s2, first2, s3, first3 = s[rows2], first[rows2], s[rows3], first[rows3]
+    second = (first2 + s2).addcmul_(s2, first2, value=-2)
+    second3 = second[:, : s3.shape[1]]
+    slope = th.addcmul(s3, s3, s3, value=-1)
+    third = (second3 + slope).addcmul_(slope, first3, value=-2).addcmul_(s3, second3, value=-2)
+    return Derivatives(value, first, second, third)
 
 
 def _tanh(_: nn.Module, z: th.Tensor, rows2: Rows, rows3: Rows) -> Derivatives:

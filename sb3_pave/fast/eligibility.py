@@ -18,7 +18,12 @@ def has_closed_form(critic: Any) -> bool:
     known = (ContinuousCritic, *of_contrib("tqc", "Critic"), *of_contrib("crossq", "CrossQCritic"))
     own_forward = any(type(critic).forward is upstream.forward for upstream in known)
     own_features = getattr(type(critic), "extract_features", None) is ContinuousCritic.extract_features
-    return own_forward and own_features and not has_hooks(critic) and is_ensemble([*map(without_normalization, critic.q_networks)])
+    return (
+        own_forward
+        and own_features
+        and not has_hooks(critic)
+        and is_ensemble([*map(without_normalization, critic.q_networks)])
+    )
 
 
 def is_mode_free(critic: Any) -> bool:

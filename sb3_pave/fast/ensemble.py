@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from sb3_pave.fast.activations import ACTIVATIONS
+from sb3_pave.fast.matmul import stacked
 
 # Weight and bias (or None) of each linear layer of one network, in their order
 Parameters = tuple[Any, ...]
@@ -104,7 +105,7 @@ def ensemble(networks: Sequence[Parameters], activations: tuple[nn.Module, ...])
     :param networks: parameters of each network, of the same shapes
     :param activations: of their hidden layers
     """
-    stacks: list[Any] = [None if layer[0] is None else th.stack(layer) for layer in zip(*networks, strict=True)]
+    stacks: list[Any] = [None if layer[0] is None else stacked(layer) for layer in zip(*networks, strict=True)]
     biases = [None if bias is None else bias.unsqueeze(dim=1) for bias in stacks[1::2]]
     return Ensemble(tuple(stacks[::2]), tuple(biases), activations)
 

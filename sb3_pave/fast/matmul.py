@@ -1,11 +1,12 @@
 """Products of stacked matrices by the library that multiplies fastest on the machine at hand; equals ``@``."""
 
 import platform
+from collections.abc import Sequence
 from typing import Any
 
 import torch as th
 
-_SMALL = 16  # a dimension below which oneDNN's preparations cost more than it gains
+_SMALL = 64  # a dimension below which oneDNN's preparations cost more than it gains
 _THIN = 64  # columns of a result that is better computed lying down
 
 
@@ -33,6 +34,15 @@ def affine(x: th.Tensor, weight: th.Tensor, bias: th.Tensor | None) -> th.Tensor
     if _is_onednns(x, weight):
         return _linears(x, weight, bias)
     return th.bmm(x, weight.mT) if bias is None else th.baddbmm(bias, x, weight.mT)
+
+
+def stacked(matrices: Sequence[th.Tensor]) -> th.Tensor:
+    """
+    ``th.stack(matrices)``, without a copy of a single one.
+
+    :param matrices: of the same shape
+    """
+    return matrices[0].unsqueeze(dim=0) if len(matrices) == 1 else th.stack(tuple(matrices))
 
 
 def _product(a: th.Tensor, b: th.Tensor) -> th.Tensor:
@@ -75,7 +85,7 @@ def _linears(x: th.Tensor, weight: th.Tensor, bias: th.Tensor | None) -> th.Tens
 
 def _linears_on_cpu(x: th.Tensor, weight: th.Tensor, bias: th.Tensor | None) -> th.Tensor:
     biases = [None] * len(x) if bias is None else bias.squeeze(dim=1)
-    return th.stack([_ONEDNN_LINEAR(*inputs, "none", [], "") for inputs in zip(x, weight, biases, strict=True)])
+    return stacked([_ONEDNN_LINEAR(*inputs, "none", [], "") for inputs in zip(x, weight, biases, strict=True)])
 
 
 def _linears_shape(x: th.Tensor, weight: th.Tensor, bias: th.Tensor | None) -> th.Tensor:
@@ -93,10 +103,6 @@ if _ONEDNN_LINEAR is not None:
 def _is_onednns(a: th.Tensor, b: th.Tensor) -> bool:
     if not _PREFERS_ONEDNN or a.device.type != "cpu" or a.dtype != th.float32:
         return False
-    return min(*a.shape[1:], *b.shape[1:]) >= _SMALL and _is_dense(a) and _is_dense(b)
-
-
-def _is_dense(matrices: th.Tensor) -> bool:
-    # It has a slow path for views of a part of a matrix
-    matrix = matrices[0]
-    return matrix.is_contiguous() or matrix.T.is_contiguous()
+    # It copies a first matrix whose rows do not lie one after the other, and has a slow path for a part of a second one
+    dense = a[0].is_contiguous() and (b[0].is_contiguous() or b[0].T.is_contiguous())
+    return dense and min(*a.shape[1:], *b.shape[1:]) >= _SMALL
