@@ -1,12 +1,10 @@
 """Time and memory of one gradient step: PAVE's ways of doing it against the plain host."""
 
-from sb3_pave.benchmark.timing import (
+from sb3_pave.benchmark.timing import Report, Timing, benchmark
+from sb3_pave.benchmark.workload import (
     HOST,
-    Report,
-    Timing,
     Variant,
     Workload,
-    benchmark,
     default_variants,
     host_class,
     make_model,

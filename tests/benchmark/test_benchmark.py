@@ -17,6 +17,7 @@ EAGER = [
     Variant("autograd", closed_form=False),
     Variant("pave"),
     Variant("part", kwargs={"pave_batch_size": 3}),
+    Variant("third", kwargs={"pave_interval": 3}),
 ]
 
 
@@ -38,13 +39,13 @@ def test_the_floor_counts_the_products_that_the_update_computes(algo, monkeypatc
     assert 2 * gradient_step_flops(host, 8).total < counter.get_total_flops() < 2.6 * gradient_step_flops(host, 8).total
 
 
-@pytest.mark.parametrize("algo", ["td3", "sac", "ddpg"])
+@pytest.mark.parametrize("algo", ["td3", "sac", "ddpg", "crossq"])
 def test_every_variant_has_the_losses_of_the_first(algo):
     progress = []
     workload = Workload(algo=algo, threads=1, **SMALL)
     report = benchmark(workload, EAGER, repetitions=3, warmup=1, memory_updates=0, learn_steps=10, progress=progress.append)
     timings = {timing.variant: timing for timing in report.timings}
-    assert list(timings) == ["host", "autograd", "pave", "part"] and "first update: part" in progress
+    assert list(timings) == ["host", "autograd", "pave", "part", "third"] and "first update: part" in progress
     td_loss, critic_loss = timings["pave"].loss
     assert timings["host"].loss == pytest.approx((td_loss, td_loss))
     assert timings["autograd"].loss == pytest.approx((td_loss, critic_loss))
@@ -52,12 +53,26 @@ def test_every_variant_has_the_losses_of_the_first(algo):
     for timing in timings.values():
         assert 0 < timing.ms[0] <= timing.ms[1] <= timing.ms[2]
         assert 0 < timing.env_steps_per_s[1]
-    assert timings["host"].floor_ms < timings["part"].floor_ms < timings["pave"].floor_ms
+    # Blocks in which each kind of update has its share
+    assert report.updates == {"td3": 6, "sac": 3, "ddpg": 3, "crossq": 3}[algo]
+    # The terms of the update that has them, and their weight
+    assert timings["third"].loss == pytest.approx((td_loss, td_loss + 3 * (critic_loss - td_loss)))
+    if algo == "crossq":
+        assert timings["pave"].floor_ms is None
+    else:
+        host, part, third, pave = (timings[name].floor_ms for name in ("host", "part", "third", "pave"))
+        assert host < part < pave and third == pytest.approx((2 * host + pave) / 3)
 
 
-@pytest.mark.parametrize(("wrong", "message"), [("td", "computes a TD loss"), ("pave", "broken optimises")])
-def test_a_variant_that_computes_something_else_is_refused(wrong, message):
-    kwargs = {"gamma": 0.5} if wrong == "td" else {"curv_coef": 3.0}
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"gamma": 0.5}, "computes a TD loss"),
+        ({"curv_coef": 3.0}, "broken optimises"),
+        ({"curv_coef": 3.0, "pave_interval": 3}, "broken optimises"),
+    ],
+)
+def test_a_variant_that_computes_something_else_is_refused(kwargs, message):
     with pytest.raises(RuntimeError, match=message):
         benchmark(Workload(**SMALL), [Variant("pave"), Variant("broken", kwargs=kwargs)], repetitions=1, memory_updates=0)
 
