@@ -1,7 +1,6 @@
 """``compile=True``: the eager path's numbers, a bounded number of compilations, and a way on where it can't compile."""
 
 import shutil
-import warnings
 
 import pytest
 import torch as th
