@@ -70,7 +70,8 @@ class ActorSideMethod(OffPolicyAlgorithm):
                 raise ValueError(f"{name} must be a number, not the text {value!r} (in YAML, write 1.0e-2 rather than 1e-2).")
             if not math.isfinite(value) or value < 0:
                 raise ValueError(f"{name} must be finite and not negative, not {value}.")
-        if getattr(self, "cuda_graph", False):
+        # "auto" records nothing where train() is not PAVE's own
+        if getattr(self, "cuda_graph", False) is True:
             raise ValueError(
                 f"cuda_graph=True records updates as a whole, and {self.method} joins the actor's step from outside, which a "
                 "recording would not repeat. Leave cuda_graph out; compile=True works."
@@ -119,7 +120,7 @@ class ActorSideMethod(OffPolicyAlgorithm):
         if not self._is_on():
             super().train(*args, **kwargs)
             return
-        log, versions = UpdateLog(), self._parameter_versions()
+        log, versions = UpdateLog(), self._actor_versions()
         with ExitStack() as until_trained:
             slots = until_trained.enter_context(DrawnSlots(self.replay_buffer)) if self.needs_predecessor else None
             last_batch = until_trained.enter_context(LastBatch(self.replay_buffer, with_successor=True))
@@ -127,7 +128,7 @@ class ActorSideMethod(OffPolicyAlgorithm):
             until_trained.callback(self.actor.optimizer.register_step_pre_hook(before_step).remove)
             self._join_further(until_trained)
             super().train(*args, **kwargs)
-        if not last_batch.used and versions != self._parameter_versions():
+        if not last_batch.used and versions != self._actor_versions():
             raise RuntimeError(
                 f"{type(self).__name__}.train() trained the actor without stepping self.actor.optimizer, which is where "
                 f"{self.method} joins. Optimize the actor with self.actor.optimizer."
@@ -174,7 +175,7 @@ class ActorSideMethod(OffPolicyAlgorithm):
         :param until_trained: ends it
         """
 
-    def _parameter_versions(self) -> list[int]:
+    def _actor_versions(self) -> list[int]:
         # In-place updates count the version up
         return [parameter._version for parameter in self.actor.parameters()]
 

@@ -64,7 +64,8 @@ def recording_latents(actor: Any) -> Iterator[list[th.Tensor]]:
 class Predictor:
     """
     ``P``, a linear layer on the actor's last hidden layer (with TD3's actor followed by a tanh), and ``P̄``, that layer on that
-    of the moving average of the whole actor. It is no part of the actor's modules, so that those stay the host's own.
+    of the moving average of the whole actor. It is no part of the actor's modules, so that those stay the host's own. Made, it
+    has to be started or restored.
 
     :param actor: of the agent
     :param optimizer_class: of the policy; the head has an optimizer of its own, in step with the actor's
@@ -77,9 +78,11 @@ class Predictor:
         linear = last_hidden_layer(actor)
         width = next(layer.in_features for layer in linear.modules() if isinstance(layer, nn.Linear))
         weight = next(linear.parameters())
-        self.head = nn.Linear(width, get_action_dim(actor.action_space), device=weight.device, dtype=weight.dtype)
+        sizes = (width, get_action_dim(actor.action_space))
+        # Without initial values: what is restored draws no random numbers
+        self.head = nn.utils.skip_init(nn.Linear, *sizes, device=weight.device, dtype=weight.dtype)
         self.optimizer = optimizer_class(self.head.parameters(), **optimizer_kwargs)
-        self._average = {name: value.detach().clone() for name, value in self._current().items()}
+        self._average: dict[str, th.Tensor] = {}
 
     def predict(self, latent: th.Tensor) -> th.Tensor:
         """
@@ -139,18 +142,26 @@ class Predictor:
         th.save({**state, "n_updates": n_updates}, stream)
         return stream.getvalue()
 
-    def restore(self, dumped: bytes, n_updates: int) -> None:
+    def start(self) -> None:
+        """With a new head, and the average where the actor is."""
+        self.head.reset_parameters()
+        self._average = {name: value.detach().clone() for name, value in self._current().items()}
+
+    def restore(self, dumped: bytes, n_updates: int) -> bool:
         """
         Take over what was dumped, unless the agent has been trained without it since.
 
         :param dumped: by ``dumped``
         :param n_updates: the agent's number of updates
+        :return: whether it was taken over
         """
         state = th.load(io.BytesIO(dumped), map_location=self.head.weight.device, weights_only=True)
-        if state["n_updates"] == n_updates:
-            self.head.load_state_dict(state["head"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self._average = state["average"]
+        if state["n_updates"] != n_updates:
+            return False
+        self.head.load_state_dict(state["head"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self._average = state["average"]
+        return True
 
     def _output(self, values: th.Tensor) -> th.Tensor:
         return values.tanh() if self._squashes else values

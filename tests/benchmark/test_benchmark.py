@@ -6,7 +6,7 @@ import pytest
 import torch as th
 from torch.utils.flop_counter import FlopCounterMode
 
-from sb3_pave.benchmark import HOST, Variant, Workload, benchmark, default_variants, make_model
+from sb3_pave.benchmark import HOST, Variant, Workload, benchmark, default_variants, make_model, rival_variants
 from sb3_pave.benchmark.flops import gradient_step_flops
 from sb3_pave.commands import bench as benchmark_command
 from sb3_pave.fast import matmul
@@ -73,6 +73,18 @@ def test_peak_memory_is_that_of_a_process_of_its_own():
     report = benchmark(Workload(**SMALL), [Variant("pave")], repetitions=1, warmup=0, memory_updates=10)
     assert all(50 < timing.peak_memory_mb < 1024 for timing in report.timings) and len(ballast) > 0
     assert all(abs(timing.memory_growth_mb) < 100 for timing in report.timings)
+
+
+def test_rivals_are_timed_around_host_and_pave():
+    workload = Workload(algo="td3", threads=1, **SMALL)
+    report = benchmark(workload, [Variant("pave"), *rival_variants()], repetitions=2, warmup=1, memory_updates=0)
+    timings = {timing.variant: timing for timing in report.timings}
+    assert list(timings) == ["host", "pave", "temporal", "caps", "grad", "asap", "damper", "damper and pave"]
+    # They change the actor's step, which comes after the critic's
+    assert timings["asap"].loss == pytest.approx(timings["host"].loss)
+    assert timings["damper and pave"].loss == pytest.approx(timings["pave"].loss)
+    # Their products are not counted
+    assert timings["caps"].floor_ms is None and timings["host"].floor_ms is not None
 
 
 def test_graphs_are_timed_on_cuda_only():

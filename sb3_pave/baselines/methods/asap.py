@@ -116,6 +116,9 @@ class Asap(AdditiveMethod):
             self._predictor.step(optimizer.param_groups[0]["lr"])
 
     def _join_further(self, until_trained: ExitStack) -> None:
+        if self.asap_state is not None:
+            # A restored average moves from the first gradient step on
+            self._ready_predictor()
         # The critic learns at every gradient step, TD3's actor at some of them
         hook = self.critic.optimizer.register_step_pre_hook(self._before_critic_step)
         until_trained.callback(hook.remove)
@@ -128,9 +131,9 @@ class Asap(AdditiveMethod):
         """Made when it is first needed: its actor is loaded by then, and no random number is drawn before the host's."""
         if self._predictor is None:
             self._predictor = Predictor(self.actor, self.policy.optimizer_class, self.policy.optimizer_kwargs)
-            if self.asap_state is not None:
-                self._predictor.restore(self.asap_state, self._n_updates)
-                self.asap_state = None
+            if self.asap_state is None or not self._predictor.restore(self.asap_state, self._n_updates):
+                self._predictor.start()
+            self.asap_state = None
         return self._predictor
 
     def set_parameters(self, *args: Any, **kwargs: Any) -> None:
