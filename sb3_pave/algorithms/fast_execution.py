@@ -158,7 +158,7 @@ def _recorded(execution: Execution) -> Execution:
     modules = networks_of(model)
     tensors = [tensor for module in modules for tensor in (*module._parameters.values(), *module._buffers.values())]
     tensors = [tensor for tensor in (*tensors, *model._own_tensors()) if tensor is not None]
-    structure = (type(execution), Watch(model, modules, (), ()).structure)
+    structure = (type(execution), Watch(model, modules, model._optimizers(), ()).structure)
     can_record = model._graphs.prepare(model._optimizers(), tensors, fixed_numbers(model), structure)
     return Recorded(execution, model._graphs) if can_record else execution
 

@@ -5,7 +5,7 @@ from typing import Any
 import torch as th
 from torch import nn
 
-from sb3_pave.fast.watch import has_step_hooks
+from sb3_pave.fast.watch import hooks_of_gradient, hooks_of_steps
 
 # Whose modules compute the same at each call, as far as Python goes
 _KNOWN = ("torch", "stable_baselines3", "sb3_contrib", "sb3_pave", "abc", "builtins")
@@ -52,5 +52,5 @@ def _is_all_known(model: Any) -> bool:
         or "forward" in vars(module)
         for module in modules
     )
-    hooked = hooked or any(any(has_step_hooks(optimizer)) for optimizer in optimizers)
+    hooked = hooked or any(map(hooks_of_steps, optimizers)) or any(map(hooks_of_gradient, model.policy.parameters()))
     return not hooked and all("capturable" in optimizer.defaults for optimizer in optimizers)

@@ -55,6 +55,7 @@ class Watch:
         self._training = [module.training for module in modules]
         # A module that decides for itself has to be asked
         self._restores = all(type(module).train is nn.Module.train for module in modules)
+        self._step_hooks = [hooks_of_steps(optimizer) for optimizer in optimizers]
         self._before = self._look()
 
     def restore_modes(self) -> bool:
@@ -89,12 +90,15 @@ class Watch:
 
     @property
     def structure(self) -> Any:
-        """What the networks are made of apart from tensors, to be compared with ``same``."""
-        return self._before[2], self._before[3]
+        """
+        What the networks and optimizers are made of apart from tensors' memory and settings, to be compared with ``same``.
+        """
+        _, held, structure, hooks, _ = self._before
+        return structure, hooks, [_traits(tensor) for tensor in held if tensor is not None], self._step_hooks
 
     def _look(self) -> tuple[Any, ...]:
         held = _all_values(self._holders)
-        numbers: list[Any] = [(t.data_ptr(), t.requires_grad, t._backward_hooks) for t in held if t is not None]
+        numbers: list[Any] = [(t.data_ptr(), *_traits(t)) for t in held if t is not None]
         numbers += [tensor.data_ptr() for tensor in self._tensors]
         structure = [*_all_values(self._modules), *_all_values(self._children)]
         return self._values(self._attributes), held, structure, [*chain.from_iterable(self._hooks)], numbers
@@ -128,18 +132,33 @@ class _OptimizerWatch:
 
     def _look(self) -> tuple[list[Any], list[Any], list[Any]]:
         settings: list[Any] = [get(group) for get, group in zip(self._settings, self._groups, strict=True)]
-        settings += has_step_hooks(self._optimizer)
+        settings += hooks_of_steps(self._optimizer)
         parameters = list(chain.from_iterable([group["params"] for group in self._groups]))
         return settings, parameters, _all_values(self._state.values())
 
 
-def has_step_hooks(optimizer: th.optim.Optimizer) -> tuple[bool, bool]:
+def hooks_of_steps(optimizer: th.optim.Optimizer) -> tuple[Any, ...]:
     """
-    Whether something else happens before and after the optimizer's steps.
+    What else happens before and after the optimizer's steps.
 
     :param optimizer: the optimizer
     """
-    return bool(optimizer._optimizer_step_pre_hooks), bool(optimizer._optimizer_step_post_hooks)
+    return *optimizer._optimizer_step_pre_hooks.values(), *optimizer._optimizer_step_post_hooks.values()
+
+
+def _traits(tensor: th.Tensor) -> tuple[Any, ...]:
+    """What else an update makes of a tensor than its value: whether it learns, and the hooks of its gradient."""
+    return tensor.requires_grad, *hooks_of_gradient(tensor)
+
+
+def hooks_of_gradient(tensor: th.Tensor) -> tuple[Any, ...]:
+    """
+    What else happens when the tensor gets its gradient.
+
+    :param tensor: a parameter, say
+    """
+    hooks, after = tensor._backward_hooks, getattr(tensor, "_post_accumulate_grad_hooks", None)
+    return (*(hooks or {}).values(), *(after or {}).values()) if hooks or after else ()
 
 
 def same(first: Any, second: Any) -> bool:

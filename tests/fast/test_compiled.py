@@ -141,7 +141,7 @@ def test_adam_is_not_fused_any_more_after_an_error():
 
 
 def test_without_a_compiler_there_is_one_warning_and_the_eager_path(monkeypatch):
-    def no_compiler(function):
+    def no_compiler(function, **options):
         def call(*args):
             raise RuntimeError("No working C++ compiler found\nin any place")
 
