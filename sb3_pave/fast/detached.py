@@ -1,4 +1,4 @@
-"""An object's tensors without the graphs that made them; their values are the same."""
+"""An object's tensors without the graphs that made them; each equals what it was."""
 
 import copy
 from typing import Any
