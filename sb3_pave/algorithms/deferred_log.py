@@ -1,9 +1,10 @@
 """The log of updates whose device is still at work when ``train()`` returns."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stable_baselines3.common.logger import Logger
 
+from sb3_pave.algorithms.signatures import HostsSignature
 from sb3_pave.fast.update_log import UpdateLog
 
 
@@ -17,6 +18,15 @@ class DeferredLog:
 
     _logger: Logger
     _pending_log: UpdateLog | None = None
+
+    if not TYPE_CHECKING:  # whose readers find the host's
+
+        @HostsSignature
+        def learn(self, *args: Any, **kwargs: Any) -> Any:
+            """As the host's."""
+            learned = super().learn(*args, **kwargs)
+            self._finish_log()
+            return learned
 
     @property
     def logger(self) -> Logger:
