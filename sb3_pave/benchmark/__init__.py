@@ -1,17 +1,8 @@
 """Time and memory of one gradient step: PAVE's ways of doing it against the plain host."""
 
-from sb3_pave.benchmark.timing import (
-    HOST,
-    Report,
-    Timing,
-    Variant,
-    Workload,
-    benchmark,
-    default_variants,
-    host_class,
-    make_model,
-    rival_variants,
-)
+from sb3_pave.benchmark.models import host_class, make_model
+from sb3_pave.benchmark.timing import Report, Timing, benchmark
+from sb3_pave.benchmark.workload import HOST, Variant, Workload, default_variants, rival_variants
 
 __all__ = [
     "HOST",

@@ -4,9 +4,6 @@ import inspect
 import multiprocessing
 import pickle
 import pydoc
-import subprocess
-import sys
-import textwrap
 import warnings
 from decimal import Decimal
 
@@ -52,31 +49,6 @@ def test_a_spawned_process_gets_them():
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         assert pool.apply(describe, (caps(MySAC),)) == (caps(MySAC), True, False)
         assert pool.apply(describe, (pave(damper(SAC)),)) == (pave(damper(SAC)), False, True)
-
-
-def test_of_a_host_in_main_they_reach_joblibs_workers(tmp_path):
-    pytest.importorskip("joblib")
-    script = tmp_path / "script.py"
-    script.write_text(
-        textwrap.dedent(
-            """
-            from joblib import Parallel, delayed
-            from stable_baselines3 import SAC
-            from sb3_pave.baselines import asap
-
-            class MySAC(SAC):
-                pass
-
-            def describe(cls):
-                return cls, asap(MySAC) is cls
-
-            if __name__ == "__main__":
-                results = Parallel(2, backend="loky")(delayed(describe)(asap(MySAC)) for _ in range(2))
-                assert results == [(asap(MySAC), True)] * 2, results
-            """
-        )
-    )
-    subprocess.run([sys.executable, script], check=True)
 
 
 @methods

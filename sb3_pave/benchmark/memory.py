@@ -1,0 +1,64 @@
+"""Memory of a process that trains, on the CPU each variant in a process of its own."""
+
+import multiprocessing
+import sys
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+
+import torch as th
+
+from sb3_pave.benchmark.machine import torch_threads
+from sb3_pave.benchmark.models import make_model
+from sb3_pave.benchmark.workload import Variant, Workload
+
+
+def memory_mb(
+    workload: Workload, variant: Variant, updates: int, progress: Callable[[str], None]
+) -> tuple[float, float] | tuple[None, None]:
+    """
+    Peak of a training run, and what it held more at its end than after a tenth of it, in MB; None where the system does not
+    say.
+
+    :param workload: networks, batch and device
+    :param variant: host, PAVE or a rival
+    :param updates: gradient steps of the run
+    :param progress: called with a line of text
+    """
+    progress(f"memory: {variant.name}")
+    if th.device(workload.device).type == "cuda":
+        return _train_and_read_memory(workload, variant, updates)
+    if sys.platform == "win32":
+        return None, None
+    # The peak of a process never falls again: each variant gets its own
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_train_and_read_memory, workload, variant, updates).result()
+
+
+def _train_and_read_memory(workload: Workload, variant: Variant, updates: int) -> tuple[float, float]:
+    """Peak of a training run, and what it held more at its end than after a tenth of it."""
+    with torch_threads(workload.threads):
+        model: Any = make_model(workload, variant)
+        on_cuda = model.device.type == "cuda"
+        if on_cuda:
+            th.cuda.reset_peak_memory_stats()
+        held = []
+        for part in (updates // 10, updates - updates // 10):
+            for _ in range(part):
+                # As SB3 trains after each environment step
+                model.train(gradient_steps=1, batch_size=workload.batch_size)
+            held.append(th.cuda.memory_allocated() / 2**20 if on_cuda else _resident_mb("VmRSS"))
+    peak = th.cuda.max_memory_allocated() / 2**20 if on_cuda else _resident_mb("VmHWM")
+    return peak, held[1] - held[0]
+
+
+def _resident_mb(field: str) -> float:
+    """Of this process: ``VmHWM``, its peak, or ``VmRSS``, what it holds now (its peak where the system does not say)."""
+    try:
+        # On Linux getrusage() gives the parent's peak where that was higher
+        with open("/proc/self/status") as status:
+            return next(int(line.split()[1]) for line in status if line.startswith(field)) / 2**10
+    except (OSError, StopIteration):
+        import resource  # not on Windows
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)

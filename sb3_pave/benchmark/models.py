@@ -1,0 +1,95 @@
+"""The agents that are timed."""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from torch import nn
+
+import sb3_pave
+from sb3_pave.algorithms.mixin import Pave
+from sb3_pave.baselines.factory import with_method
+from sb3_pave.benchmark.workload import Variant, Workload
+
+_TRANSITIONS = 2000  # in the replay buffer that the batches are drawn from
+
+
+def make_model(workload: Workload, variant: Variant) -> OffPolicyAlgorithm:
+    """
+    An agent of the variant, with a replay buffer to draw from.
+
+    :param workload: its networks and batch
+    :param variant: host, PAVE or a rival
+    :raises ValueError: if there is no such algorithm
+    """
+    pave_class = _pave_class(workload.algo)
+    kwargs = {"policy_kwargs": {}, **variant.kwargs}
+    policy_kwargs = {"activation_fn": nn.SiLU, **kwargs.pop("policy_kwargs")}
+    if workload.net_arch is not None:
+        policy_kwargs["net_arch"] = list(workload.net_arch)
+    algorithm = pave_class if variant.pave else host_class(pave_class)
+    if variant.method is not None:
+        algorithm = with_method(variant.method, algorithm)
+    model: Any = algorithm(
+        "MlpPolicy",
+        _make_env(workload),
+        batch_size=workload.batch_size,
+        buffer_size=2 * _TRANSITIONS,
+        learning_starts=_TRANSITIONS,
+        policy_kwargs=policy_kwargs,
+        device=workload.device,
+        seed=workload.seed,
+        **kwargs,
+    )
+    if not variant.closed_form:
+        model.critic.__class__ = _without_closed_form(type(model.critic))
+    return model.learn(_TRANSITIONS - 1)
+
+
+def host_class(pave_class: type[OffPolicyAlgorithm]) -> type[OffPolicyAlgorithm]:
+    """The SB3 class that a PAVE class extends."""
+    hosts = (base for base in pave_class.__mro__ if issubclass(base, OffPolicyAlgorithm) and not issubclass(base, Pave))
+    return next(hosts)
+
+
+def _pave_class(algo: str) -> type[OffPolicyAlgorithm]:
+    names = {name.removeprefix("PAVE_").lower(): name for name in dir(sb3_pave) if name.startswith("PAVE_")}
+    if algo.lower() not in names:
+        raise ValueError(f"There is no algorithm {algo!r}; choose one of {', '.join(sorted(names))}.")
+    return getattr(sb3_pave, names[algo.lower()])
+
+
+class _RandomTransitions(gym.Env):
+    """Observations of a given size at no cost, so that the updates are what takes time."""
+
+    def __init__(self, obs_dim: int, action_dim: int):
+        self.observation_space = spaces.Box(-np.inf, np.inf, (obs_dim,), np.float32)
+        self.action_space = spaces.Box(-1, 1, (action_dim,), np.float32)
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        return self._observation(), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        return self._observation(), self.np_random.normal(), self.np_random.random() < 0.01, False, {}
+
+    def _observation(self) -> np.ndarray:
+        return self.np_random.standard_normal(self.observation_space.shape, dtype=np.float32)
+
+
+def _make_env(workload: Workload) -> gym.Env:
+    if workload.env_id is None:
+        return _RandomTransitions(workload.obs_dim, workload.action_dim)
+    return gym.make(workload.env_id)
+
+
+def _without_closed_form(critic_class: type[nn.Module]) -> type[nn.Module]:
+    """The same critic with a forward pass of its own, which the closed form does not serve."""
+
+    def forward(self: Any, obs: th.Tensor, actions: th.Tensor) -> Any:
+        return critic_class.forward(self, obs, actions)
+
+    return type(f"Definition{critic_class.__name__}", (critic_class,), {"forward": forward})
