@@ -1,6 +1,7 @@
 """The rooms of the package, and which may import which: every import points to a room further down."""
 
 import ast
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,27 @@ def test_the_rooms_have_no_circle():
 
     for name in ALLOWED:
         above(name)
+
+
+def imported_files(file: Path):
+    """The package's files that a file imports, in its functions, too."""
+
+    def of(name: str) -> Path | None:
+        path = PACKAGE.parent.joinpath(*name.split("."))
+        return next((one for one in (path.with_suffix(".py"), path / "__init__.py") if one.exists()), None)
+
+    for node in ast.walk(ast.parse(file.read_text())):
+        match node:
+            case ast.ImportFrom(module=str(module), names=names) if module.split(".")[0] == "sb3_pave":
+                yield from {of(f"{module}.{name.name}") or of(module) for name in names}
+            case ast.Import(names=names):
+                yield from {of(name.name) for name in names if name.name.split(".")[0] == "sb3_pave"}
+
+
+def test_no_files_import_each_other():
+    graph = {file: set(imported_files(file)) for file in PACKAGE.rglob("*.py")}
+    assert sum(map(len, graph.values())) > 300 and not any(None in imported for imported in graph.values())
+    TopologicalSorter(graph).prepare()  # raises a CycleError, which names them
 
 
 @pytest.mark.parametrize("file", sorted((PACKAGE / "fast").glob("[a-z]*.py")), ids=lambda file: file.stem)

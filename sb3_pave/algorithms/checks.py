@@ -51,14 +51,15 @@ def plain_number(name: str, value: Any) -> float:
         raise ValueError(f"{name} must be a number, not the text {value!r} (in YAML, write 1.0e-2 rather than 1e-2).")
     if callable(value):
         raise ValueError(f"{name} must be a number, not {value!r}: it takes no schedule. A callback may change it in place.")
+    hint = " A weight of 0 switches its term off." if name.endswith("_coef") else ""
     if isinstance(value, bool) or not isinstance(value, (Real, Decimal)):
-        raise ValueError(f"{name} must be a number, not {value!r}. A weight of 0 switches its term off.")
+        raise ValueError(f"{name} must be a number, not {value!r}.{hint}")
     try:
         number = float(value)
     except OverflowError:
         number = math.inf
     if not math.isfinite(number) or number < 0:
-        raise ValueError(f"{name} must be finite and not negative, not {value}. A weight of 0 switches its term off.")
+        raise ValueError(f"{name} must be finite and not negative, not {value}.{hint}")
     return number
 
 
@@ -111,20 +112,24 @@ def check_hyperparameters(model: Any) -> None:
         model.pave_batch_size = plain_count("pave_batch_size", model.pave_batch_size, "transitions, or None for all")
 
 
-def mpr_is_idle(model: Any) -> bool:
+def noise_is_idle(model: Any, term: str, coef: str, was_idle: bool, others: str) -> bool:
     """
-    Whether MPR has a weight but no observation to perturb, with a warning where it has just come to that.
+    Whether a term that adds noise to observations has a weight but none to perturb, with a warning where it has just come to
+    that.
 
-    :param model: a PAVE agent; without an environment yet, it is not known what VecNormalize will make of its observations
+    :param model: the agent; without an environment yet, it is not known what VecNormalize will make of its observations
+    :param term: what the term is called
+    :param coef: the name of its weight
+    :param was_idle: what this returned before
+    :param others: which terms work as ever, for the warning
     """
-    if model.mpr_coef == 0 or model.env is None:
+    if getattr(model, coef) == 0 or model.env is None:
         return False
-    seen = normalised_space(model.observation_space, model._vec_normalize_env)
-    idle = not is_perturbable(seen)
-    if idle and not model._mpr_is_idle:
+    idle = not is_perturbable(normalised_space(model.observation_space, model._vec_normalize_env))
+    if idle and not was_idle:
         warnings.warn(
-            f"MPR adds noise to continuous observations, and {model.observation_space} has none that the critic sees: MPR "
-            "contributes nothing, as with mpr_coef=0. VFC and Curv work as ever. (Numbers of type integer become continuous "
+            f"{term} adds noise to continuous observations, and {model.observation_space} has none that the networks see: "
+            f"{term} contributes nothing, as with {coef}=0. {others} as ever. (Numbers of type integer become continuous "
             "under VecNormalize.)",
             stacklevel=5,
         )

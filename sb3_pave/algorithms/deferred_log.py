@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stable_baselines3.common.logger import Logger
 
+from sb3_pave.algorithms.signatures import HostsSignature
 from sb3_pave.fast.update_log import UpdateLog
 
 
@@ -21,6 +22,15 @@ class DeferredLog:
     # With the number of updates up to its end
     _pending_log: tuple[UpdateLog, int] | None = None
     _n_updates: int
+
+    if not TYPE_CHECKING:  # whose readers find the host's
+
+        @HostsSignature
+        def learn(self, *args: Any, **kwargs: Any) -> Any:
+            """As the host's."""
+            learned = super().learn(*args, **kwargs)
+            self._finish_log()
+            return learned
 
     @property
     def logger(self) -> Logger:

@@ -2,11 +2,22 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
+from typing import Any
+
+from stable_baselines3.common.preprocessing import get_action_dim
 
 _RATE = 0.01  # of the moving average of the field's size, per update
 _WINDOW = 2000  # updates over which the terms have to exceed the TD loss
 _TOO_MUCH = 10.0  # times the TD loss
 _STEEP = 0.3  # curvature per action dimension, in ranges of the return, that leaves the critic no room for anything else
+
+
+# By whether the weights are scale-free
+_ADVICE = {
+    False: "In the paper's units the weights have to fit the scale of the rewards: lower {term}_coef (for Curv curv_delta, "
+    "too), or use scale_free=True, whose weights do not depend on it.",
+    True: "Lower {term}_coef.",
+}
 
 
 class Diagnostics:
@@ -38,6 +49,23 @@ class Diagnostics:
                 if loss in values and self.field_square > 0:
                     found.setdefault(tag, []).append(values[loss][i] / n_critics / self.field_square)
         return found
+
+    def watch_agent(self, model: Any, values: dict[str, list[float]]) -> None:
+        """
+        Warn, once, where the terms forbid the task.
+
+        :param model: a PAVE agent
+        :param values: what its updates logged, one value an update
+        """
+        coefs = zip(("mpr_loss", "vfc_loss", "curv_loss"), model._coefs(), strict=True)
+        weights = {name: [coef] * len(values.get(name, ())) for name, coef in coefs}
+        scales, action_dim = values.get("return_scale", []), get_action_dim(model.action_space)
+        if model.scale_free:
+            weights["curv_loss"] = [model.curv_coef / action_dim * scale for scale in scales]
+        elif model.curv_coef > 0:
+            asked_for = [model.curv_delta / action_dim / scale if scale > 0 else 0.0 for scale in scales]
+            self.watch_curvature(asked_for, _ADVICE[False])
+        self.watch(values, weights, _ADVICE[bool(model.scale_free)])
 
     def watch(self, values: dict[str, list[float]], coefs: Mapping[str, Sequence[float]], advice: str) -> None:
         """

@@ -1,8 +1,9 @@
-"""The batch that a host's own ``train()`` drew last, for whoever joins its optimizers' steps."""
+"""What joining the steps of a host's own ``train()`` takes: the batch that it drew last, and steps that can be joined."""
 
 from functools import partial
 from typing import Any
 
+import torch as th
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 
 from sb3_pave.method.successor import Successor, sample_with_successor
@@ -58,3 +59,22 @@ class LastBatch:
             replay_data = draw()
             self._batch = replay_data, Successor(replay_data.next_observations, None)
         return self._batch[0]
+
+
+def refuse_closure(arguments: tuple[Any, ...], keywords: dict[str, Any], who: str, advice: str) -> None:
+    """
+    :param arguments: of an optimizer's ``step``, itself among them
+    :param keywords: of the same
+    :param who: steps it, and which one, for the message
+    :param advice: what to do, likewise
+    :raises RuntimeError: if they have a closure, which computes gradients when whoever joins the step has come
+    """
+    if len(arguments) > 1 or keywords.get("closure") is not None:
+        raise RuntimeError(f"{who} a closure, which computes gradients after others have been joined. {advice}")
+
+
+def parameter_versions(network: th.nn.Module) -> list[int]:
+    """
+    :param network: whose parameters are trained in place, which counts their version up
+    """
+    return [parameter._version for parameter in network.parameters()]

@@ -6,7 +6,7 @@ from typing import Any
 import torch as th
 
 from sb3_pave.algorithms.fast_execution import choose_execution
-from sb3_pave.algorithms.last_batch import LastBatch
+from sb3_pave.algorithms.last_batch import LastBatch, parameter_versions, refuse_closure
 from sb3_pave.algorithms.mixin import Pave
 from sb3_pave.fast.differentiated import parameters_of
 from sb3_pave.fast.heap import keep_freed_memory
@@ -51,14 +51,14 @@ class PaveOwnTrain(Pave):
             return
         refuse_compiled(self.critic)
         keep_freed_memory()
-        log, versions = UpdateLog(), self._parameter_versions()
+        log, versions = UpdateLog(), parameter_versions(self.policy)
         with LastBatch(self.replay_buffer, with_successor=self.vfc_coef > 0) as last_batch:
             hook = self.critic.optimizer.register_step_pre_hook(partial(self._add_gradient, last_batch, log))
             try:
                 host_train(*args, **kwargs)
             finally:
                 hook.remove()
-        idle = not last_batch.drawn and versions == self._parameter_versions()
+        idle = not last_batch.drawn and versions == parameter_versions(self.policy)
         if not last_batch.used and not idle:
             raise RuntimeError(
                 f"{type(self).__name__}.train() never stepped self.critic.optimizer, which is where PAVE adds the gradient of "
@@ -75,11 +75,8 @@ class PaveOwnTrain(Pave):
         kwargs: dict[str, Any],
     ) -> None:
         """What runs before a step of the critic's optimizer; ``args`` are those of ``step``, itself among them."""
-        if len(args) > 1 or kwargs.get("closure") is not None:
-            raise RuntimeError(
-                f"{type(self).__name__}.train() gives the critic's optimizer a closure, which computes gradients after PAVE "
-                "has added its own. Call backward() before step(), or set PAVE's weights to 0."
-            )
+        who = f"{type(self).__name__}.train() gives the critic's optimizer"
+        refuse_closure(args, kwargs, who, "Call backward() before step(), or set PAVE's weights to 0.")
         replay_data, successor = last_batch.get()
         self._n_steps_of_critic += 1
         if not self._terms_are_due():
@@ -97,7 +94,3 @@ class PaveOwnTrain(Pave):
     def _terms_are_due(self) -> bool:
         # The host counts its updates as it likes
         return self._has_terms() and self._n_steps_of_critic % self.pave_interval == 0
-
-    def _parameter_versions(self) -> list[int]:
-        # In-place updates count the version up
-        return [parameter._version for parameter in self.policy.parameters()]

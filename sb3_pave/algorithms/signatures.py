@@ -51,10 +51,9 @@ class HostsSignature:
         self._owner, self._name = owner, name
 
     def __get__(self, instance: Any, owner: type) -> Any:
-        mro = owner.__mro__
-        after = mro[mro.index(self._owner) + 1 :]
-        host = next((vars(base)[self._name] for base in after if self._name in vars(base)), self._function)
         function = self._function
+        # May be one of these again: of another class of ours further on in the bases
+        host = getattr(super(self._owner, owner), self._name, function)
 
         @wraps(host)
         def passing_on(*args: Any, **kwargs: Any) -> Any:

@@ -5,9 +5,7 @@ Each is a factory for the algorithm that it is given: ``caps(SAC)("MlpPolicy", e
 sb3-contrib's actor-critics, subclasses of them, and the PAVE classes: ``damper(PAVE_TD3)`` trains with both.
 """
 
-from typing import Any
-
-from sb3_pave.baselines.factory import METHODS, Host, class_named, with_method
+from sb3_pave.baselines.factory import METHODS, Host, with_method
 
 __all__ = ["METHODS", "asap", "caps", "damper", "grad", "temporal"]
 
@@ -55,11 +53,3 @@ def damper(host: type[Host]) -> type[Host]:
     :param host: an off-policy actor-critic, plain or PAVE
     """
     return with_method("damper", host)
-
-
-def __getattr__(name: str) -> Any:
-    # CAPS_SAC, DAMPER_PAVE_TD3, ...: so that the classes can be pickled by name
-    found = class_named(name)
-    if found is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return found

@@ -5,22 +5,22 @@ import warnings
 from contextlib import ExitStack
 from functools import partial
 from statistics import fmean
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import torch as th
 from stable_baselines3 import HerReplayBuffer
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
-from stable_baselines3.common.type_aliases import MaybeCallback
 
-from sb3_pave.algorithms.last_batch import LastBatch
+from sb3_pave.algorithms.checks import plain_flag, plain_number
+from sb3_pave.algorithms.last_batch import LastBatch, parameter_versions, refuse_closure
+from sb3_pave.algorithms.run_names import NamedAfterClass
+from sb3_pave.algorithms.signatures import JoinedSignature
 from sb3_pave.baselines.predecessor import DrawnSlots
 from sb3_pave.baselines.transitions import Transitions, transitions
 from sb3_pave.fast.update_log import UpdateLog
 
-SelfMethod = TypeVar("SelfMethod", bound="ActorSideMethod")
 
-
-class ActorSideMethod(OffPolicyAlgorithm):
+class ActorSideMethod(NamedAfterClass, OffPolicyAlgorithm):
     """
     A method that changes the gradient of an SB3 actor, for the actor-critic that stands next in the bases: one of SB3's or
     sb3-contrib's, a subclass of one, or a PAVE class. The host's ``train()`` runs as it is.
@@ -28,6 +28,8 @@ class ActorSideMethod(OffPolicyAlgorithm):
     Whenever that steps ``self.actor.optimizer``, the method joins the gradient at the batch that ``self.replay_buffer.sample``
     returned last. What the host does to gradients before the step (clipping them, say) does not include the method's.
     """
+
+    __signature__ = JoinedSignature()
 
     # Its name, also in RL Zoo and in saved agents
     method: ClassVar[str]
@@ -46,11 +48,11 @@ class ActorSideMethod(OffPolicyAlgorithm):
         self.actor_side_method = self.method
         super().__init__(*args, **kwargs)
 
-    def _setup_model(self) -> None:
+    def _setup_model(self, *args: Any, **kwargs: Any) -> None:
         # Both the constructor and load() pass here
         self._check_arguments()
         self._take_over()
-        super()._setup_model()
+        super()._setup_model(*args, **kwargs)
         if not isinstance(getattr(getattr(self, "actor", None), "optimizer", None), th.optim.Optimizer):
             raise TypeError(
                 f"{type(self).__name__} has no self.actor with an optimizer of its own, whose steps {self.method} could join. "
@@ -63,15 +65,16 @@ class ActorSideMethod(OffPolicyAlgorithm):
             )
 
     def _check_arguments(self) -> None:
-        """:raises ValueError: if an argument has no meaning"""
+        """
+        Check the method's arguments, and make plain Python numbers of them.
+
+        :raises ValueError: if one of them has no meaning
+        """
         for name in self.hyperparameters:
-            value = getattr(self, name)
-            if isinstance(value, str):
-                raise ValueError(f"{name} must be a number, not the text {value!r} (in YAML, write 1.0e-2 rather than 1e-2).")
-            if not math.isfinite(value) or value < 0:
-                raise ValueError(f"{name} must be finite and not negative, not {value}.")
+            setattr(self, name, plain_number(name, getattr(self, name)))
         # "auto" records nothing where train() is not PAVE's own
-        if getattr(self, "cuda_graph", False) is True:
+        cuda_graph = getattr(self, "cuda_graph", False)
+        if not isinstance(cuda_graph, str) and plain_flag("cuda_graph", cuda_graph, 'True, False or "auto"'):
             raise ValueError(
                 f"cuda_graph=True records updates as a whole, and {self.method} joins the actor's step from outside, which a "
                 "recording would not repeat. Leave cuda_graph out; compile=True works."
@@ -88,25 +91,6 @@ class ActorSideMethod(OffPolicyAlgorithm):
             )
             self.actor_side_method = self.method
 
-    def learn(
-        self: SelfMethod,
-        total_timesteps: int,
-        callback: MaybeCallback = None,
-        log_interval: int = 4,
-        tb_log_name: str | None = None,
-        reset_num_timesteps: bool = True,
-        progress_bar: bool = False,
-    ) -> SelfMethod:
-        """As the host's ``learn()``; ``tb_log_name`` is the class's name unless given."""
-        return super().learn(
-            total_timesteps,
-            callback=callback,
-            log_interval=log_interval,
-            tb_log_name=tb_log_name or type(self).__name__,
-            reset_num_timesteps=reset_num_timesteps,
-            progress_bar=progress_bar,
-        )
-
     def train(self, *args: Any, **kwargs: Any) -> None:
         """
         The host's ``train()``, with the method in each step of the actor's optimizer.
@@ -120,7 +104,7 @@ class ActorSideMethod(OffPolicyAlgorithm):
         if not self._is_on():
             super().train(*args, **kwargs)
             return
-        log, versions = UpdateLog(), self._actor_versions()
+        log, versions = UpdateLog(), parameter_versions(self.actor)
         with ExitStack() as until_trained:
             slots = until_trained.enter_context(DrawnSlots(self.replay_buffer)) if self.needs_predecessor else None
             last_batch = until_trained.enter_context(LastBatch(self.replay_buffer, with_successor=True))
@@ -128,7 +112,7 @@ class ActorSideMethod(OffPolicyAlgorithm):
             until_trained.callback(self.actor.optimizer.register_step_pre_hook(before_step).remove)
             self._join_further(until_trained)
             super().train(*args, **kwargs)
-        if not last_batch.used and versions != self._actor_versions():
+        if not last_batch.used and versions != parameter_versions(self.actor):
             raise RuntimeError(
                 f"{type(self).__name__}.train() trained the actor without stepping self.actor.optimizer, which is where "
                 f"{self.method} joins. Optimize the actor with self.actor.optimizer."
@@ -145,11 +129,8 @@ class ActorSideMethod(OffPolicyAlgorithm):
         kwargs: dict[str, Any],
     ) -> None:
         """What runs before a step of the actor's optimizer; ``args`` are those of ``step``, itself among them."""
-        if len(args) > 1 or kwargs.get("closure") is not None:
-            raise RuntimeError(
-                f"{type(self).__name__}.train() gives the actor's optimizer a closure, which computes gradients after "
-                f"{self.method} has joined them. Call backward() before step()."
-            )
+        who = f"{type(self).__name__}.train() gives the actor's optimizer"
+        refuse_closure(args, kwargs, who, "Call backward() before step().")
         batch = transitions(*last_batch.get(), None if slots is None else slots.predecessor())
         with th.enable_grad():
             self._join(optimizer, batch, log)
@@ -174,10 +155,6 @@ class ActorSideMethod(OffPolicyAlgorithm):
 
         :param until_trained: ends it
         """
-
-    def _actor_versions(self) -> list[int]:
-        # In-place updates count the version up
-        return [parameter._version for parameter in self.actor.parameters()]
 
     def _write_method_log(self, log: UpdateLog) -> None:
         for tag, values in log.read().items():

@@ -11,7 +11,6 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from torch import nn
 
 import sb3_pave
-from sb3_pave.algorithms.mixin import Pave
 from sb3_pave.baselines import METHODS
 from sb3_pave.baselines.factory import with_method
 
@@ -147,8 +146,7 @@ def make_model(workload: Workload, variant: Variant) -> OffPolicyAlgorithm:
 
 def host_class(pave_class: type[OffPolicyAlgorithm]) -> type[OffPolicyAlgorithm]:
     """The SB3 class that a PAVE class extends."""
-    hosts = (base for base in pave_class.__mro__ if issubclass(base, OffPolicyAlgorithm) and not issubclass(base, Pave))
-    return next(hosts)
+    return next(base for base in pave_class.__mro__ if base.__module__.partition(".")[0] != "sb3_pave")
 
 
 def _pave_class(algo: str) -> type[OffPolicyAlgorithm]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sb3_pave.benchmark import Report, Timing, Variant, Workload, benchmark, default_variants, rival_variants
+from sb3_pave.commands.extras import naming_the_extra
 
 _WATCHED = 1000  # updates over which a growth of memory says something
 # The batch sizes of the paper's protocol
@@ -20,10 +21,8 @@ def main(argv: Sequence[str]) -> None:
     """
     parser = _parser()
     args = parser.parse_args(argv)
-    try:
+    with naming_the_extra(parser, "zoo"):
         from rich.console import Console
-    except ModuleNotFoundError:
-        parser.exit(1, f'{parser.prog} needs rich, which is not installed: pip install "sb3-pave[zoo]"\n')
     if args.output is not None and args.output.exists() and not args.force:
         parser.error(f"{args.output} exists; --force overwrites it")
     workload = Workload(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from sb3_pave.commands.agents import add_agents, add_surroundings, check_agents, for_each, import_needed
 from sb3_pave.evaluation.agents import Agent, AgentError, find_runs, from_zip
 from sb3_pave.evaluation.labels import told_apart
 from sb3_pave.evaluation.robustness import NOISE_LEVELS
@@ -31,14 +31,7 @@ def main(argv: list[str]) -> None:
     parser = _parser()
     args = parser.parse_args(argv)
     _check(parser, args)
-    try:
-        # What is needed at the end should not be missed only then
-        for needed in ("rich", "rliable.library", "rl_zoo3"):
-            importlib.import_module(needed)
-        for package in args.gym_packages:
-            importlib.import_module(package)
-    except ModuleNotFoundError as error:
-        parser.exit(1, f'{parser.prog} needs {error.name}, which is not installed: pip install "sb3-pave[eval]"\n')
+    import_needed(parser, ("rich", "rliable.library", "rl_zoo3"), args.gym_packages)
     from sb3_pave.evaluation.measurement import measure_agents
     from sb3_pave.evaluation.report import check_free, save_report, saved_files
     from sb3_pave.zoo import register
@@ -65,18 +58,14 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    add_agents(parser, "measure")
     add = parser.add_argument
-    add("models", nargs="*", metavar="model.zip", help="models to measure, in place of runs in a log folder")
-    add("--env", required=True, help="environment id")
-    add("--algo", nargs="+", default=[], help="algorithms: of the runs, or of the zip files (read from them by default)")
     add(
         "--label",
         nargs="+",
         help="names of the zip files in the table; those of the same name are joined, as runs of one setting",
     )
-    add("-f", "--folder", default="logs", help="log folder of the zoo (default: logs)")
     add("--exp-id", nargs="+", type=int, help="numbers of the runs, 0 for the latest (default: all runs)")
-    add("--load-best", action="store_true", help="take each run's best model, not its last")
     add("--vec-normalize", metavar="FILE", help="VecNormalize statistics of the zip files")
     add("-n", "--n-eval-episodes", type=int, default=10, help="episodes of each run (default: 10)")
     add("--seed", type=int, default=0, help="seed of the episodes, the same for each run (default: 0)")
@@ -97,21 +86,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("-o", "--output", metavar="PATH", help="where to save, without a suffix (default: evaluation-ENV)")
     add("--overwrite", action="store_true", help="replace saved files of the same name")
-    add("--device", default="auto", help="PyTorch device (default: auto)")
-    add("--gym-packages", nargs="+", default=[], help="packages to import that register environments")
-    add("--no-progress", action="store_true", help="no progress bar")
+    add_surroundings(parser)
     return parser
 
 
 def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    if not args.models and not args.algo:
-        parser.error("say what to measure: --algo with a log folder, or model.zip files")
-    if args.models and args.algo and len(args.algo) not in (1, len(args.models)):
-        parser.error(f"{len(args.models)} zip files need one --algo for all of them or one for each, not {len(args.algo)}")
+    check_agents(parser, args, "measure", ())
     if args.label and (not args.models or len(args.label) not in (1, len(args.models))):
         parser.error(f"--label goes with zip files: one for all of them or one for each of {len(args.models)}")
-    if args.vec_normalize and not args.models:
-        parser.error("--vec-normalize goes with zip files; runs in a log folder bring their own statistics")
     if args.n_eval_episodes < 1 or args.robustness_episodes < 1:
         parser.error("the number of episodes must be at least 1")
     if args.critic != "min" and not args.critic.isdigit():
@@ -128,8 +110,8 @@ def _agents(args: argparse.Namespace, notes: list[str]) -> list[Agent]:
         return [
             run for name in names for run in find_runs(args.folder, name, args.env, args.exp_id, args.load_best, notes.append)
         ]
-    algos = args.algo if len(args.algo) == len(args.models) else (args.algo or [None]) * len(args.models)
-    zips = [from_zip(path, args.env, algo, args.vec_normalize) for path, algo in zip(args.models, algos, strict=True)]
+    algos = zip(args.models, for_each(args.algo, len(args.models)), strict=True)
+    zips = [from_zip(path, args.env, algo, args.vec_normalize) for path, algo in algos]
     return told_apart(zips, args.label)
 
 

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sb3_pave.commands.extras import naming_the_extra
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -22,10 +24,8 @@ def main(argv: list[str]) -> None:
     """
     parser = _parser()
     args = parser.parse_args(argv)
-    try:
+    with naming_the_extra(parser, "eval"):
         from sb3_pave.experiments.report import ReportError, report, save_report, tables
-    except ModuleNotFoundError as error:
-        parser.exit(1, f'{parser.prog} needs {error.name}, which is not installed: pip install "sb3-pave[eval]"\n')
     folder = args.output or Path(args.folders[0]) / "report"
     try:
         made = report(args.folders, args.methods, args.reference)

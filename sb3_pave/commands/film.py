@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sb3_pave.commands.agents import add_agents, add_surroundings, check_agents, for_each, import_needed
 from sb3_pave.evaluation.agents import Agent, AgentError, find_runs, from_zip
 from sb3_pave.evaluation.film_file import FORMATS, check_format
 from sb3_pave.evaluation.takes import FilmError
@@ -32,17 +32,10 @@ def main(argv: list[str]) -> None:
     """
     parser = _parser()
     args = parser.parse_args(argv)
-    _check(parser, args)
+    check_agents(parser, args, "film", ("--vec-normalize",))
     output = Path(args.output or f"film-{args.env.replace('/', '-').replace(':', '-')}.mp4")
-    try:
-        # What is needed at the end should not be missed only then
-        writer = "imageio_ffmpeg" if output.suffix.lower() == ".mp4" else "PIL"
-        for needed in ("rich", "rl_zoo3", "matplotlib", "pandas", writer):
-            importlib.import_module(needed)
-        for package in args.gym_packages:
-            importlib.import_module(package)
-    except ModuleNotFoundError as error:
-        parser.exit(1, f'{parser.prog} needs {error.name}, which is not installed: pip install "sb3-pave[eval]"\n')
+    writer = "imageio_ffmpeg" if output.suffix.lower() == ".mp4" else "PIL"
+    import_needed(parser, ("rich", "rl_zoo3", "matplotlib", "pandas", writer), args.gym_packages)
     from sb3_pave.evaluation.film import FilmSettings, make_film
     from sb3_pave.evaluation.report import check_free
     from sb3_pave.zoo import register
@@ -80,13 +73,9 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    add_agents(parser, "film")
     add = parser.add_argument
-    add("models", nargs="*", metavar="model.zip", help="models to film, in place of runs in a log folder")
-    add("--env", required=True, help="environment id")
-    add("--algo", nargs="+", default=[], help="algorithms: of the runs, or of the zip files (read from them by default)")
-    add("-f", "--folder", default="logs", help="log folder of the zoo (default: logs)")
     add("--exp-id", nargs="+", type=int, default=[0], help="numbers of the runs (default: 0, the latest of each algorithm)")
-    add("--load-best", action="store_true", help="take each run's best model, not its last")
     add("--vec-normalize", nargs="+", metavar="FILE", help="VecNormalize statistics: one for all zip files, or one for each")
     add("--labels", nargs="+", help="what the agents are called in the film (default: their algorithms)")
     add("--actions", nargs="+", type=int, metavar="I", help="action dimensions to trace, from 0 (default: the first three)")
@@ -100,30 +89,14 @@ def _parser() -> argparse.ArgumentParser:
     add("--height", type=int, default=480, help="height of the film in pixels; the width follows (default: 480)")
     add("-o", "--output", metavar="FILE", help=f"the film: {', '.join(FORMATS)} by its ending (default: film-ENV.mp4)")
     add("--overwrite", action="store_true", help="replace an existing file")
-    add("--device", default="auto", help="PyTorch device (default: auto)")
-    add("--gym-packages", nargs="+", default=[], help="packages to import that register environments")
-    add("--no-progress", action="store_true", help="no progress bar")
+    add_surroundings(parser)
     return parser
-
-
-def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    n_models = len(args.models)
-    if not n_models and not args.algo:
-        parser.error("say what to film: --algo with a log folder, or model.zip files")
-    if args.vec_normalize and not n_models:
-        parser.error("--vec-normalize goes with zip files; runs in a log folder bring their own statistics")
-    for option, given in {"--algo": args.algo, "--vec-normalize": args.vec_normalize or []}.items():
-        if n_models and given and len(given) not in (1, n_models):
-            parser.error(f"{n_models} zip files need one {option} for all of them or one for each, not {len(given)}")
 
 
 def _agents(args: argparse.Namespace) -> list[Agent]:
     if not args.models:
         return [run for algo in args.algo for run in find_runs(args.folder, algo, args.env, args.exp_id, args.load_best)]
-    names, statistics = (
-        given if len(given) == len(args.models) else (given or [None]) * len(args.models)
-        for given in (args.algo, args.vec_normalize or [])
-    )
+    names, statistics = (for_each(given, len(args.models)) for given in (args.algo, args.vec_normalize))
     files = zip(args.models, names, statistics, strict=True)
     return [from_zip(path, args.env, name, file) for path, name, file in files]
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from sb3_pave import __version__
+from sb3_pave.commands.extras import naming_the_extra
 
 
 class ZooCommand(NamedTuple):
@@ -86,15 +87,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _run_zoo_command(parser: argparse.ArgumentParser, command: str, arguments: list[str]) -> None:
     _, module, function, view_only = ZOO_COMMANDS[command]
-    try:
+    with naming_the_extra(parser, "zoo", ZOO_REQUIREMENTS, command):
         from sb3_pave.zoo.running import run
 
         run(module, function, arguments, prog=f"{parser.prog} {command}", view_only=view_only)
-    except ModuleNotFoundError as error:
-        missing = (error.name or "").partition(".")[0]
-        if missing not in ZOO_REQUIREMENTS:
-            raise
-        parser.exit(1, f'{parser.prog} {command} needs {missing}, which is not installed: pip install "sb3-pave[zoo]"\n')
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from sb3_pave.commands.extras import naming_the_extra
+
 KINDS = ("traces", "spectra", "scatter", "robustness", "surfaces", "training")
 
 
@@ -25,11 +27,9 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--format", default="png", choices=("png", "svg", "pdf"), help="file format (default: png)")
     parser.add_argument("--overwrite", action="store_true", help="replace pictures of the same name")
     args = parser.parse_args(argv)
-    try:
+    with naming_the_extra(parser, "eval"):
         from sb3_pave.evaluation.plots import draw, left_out
         from sb3_pave.evaluation.report import check_free, load_report
-    except ModuleNotFoundError as error:
-        parser.exit(1, f'{parser.prog} needs {error.name}, which is not installed: pip install "sb3-pave[eval]"\n')
 
     source = Path(args.report)
     folder = source.parent if args.output is None else Path(args.output)

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from sb3_pave.commands.extras import naming_the_extra
+
 EXAMPLES = """examples:
   sb3-pave tune search.yml -o search --trials 40 -j 2
   sb3-pave tune search.yml -o search --trials 40 --keep-return 0.98 --pick smoothest
@@ -25,13 +27,8 @@ def main(argv: list[str]) -> None:
     """
     parser = _parser()
     args = parser.parse_args(argv)
-    try:
+    with naming_the_extra(parser, "experiments", REQUIREMENTS):
         _tune(parser, args)
-    except ModuleNotFoundError as error:
-        missing = (error.name or "").partition(".")[0]
-        if missing not in REQUIREMENTS:
-            raise
-        parser.exit(1, f'{parser.prog} needs {missing}, which is not installed: pip install "sb3-pave[experiments]"\n')
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -73,7 +70,8 @@ def _tune(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     import optuna
 
     from sb3_pave.experiments import GridError, SpecificationError
-    from sb3_pave.experiments.front import find_trial, pick, save_outcome
+    from sb3_pave.experiments.front import find_trial, pick
+    from sb3_pave.experiments.outcome import save_outcome
     from sb3_pave.experiments.search import SearchError, SearchSpecification, search
     from sb3_pave.experiments.zoo_file import export
 
@@ -117,7 +115,7 @@ def _print(searched: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from sb3_pave.experiments.front import front_caption, front_table
+    from sb3_pave.experiments.outcome import front_caption, front_table
 
     cells = front_table(searched)
     table = Table(caption=front_caption(searched), caption_justify="left")

@@ -16,7 +16,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from sb3_pave.evaluation.style import COLORS, STYLE, WIDTH, line_styles, marker_styles, span_at_least
 from sb3_pave.experiments.front import pareto_front
-from sb3_pave.experiments.report import over_tasks_title, task_title
+from sb3_pave.experiments.titles import over_tasks_title, task_title
 
 # Where the largest sm is so many times the smallest, equal ratios take equal room
 _LOG_FROM = 6.0

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from sb3_pave.evaluation.intervals import interquartile_intervals
 from sb3_pave.evaluation.report import check_free, format_number
 from sb3_pave.experiments.collection import Result, read_results
+from sb3_pave.experiments.titles import over_tasks_title, task_title
 
 FORMAT = 1
 
@@ -136,23 +137,6 @@ def tables(report: Mapping[str, Any]) -> list[tuple[str, str, pd.DataFrame]]:
         caption = OVER_TASKS_CAPTION.format(reference=report["reference"])
         shown.append((over_tasks_title(report), caption, over_tasks_table(report)))
     return shown
-
-
-def task_title(task: Mapping[str, Any]) -> str:
-    """
-    :param task: an entry of a report's ``tasks``
-    :return: what it is called: ``Pendulum-v1, 40 000 steps``
-    """
-    steps = f"{task['steps']:,}".replace(",", " ")
-    return f"{task['environment']}, {steps} steps"
-
-
-def over_tasks_title(report: Mapping[str, Any]) -> str:
-    """
-    :param report: a report
-    :return: what its table over all tasks is called
-    """
-    return f"All tasks, relative to {report['reference']}"
 
 
 def markdown(report: Mapping[str, Any], pictures: Mapping[str, Sequence[str]] | None = None) -> str:

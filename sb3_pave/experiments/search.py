@@ -25,7 +25,7 @@ from sb3_pave.experiments.report import return_share
 from sb3_pave.experiments.results import RESULT_FILE
 from sb3_pave.experiments.runs import Run
 from sb3_pave.experiments.search_space import SearchSpace, make_space
-from sb3_pave.experiments.specification import SECTIONS, Specification, SpecificationError
+from sb3_pave.experiments.specification import SECTIONS, Specification, SpecificationError, from_file
 from sb3_pave.experiments.study import HYPERPARAMETERS, OUTCOME, SamplerName, SearchStudy
 
 KEYS = (*(section for section in SECTIONS if section != "methods"), "method", "search", "plain", "host_space")
@@ -60,16 +60,7 @@ class SearchSpecification:
         :return: the specification
         :raises SpecificationError: if the file can't be read, or as in :meth:`from_dict`
         """
-        import yaml
-
-        try:
-            content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise SpecificationError(f"{path} could not be read: {error}") from error
-        try:
-            return cls.from_dict(content, Path(path).parent)
-        except SpecificationError as error:
-            raise SpecificationError(f"{path}: {error}") from None
+        return from_file(path, cls.from_dict)
 
     @classmethod
     def from_dict(cls, content: Any, base_folder: str | os.PathLike = ".") -> SearchSpecification:

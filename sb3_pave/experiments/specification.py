@@ -5,12 +5,14 @@ from __future__ import annotations
 import difflib
 import importlib
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sb3_pave.experiments.runs import EvaluationSettings, Run
+
+Made = TypeVar("Made")
 
 SECTIONS = (
     *("environments", "seeds", "steps", "methods", "evaluation"),
@@ -34,6 +36,25 @@ ZOO_KEYS = frozenset(
 
 class SpecificationError(ValueError):
     """A specification that can't be run; the message names the key and says what is allowed."""
+
+
+def from_file(path: str | os.PathLike, make: Callable[[Any, Path], Made]) -> Made:
+    """
+    :param path: a YAML file
+    :param make: makes a specification of what the file holds, and of the folder that paths in it are relative to
+    :return: what it makes
+    :raises SpecificationError: if the file can't be read, or that of ``make`` with the file's name
+    """
+    import yaml
+
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SpecificationError(f"{path} could not be read: {error}") from error
+    try:
+        return make(content, Path(path).parent)
+    except SpecificationError as error:
+        raise SpecificationError(f"{path}: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -95,16 +116,7 @@ class Specification:
         :return: the specification
         :raises SpecificationError: if the file can't be read, or as in :meth:`from_dict`
         """
-        import yaml
-
-        try:
-            content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise SpecificationError(f"{path} could not be read: {error}") from error
-        try:
-            return cls.from_dict(content, Path(path).parent)
-        except SpecificationError as error:
-            raise SpecificationError(f"{path}: {error}") from None
+        return from_file(path, cls.from_dict)
 
     @classmethod
     def from_dict(cls, content: Any, base_folder: str | os.PathLike = ".") -> Specification:

@@ -84,29 +84,30 @@ def test_a_spawned_process_gets_them():
         assert pool.apply(describe, (pave(MySAC),)) == (pave(MySAC), "PAVE_MySAC", True)
 
 
-def test_of_a_host_in_main_they_reach_spawned_processes_and_joblibs_workers(tmp_path):
+@pytest.mark.parametrize("maker", ["sb3_pave import pave", "sb3_pave.baselines import caps"])
+def test_of_a_host_in_main_they_reach_spawned_processes_and_joblibs_workers(maker, tmp_path):
     pytest.importorskip("joblib")
     script = tmp_path / "script.py"
     script.write_text(
         textwrap.dedent(
-            """
+            f"""
             import multiprocessing
             from joblib import Parallel, delayed
             from stable_baselines3 import SAC
-            from sb3_pave import pave
+            from {maker} as made
 
             class MySAC(SAC):
                 pass
 
             def describe(cls):
-                return cls, pave(MySAC) is cls
+                return cls, made(MySAC) is cls
 
             if __name__ == "__main__":
                 with multiprocessing.get_context("spawn").Pool(1) as pool:
-                    assert pool.apply(describe, (pave(MySAC),)) == (pave(MySAC), True)
+                    assert pool.apply(describe, (made(MySAC),)) == (made(MySAC), True)
                 for backend in ("loky", "multiprocessing"):
-                    results = Parallel(2, backend=backend)(delayed(describe)(pave(MySAC)) for _ in range(2))
-                    assert results == [(pave(MySAC), True)] * 2, (backend, results)
+                    results = Parallel(2, backend=backend)(delayed(describe)(made(MySAC)) for _ in range(2))
+                    assert results == [(made(MySAC), True)] * 2, (backend, results)
             """
         )
     )

@@ -95,6 +95,7 @@ def test_an_existing_film_is_kept_unless_told(zips, tmp_path, capsys):
         (["ZIP", "--height", "201"], 1, "even number"),
         (["ZIP", "-o", "film.avi"], 1, "ends in .mp4, .gif or .webp"),
         (["ZIP", "--env", "Nothing-v0"], 1, "Nothing"),
+        (["ZIP", "--gym-packages", "nothing_there"], 1, "--gym-packages: No module named 'nothing_there'"),
     ],
 )
 def test_what_can_not_be_filmed_is_said(zips, tmp_path, monkeypatch, capsys, arguments, code, message):

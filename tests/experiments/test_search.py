@@ -17,7 +17,8 @@ from sb3_pave.experiments import SpecificationError, grid
 from sb3_pave.experiments import search as searching
 from sb3_pave.experiments import study as studies
 from sb3_pave.experiments.files import write_json
-from sb3_pave.experiments.front import find_trial, front_table, pareto_front, pick
+from sb3_pave.experiments.front import find_trial, pareto_front, pick
+from sb3_pave.experiments.outcome import front_table
 from sb3_pave.experiments.pictures import search_front
 from sb3_pave.experiments.process import RunFailed
 from sb3_pave.experiments.search import Scale, SearchError, SearchSpecification, least_return, search

@@ -1,5 +1,6 @@
 """The rivals in the zoo: PAVE's protocol, their published weights, their search spaces."""
 
+import inspect
 from pathlib import Path
 
 import optuna
@@ -7,10 +8,12 @@ import pytest
 import yaml
 from rl_zoo3 import hyperparams_opt
 from rl_zoo3.utils import ALGOS
+from stable_baselines3 import TD3
 
 import sb3_pave
 from sb3_pave import PAVE_SAC, PAVE_TD3
-from sb3_pave.baselines import asap, caps, damper
+from sb3_pave.baselines import METHODS, asap, caps, damper
+from sb3_pave.baselines.factory import with_method
 from sb3_pave.evaluation.agents import algorithm_name
 from sb3_pave.zoo import register
 from sb3_pave.zoo.algorithms import ZOO_RIVALS
@@ -58,6 +61,13 @@ def test_the_weights_are_the_published_ones(method, host):
         weights = rival_weights(method, host, env_id_of(host, name))
         assert weights == dict(zip(NAMES[method], expected, strict=True)), name
     assert rival_weights(method, host, "LunarLander-v3") == rival_weights(method, host, "LunarLanderContinuous-v3")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_default_weights_of_td3_are_those_of_the_class(method):
+    constructor = inspect.signature(with_method(method, TD3)).parameters
+    weights = rival_weights(method, "td3", "Elsewhere-v0")
+    assert weights == {name: constructor[name].default for name in weights}
 
 
 @pytest.mark.parametrize("host", ["td3", "sac"])

@@ -1,8 +1,5 @@
 """ASAP, whose actor follows a prediction of its next action: Kwak and Hwang, AAAI 2026, arXiv 2601.18479."""
 
-import io
-import pathlib
-from collections.abc import Iterable
 from contextlib import ExitStack
 from typing import Any
 
@@ -86,8 +83,8 @@ class Asap(AdditiveMethod):
         if self.predictor_tau > 1:
             raise ValueError(f"predictor_tau must be in [0, 1], not {self.predictor_tau}.")
 
-    def _setup_model(self) -> None:
-        super()._setup_model()
+    def _setup_model(self, *args: Any, **kwargs: Any) -> None:
+        super()._setup_model(*args, **kwargs)
         last_hidden_layer(self.actor)
         self._predictor = None
 
@@ -146,22 +143,16 @@ class Asap(AdditiveMethod):
         super().set_parameters(*args, **kwargs)
         self._predictor = None
 
-    def save(
-        self,
-        path: str | pathlib.Path | io.BufferedIOBase,
-        exclude: Iterable[str] | None = None,
-        include: Iterable[str] | None = None,
-    ) -> None:
+    def save(self, *args: Any, **kwargs: Any) -> None:
         """
         As the host's, with ``P`` and ``P̄`` among the agent's data.
 
-        :param path: see the host's
-        :param exclude: see the host's
-        :param include: see the host's
+        :param args: the host's positional arguments
+        :param kwargs: the host's keyword arguments
         """
         if self._predictor is not None:
             self.asap_state = self._predictor.dumped(self._n_updates)
-        super().save(path, exclude=exclude, include=include)
+        super().save(*args, **kwargs)
 
-    def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_predictor"]
+    def _excluded_save_params(self, *args: Any, **kwargs: Any) -> list[str]:
+        return [*super()._excluded_save_params(*args, **kwargs), "_predictor"]

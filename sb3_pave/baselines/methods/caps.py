@@ -4,10 +4,11 @@ from typing import Any
 
 import torch as th
 
+from sb3_pave.algorithms.checks import noise_is_idle
 from sb3_pave.baselines.actions import deterministic_actions
 from sb3_pave.baselines.additive import AdditiveMethod
 from sb3_pave.baselines.transitions import Transitions, weighted_mean
-from sb3_pave.method.perturbation import is_perturbable, perturb
+from sb3_pave.method.perturbation import normalised_space, perturb
 
 
 def half_mean_squared_change(actions: th.Tensor, others: th.Tensor, weight: th.Tensor) -> th.Tensor:
@@ -31,14 +32,17 @@ class Caps(AdditiveMethod):
     :param spatial_coef: ``λS``, weight of the change under noise in the state
     :param spatial_sigma: ``σ``, standard deviation of that noise, in the units of the observations that the actor sees: the
         environment's own, as published; normalised ones under ``VecNormalize``; the [0, 1] scale for images. Discrete entries
-        stay as they are.
+        stay as they are; where there is nothing else, the term contributes nothing, and a warning says so.
     :param kwargs: the host's keyword arguments
-    :raises ValueError: if a value is negative or not finite, or if there is no observation to perturb
+    :raises ValueError: if a value is no number, negative or not finite
     """
 
     method = "caps"
     terms = ("temporal", "spatial")
     hyperparameters = ("temporal_coef", "spatial_coef", "spatial_sigma")
+
+    # The spatial term has a weight, but no observation to perturb
+    _spatial_is_idle = False
 
     def __init__(
         self, *args: Any, temporal_coef: float = 0.1, spatial_coef: float = 0.5, spatial_sigma: float = 0.2, **kwargs: Any
@@ -50,20 +54,24 @@ class Caps(AdditiveMethod):
 
     def _check_arguments(self) -> None:
         super()._check_arguments()
-        if self.spatial_coef > 0 and not is_perturbable(self.observation_space):
-            raise ValueError(
-                f"CAPS's spatial term adds noise to the observations, but {self.observation_space} has no continuous entry. "
-                "Set spatial_coef=0."
-            )
+        self._spatial_is_idle = noise_is_idle(
+            self, "CAPS's spatial term", "spatial_coef", self._spatial_is_idle, "The temporal one works"
+        )
+
+    def _term_coefs(self) -> dict[str, float]:
+        coefs = super()._term_coefs()
+        return {**coefs, "spatial": 0.0} if self._spatial_is_idle else coefs
 
     def _terms(self, batch: Transitions) -> dict[str, th.Tensor]:
         states = {"temporal": batch.next_observations} if self.temporal_coef > 0 else {}
-        if self.spatial_coef > 0:
-            states["spatial"] = perturb(
-                batch.observations, self.observation_space, self.spatial_sigma, self.actor.normalize_images
-            )
+        if self._term_coefs()["spatial"] > 0:
+            seen = normalised_space(self.observation_space, self._vec_normalize_env)
+            states["spatial"] = perturb(batch.observations, seen, self.spatial_sigma, self.actor.normalize_images)
         actions, *others = deterministic_actions(self.actor, batch.observations, *states.values())
         weights = {"temporal": batch.has_next, "spatial": th.ones_like(batch.has_next)}
         return {
             name: half_mean_squared_change(actions, other, weights[name]) for name, other in zip(states, others, strict=True)
         }
+
+    def _excluded_save_params(self, *args: Any, **kwargs: Any) -> list[str]:
+        return [*super()._excluded_save_params(*args, **kwargs), "_spatial_is_idle"]

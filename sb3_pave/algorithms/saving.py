@@ -1,0 +1,82 @@
+"""Saved agents: zips are the host's own, and those of plain agents can be continued with PAVE."""
+
+import inspect
+from typing import Any, ClassVar, TypeVar
+from zipfile import BadZipFile
+
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.save_util import load_from_zip_file
+from torch import nn
+
+from sb3_pave.algorithms.units import staying, stored_numbers, weights_to_load
+from sb3_pave.fast.graphs import GraphedUpdate, without_capture
+from sb3_pave.method.scales import Scales
+
+SelfPave = TypeVar("SelfPave", bound="SavedAsHost")
+
+
+class SavedAsHost(OffPolicyAlgorithm):
+    """Saving and loading of PAVE's agents."""
+
+    # What the host's constructor adds to the user's policy_kwargs
+    _added_policy_kwargs: ClassVar[tuple[str, ...]] = ("use_sde",)
+
+    # ``Pave`` sets them
+    scale_free: bool
+    _graphs: GraphedUpdate | None
+    _scales: Scales
+
+    @classmethod
+    def load(cls: type[SelfPave], *args: Any, **kwargs: Any) -> SelfPave:
+        """
+        Load a PAVE or a plain agent of the host class from a zip file, see ``BaseAlgorithm.load``.
+
+        :param args: the host's positional arguments, the first of which is the path to the file, or a file-like object
+        :param kwargs: the host's keyword arguments and hyperparameters to change
+        """
+        host_load = super().load
+        given = inspect.signature(host_load).bind(*args, **kwargs).arguments
+        path = args[0] if args else kwargs.get("path", next(iter(given.values()), None))
+        try:
+            numbers = stored_numbers(path)
+            if isinstance(kwargs.get("policy_kwargs"), dict):
+                custom_objects = given.get("custom_objects", kwargs.get("custom_objects"))
+                kwargs["policy_kwargs"] = cls._as_stored(kwargs["policy_kwargs"], path, custom_objects)
+        except (OSError, TypeError, ValueError, BadZipFile):
+            # Whatever it is, the host's load() knows it or says what is wrong with it
+            numbers = {}
+        return host_load(*args, **{**weights_to_load(numbers, kwargs), **kwargs})
+
+    @classmethod
+    def _as_stored(cls, policy_kwargs: dict[str, Any], path: Any, custom_objects: dict[str, Any] | None) -> dict[str, Any]:
+        """
+        The given policy arguments with what constructors add to them, so that load() compares like with like.
+
+        :param policy_kwargs: as the user gave them, to the constructor and now to load()
+        :param path: the zip file
+        :param custom_objects: see ``BaseAlgorithm.load``
+        """
+        with staying(path):
+            data, _, _ = load_from_zip_file(path, device="cpu", custom_objects=custom_objects)
+        stored = (data or {}).get("policy_kwargs") or {}
+        added = {key: stored[key] for key in cls._added_policy_kwargs if key in stored}
+        if stored.get("activation_fn") is nn.SiLU:
+            added["activation_fn"] = nn.SiLU
+        return {**added, **policy_kwargs}
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """As the host's, with what PAVE has learned of the data as plain numbers and arrays."""
+        self.return_scale = float(self._scales.return_scale)
+        self.observation_spread = self._scales.spread_as_numbers() if self.scale_free else None
+        super().save(*args, **kwargs)
+
+    def get_parameters(self, *args: Any, **kwargs: Any) -> dict[str, dict]:
+        """As the host's; optimizers as they are without CUDA graphs, so that a saved agent can be loaded anywhere."""
+        parameters = super().get_parameters(*args, **kwargs)
+        if self._graphs is None:
+            return parameters
+        return {name: without_capture(state) if name.endswith("optimizer") else state for name, state in parameters.items()}
+
+    def _excluded_save_params(self, *args: Any, **kwargs: Any) -> list[str]:
+        own = ["_graphs", "_standing", "_pending_log", "_scales", "_diagnostics", "_mpr_is_idle"]
+        return [*super()._excluded_save_params(*args, **kwargs), *own]
