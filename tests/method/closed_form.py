@@ -5,7 +5,8 @@ from typing import Any
 import torch as th
 
 from sb3_pave.fast.eligibility import has_closed_form
-from sb3_pave.fast.ensemble import Ensemble, activations_of_mlp, ensemble, parameters_of_mlp
+from sb3_pave.fast.ensemble import Ensemble, activations_of_mlp, ensemble
+from sb3_pave.fast.folding import folded_parameters, without_normalization
 from sb3_pave.fast.mlp_field import Field, evaluate, pull_back
 from sb3_pave.fast.stacked_points import stacked_points
 from sb3_pave.method.field import GradientField, gradient_field, split_field
@@ -32,7 +33,7 @@ class _ClosedForm(th.autograd.Function):
 
 def closed_form(networks, features, actions, direction, n_values=None, field_from=0) -> Field:
     """``evaluate`` of some networks (modules), with a graph to their parameters."""
-    stacked = ensemble(list(map(parameters_of_mlp, networks)), activations_of_mlp(networks[0]))
+    stacked = ensemble(list(map(folded_parameters, networks)), activations_of_mlp(without_normalization(networks[0])))
     n_values = len(features) if n_values is None else n_values
     parameters = (*stacked.weights, *stacked.biases)
     return _ClosedForm.apply(features, actions, direction, n_values, field_from, stacked.activations, *parameters)
