@@ -1,11 +1,13 @@
 """Every example runs as a user would run it, for a few steps."""
 
+import importlib
 import os
 import runpy
 import subprocess
 import sys
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import pytest
 
@@ -19,7 +21,23 @@ SAYS = {
 
 
 def test_every_example_is_tested():
-    assert {path.stem for path in EXAMPLES.glob("*.py")} == {*SAYS, "deploy"}
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == {*SAYS, "deploy", "units"}
+
+
+@pytest.mark.parametrize(
+    ("name", "rewards", "velocity"), [("PendulumRewards0.01-v0", 0.01, 1), ("PendulumVelocity100-v0", 1, 100)]
+)
+def test_pendulum_in_other_units_is_the_same_pendulum(name, rewards, velocity):
+    importlib.import_module("examples.units")
+    ours, plain = gym.make(name), gym.make("Pendulum-v1")
+    first, expected_first = ours.reset(seed=1)[0], plain.reset(seed=1)[0]
+    np.testing.assert_allclose(first, expected_first * [1, 1, velocity], rtol=1e-6)
+    for _ in range(3):
+        observation, reward, *_ = ours.step(np.ones(1, np.float32))
+        expected, expected_reward, *_ = plain.step(np.ones(1, np.float32))
+        np.testing.assert_allclose(observation, expected * [1, 1, velocity], rtol=1e-6)
+        assert reward == pytest.approx(rewards * expected_reward)
+        assert observation in ours.observation_space
 
 
 @pytest.mark.parametrize("name", SAYS)
