@@ -82,8 +82,9 @@ class PAVE_TD3(Pave, TD3):
         )
 
     def _update_targets(self) -> None:
-        targets = [*self.critic_target.parameters(), *self.actor_target.parameters()]
-        follow([*self.critic.parameters(), *self.actor.parameters()], targets, self.tau)
+        # One after the other: an extractor that they share is followed twice
+        follow(self.critic.parameters(), self.critic_target.parameters(), self.tau)
+        follow(self.actor.parameters(), self.actor_target.parameters(), self.tau)
         # Running statistics are copied
         follow(self.critic_batch_norm_stats, self.critic_batch_norm_stats_target, 1.0)
         follow(self.actor_batch_norm_stats, self.actor_batch_norm_stats_target, 1.0)

@@ -202,6 +202,8 @@ def test_gif_and_webp_play_what_was_written(tmp_path, ending):
     assert sum(durations) == 200  # 6 / 30 s, whatever the format rounds each to
 
 
+# imageio-ffmpeg's reader leaves the pipes of its process to the garbage collector
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_mp4_plays_what_was_written(tmp_path):
     imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
     save_film(moving(), tmp_path / "film.mp4", fps=30)
