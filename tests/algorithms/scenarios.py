@@ -245,4 +245,6 @@ def make(algorithm: type[BaseAlgorithm], name: str, **overrides: Any) -> BaseAlg
         kwargs = {key: value for key, value in kwargs.items() if key not in PAVE_ONLY}
         kwargs["policy_kwargs"] = {"activation_fn": nn.SiLU, **kwargs["policy_kwargs"]}
     kwargs["policy_kwargs"] = dict(kwargs["policy_kwargs"])
+    # SB3's SimpleMultiObsEnv draws its images when it is made, by NumPy's global generator
+    np.random.seed(0)
     return algorithm(env=scenario.env(), **kwargs)
