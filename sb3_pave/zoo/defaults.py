@@ -16,6 +16,10 @@ from sb3_pave.zoo.algorithms import ZOO_ALGORITHMS, ZOO_RIVALS
 from sb3_pave.zoo.files import hyperparams_folder
 from sb3_pave.zoo.rivals import rival_entry, rival_file
 
+# By name: the host of each of our algorithms, and PAVE's rivals
+_HOSTS = {algorithm.name: algorithm.host for algorithm in ZOO_ALGORITHMS}
+_RIVALS = {rival.name: rival for rival in ZOO_RIVALS}
+
 
 class Entry(NamedTuple):
     """
@@ -60,13 +64,11 @@ def default_hyperparameters(algo: str, env_id: str) -> dict[str, Any]:
     :raises KeyError: if the algorithm's file has neither an entry for the environment nor a default
     :raises OSError: if there is no such file
     """
-    hosts = {algorithm.name: algorithm.host for algorithm in ZOO_ALGORITHMS}
-    rivals = {rival.name: rival for rival in ZOO_RIVALS}
-    if algo in rivals:
-        rival = rivals[algo]
+    if algo in _RIVALS:
+        rival = _RIVALS[algo]
         return rival_entry(rival, *find_entry(f"pave_{rival.host}", rival.host, env_id), env_id)
-    if algo in hosts:
-        file, key = find_entry(algo, hosts[algo], env_id)
+    if algo in _HOSTS:
+        file, key = find_entry(algo, _HOSTS[algo], env_id)
         return yaml.safe_load(file.read_text())[key]
     entries = yaml.safe_load((hyperparams_folder(rl_zoo3.__file__) / f"{algo}.yml").read_text())
     return entries[env_id if env_id in entries else "default"]
@@ -86,18 +88,16 @@ def provide_defaults() -> None:
     zoo_reads = ExperimentManager.read_hyperparameters
     if hasattr(zoo_reads, "provides_pave_defaults"):
         return
-    hosts = {algorithm.name: algorithm.host for algorithm in ZOO_ALGORITHMS}
-    rivals = {rival.name: rival for rival in ZOO_RIVALS}
 
     @functools.wraps(zoo_reads)
     def read_hyperparameters(self: ExperimentManager) -> tuple[dict[str, Any], dict[str, Any]]:
         zoos_choice = hyperparams_folder(rl_zoo3.__file__) / f"{self.algo}.yml"
-        if self.algo not in {**hosts, **rivals} or Path(self.config) != zoos_choice:
+        if self.algo not in {**_HOSTS, **_RIVALS} or Path(self.config) != zoos_choice:
             return zoo_reads(self)
         env_name = self.env_name
-        rival = rivals.get(self.algo)
+        rival = _RIVALS.get(self.algo)
         if rival is None:
-            entry = find_entry(self.algo, hosts[self.algo], env_name.gym_id)
+            entry = find_entry(self.algo, _HOSTS[self.algo], env_name.gym_id)
             file: AbstractContextManager[Path] = nullcontext(entry.file)
         else:
             # The protocol, and PAVE's weights, stand in the PAVE algorithm's file
