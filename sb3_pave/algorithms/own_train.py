@@ -5,6 +5,7 @@ from typing import Any
 
 import torch as th
 
+from sb3_pave.algorithms.execution import Execution
 from sb3_pave.algorithms.fast_execution import choose_execution
 from sb3_pave.algorithms.last_batch import LastBatch, parameter_versions, refuse_closure
 from sb3_pave.algorithms.mixin import Pave
@@ -12,6 +13,7 @@ from sb3_pave.fast.differentiated import parameters_of
 from sb3_pave.fast.heap import keep_freed_memory
 from sb3_pave.fast.update_log import UpdateLog
 from sb3_pave.method.field import critic_values, refuse_compiled
+from sb3_pave.method.points import evaluating
 
 
 class PaveOwnTrain(Pave):
@@ -53,7 +55,8 @@ class PaveOwnTrain(Pave):
         keep_freed_memory()
         log, versions = UpdateLog(), parameter_versions(self.policy)
         with LastBatch(self.replay_buffer, with_successor=self.vfc_coef > 0) as last_batch:
-            hook = self.critic.optimizer.register_step_pre_hook(partial(self._add_gradient, last_batch, log))
+            add_gradient = partial(self._add_gradient, choose_execution(self), last_batch, log)
+            hook = self.critic.optimizer.register_step_pre_hook(add_gradient)
             try:
                 host_train(*args, **kwargs)
             finally:
@@ -68,6 +71,7 @@ class PaveOwnTrain(Pave):
 
     def _add_gradient(
         self,
+        execution: Execution,
         last_batch: LastBatch,
         log: UpdateLog,
         optimizer: th.optim.Optimizer,
@@ -83,11 +87,11 @@ class PaveOwnTrain(Pave):
             return
         with th.enable_grad():
             # The host's targets are not known here: the range of returns is that of the critic's own values
-            with th.no_grad():
+            with th.no_grad(), evaluating(self.critic):
                 values = critic_values(self.critic(replay_data.observations, replay_data.actions))
             terms = self._critic_terms(replay_data, successor, th.stack(values, dim=1))
             assert terms is not None
-            loss, scalars = choose_execution(self).terms(terms)
+            loss, scalars = execution.terms(terms)
             log.add(**scalars, return_scale=self._scales.return_scale.clone())
             loss.backward(inputs=parameters_of(optimizer))
 
