@@ -32,7 +32,8 @@ class RunCallback(BaseCallback):
       of every ``train/…`` signal. They are read where the logger writes them, since it forgets them then.
     - Every ``checkpoint_steps`` saves model, replay buffer, ``VecNormalize`` statistics and curves as
       ``{folder}/checkpoint-N``, in the layout that the zoo's ``-i`` takes, and removes the one before.
-    - At the end writes ``{folder}/training.json``: ``steps``, ``seconds``, ``device`` and ``curves``.
+    - At the end writes ``{folder}/training.json``: ``steps``, ``seconds``, ``device``, ``curves`` and ``signals``, the latest
+      values of training.
     - Ends the process when its runner has died: nobody would collect what it makes.
 
     :param folder: where to
@@ -66,6 +67,7 @@ class RunCallback(BaseCallback):
         steps = before["steps"]
         self.model.num_timesteps = steps
         self.curves.rows = list(before["curves"])
+        self.curves.signals = dict(before.get("signals", {}))
         self._seconds_before = before["seconds"]
         self._next_checkpoint = steps + self.checkpoint_steps
         for callback in _flatten(self.locals["callback"]):
@@ -105,6 +107,8 @@ class RunCallback(BaseCallback):
             "seconds": self._seconds_before + time.monotonic() - self._started,
             "device": _device_name(self.model.device),
             "curves": self.curves.rows,
+            # Also what the logger has not written yet: it is recorded after an evaluation and before a checkpoint
+            "signals": self.curves.signals | _signals(_numbers(self.logger.name_to_value)),
         }
 
     def _save_checkpoint(self) -> None:
@@ -131,15 +135,15 @@ class Curves(KVWriter):
 
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
-        self._signals: dict[str, float] = {}
+        self.signals: dict[str, float] = {}
 
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
-        numbers = {key: float(value) for key, value in key_values.items() if not isinstance(value, str) and _is_scalar(value)}
-        self._signals.update({key: value for key, value in numbers.items() if key.startswith("train/")})
+        numbers = _numbers(key_values)
+        self.signals.update(_signals(numbers))
         if "eval/mean_reward" not in numbers:
             return
         measured = {_measure(key): value for key, value in numbers.items() if key.startswith(("eval/", "geometry/"))}
-        self.rows.append({"timesteps": step, **measured, **self._signals})
+        self.rows.append({"timesteps": step, **measured, **self.signals})
 
     def close(self) -> None:
         pass
@@ -167,6 +171,14 @@ def _measure(key: str) -> str:
     group, _, name = key.partition("/")
     known = {"mean_reward": "return", "mean_ep_length": "length"}
     return f"geometry_{name}" if group == "geometry" else known.get(name, name)
+
+
+def _numbers(logged: Mapping[str, Any]) -> dict[str, float]:
+    return {key: float(value) for key, value in logged.items() if not isinstance(value, str) and _is_scalar(value)}
+
+
+def _signals(numbers: Mapping[str, float]) -> dict[str, float]:
+    return {key: value for key, value in numbers.items() if key.startswith("train/")}
 
 
 def _is_scalar(value: Any) -> bool:

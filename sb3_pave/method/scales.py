@@ -109,7 +109,9 @@ def _call(function: Callable[..., th.Tensor], *arguments: Any) -> th.Tensor:
 def _percentile(ordered: th.Tensor, share: float) -> th.Tensor:
     position = share * (len(ordered) - 1)
     below = int(position)
-    return th.lerp(ordered[below], ordered[min(below + 1, len(ordered) - 1)], position - below)
+    above = min(below + 1, len(ordered) - 1)
+    # Not by ``lerp``, which weighs from one end or the other: compiled, each would be a graph of its own
+    return ordered[below] + (position - below) * (ordered[above] - ordered[below])
 
 
 def _moved(average: th.Tensor, value: th.Tensor, most: th.Tensor | None = None) -> th.Tensor:
