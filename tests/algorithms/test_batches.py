@@ -13,11 +13,12 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import nn
 
-from sb3_pave import PAVE_SAC
+from sb3_pave import PAVE_SAC, pave
 from sb3_pave.algorithms.fast_execution import choose_execution
 from sb3_pave.method.perturbation import is_perturbable, perturb
 from sb3_pave.method.successor import sample_with_successor
 from tests.algorithms.environments import CountingEnv
+from tests.algorithms.own_algorithms import OWN_TRAIN
 from tests.algorithms.scenarios import (
     ALGORITHMS,
     EVERY_POLICY,
@@ -188,7 +189,7 @@ def test_the_field_neither_moves_running_statistics_nor_sees_dropout(algorithm):
         assert all(module.training for module in model.critic.modules())
 
 
-@every
+@pytest.mark.parametrize("algorithm", [*ALGORITHMS, pave(OWN_TRAIN[SAC])])
 def test_running_statistics_move_as_in_the_host(algorithm):
     def first_update(**weights):
         policy_kwargs = {"net_arch": [8], "features_extractor_class": NormalizedExtractor}
