@@ -30,6 +30,11 @@ def run_command(*argv: str | Path) -> None:
     main([str(argument) for argument in argv])
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first: with several workers the others go on meanwhile, and nobody waits for them at the end."""
+    items.sort(key=lambda item: item.path.name not in ("test_readme.py", "test_learns.py", "test_trainings.py"))
+
+
 @pytest.fixture
 def sb3_pave_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
     """``sb3-pave``, started in an empty folder on a machine without a screen."""
