@@ -34,6 +34,8 @@ class ClosedForm(Execution):
     def __init__(self, model: Any, compile: bool = False):
         super().__init__(model)
         self.compile = compile
+        self._has_closed_form = has_closed_form(model.critic)
+        self._has_values_too = self._has_closed_form and is_mode_free(model.critic)
 
     @contextmanager
     def training(self) -> Iterator[None]:
@@ -42,19 +44,18 @@ class ClosedForm(Execution):
             yield
 
     def terms(self, terms: Terms) -> tuple[Loss, dict[str, th.Tensor]]:
-        if not has_closed_form(self.model.critic):
+        if not self._has_closed_form:
             return super().terms(terms)
         return mlp_critic_loss(self.model.critic, terms, None, self.compile)
 
     def td_and_terms(
         self, terms: Terms, td_loss: Callable[[Any, th.Tensor], th.Tensor], target: th.Tensor
     ) -> tuple[list[Loss], dict[str, th.Tensor]]:
-        critic = self.model.critic
-        if not (has_closed_form(critic) and is_mode_free(critic)):
+        if not self._has_values_too:
             return super().td_and_terms(terms, td_loss, target)
         # The field's own forward pass has the values
         td = TdError(self.model._critic_output, td_loss, target)
-        loss, scalars = mlp_critic_loss(critic, terms, td, self.compile)
+        loss, scalars = mlp_critic_loss(self.model.critic, terms, td, self.compile)
         return [loss], scalars
 
 

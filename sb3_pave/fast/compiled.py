@@ -24,7 +24,27 @@ def compiled(function: Function) -> Function:
     limit = {"recompile_limit": _MAX_COMPILATIONS}
     known = inspect.signature(th.compile).parameters  # not in older versions of PyTorch
     limit = {name: value for name, value in limit.items() if name in known}
-    return th.compile(function, backend=_without_warnings, **limit)  # type: ignore[call-overload]
+    return th.compile(function, backend=_or_as_it_is, **limit)  # type: ignore[call-overload]
+
+
+def _or_as_it_is(graph: Any, example_inputs: Any) -> Any:
+    """
+    What PyTorch's compiler makes of a graph, or the graph itself where that fails: a process that was killed while it compiled
+    leaves a damaged file in PyTorch's cache, disks are full, and compilers have bugs.
+
+    :param graph: what ``torch.compile`` made of the function
+    :param example_inputs: of the function
+    """
+    try:
+        return _without_warnings(graph, example_inputs)
+    except Exception as error:  # whatever a compiler, a linker or a file system makes of it
+        warnings.warn(
+            f"torch.compile failed: {_in_a_line(error)} Training goes on with this part uncompiled, with the same results. "
+            "If a file in PyTorch's cache is damaged, remove the cache: the folder torchinductor_USER in that of temporary "
+            "files, or TORCHINDUCTOR_CACHE_DIR.",
+            stacklevel=2,
+        )
+        return graph.forward
 
 
 def _without_warnings(graph: Any, example_inputs: Any) -> Any:
@@ -57,15 +77,18 @@ def _can_compile(device_type: str) -> bool:
     try:
         th.compile(_probe, backend=_without_warnings)(th.zeros(8, device=device_type))
     except Exception as error:  # whatever a compiler that is missing or broken makes of it
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         compiler = "a C++ compiler (g++, clang++ or MSVC)" if device_type == "cpu" else "Triton and a C++ compiler"
         warnings.warn(
-            f"compile=True needs {compiler}, and torch.compile failed here: {reason} Training goes on uncompiled, with the "
-            "same results.",
+            f"compile=True needs {compiler}, and torch.compile failed here: {_in_a_line(error)} Training goes on "
+            "uncompiled, with the same results.",
             stacklevel=2,
         )
         return False
     return True
+
+
+def _in_a_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _probe(x: th.Tensor) -> th.Tensor:

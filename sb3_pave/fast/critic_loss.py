@@ -96,15 +96,8 @@ def loss_and_gradient(
     """
     *coefs, delta = numbers
     features, actions, direction, n_values, field_from, _ = points
-    if stack is not None:
-        stacks = [stack]
-    else:
-        # On a GPU all networks at once; a CPU's caches hold what is computed of one, and one needs no stacking
-        groups = [networks] if features.is_cuda else [(network,) for network in networks]
-        stacks = [ensemble(group, activations) for group in groups]
-    fields, tapes = zip(*(evaluate(each, features, actions, direction, n_values, field_from) for each in stacks), strict=True)
-    results = [th.cat(parts) for parts in zip(*fields, strict=True) if parts[0] is not None]
-    n_stacked = len(networks) // len(stacks)
+    critics = ensemble(networks, activations) if stack is None else stack
+    field, tape = evaluate(critics, features, actions, direction, n_values, field_from)
 
     def loss(values: th.Tensor, grad: th.Tensor, curvature: th.Tensor | None = None) -> tuple[th.Tensor, dict[str, th.Tensor]]:
         field = split_field(grad, curvature, displaced)
@@ -115,15 +108,12 @@ def loss_and_gradient(
             total = scalars["critic_loss"] = scalars["td_loss"] + total
         return total, {**scalars, "loss": total}
 
-    bars, scalars = _gradient(loss, results)
-    gradients, features_bars = [], []
-    for tape, *parts in zip(tapes, *(bar.split(n_stacked) for bar in bars), strict=True):
-        pulled = pull_back(tape, (*parts, None)[:3], n_values, field_from, to_inputs=to_features)
-        pairs = zip(pulled.weights, pulled.biases, strict=True)
-        layers = [bar for weight, bias in pairs for bar in (weight, bias.squeeze(dim=1))]
-        gradients += [layer[i].contiguous() for i in range(n_stacked) for layer in layers]
-        features_bars.append(pulled.inputs[0])
-    return scalars, gradients, sum(features_bars) if to_features else None
+    bars, scalars = _gradient(loss, [part for part in field if part is not None])
+    pulled = pull_back(tape, (*bars, None)[:3], n_values, field_from, to_inputs=to_features)
+    pairs = zip(pulled.weights, pulled.biases, strict=True)
+    layers = [bar for weight, bias in pairs for bar in (weight, bias.squeeze(dim=1))]
+    gradients = [layer[i].contiguous() for i in range(len(networks)) for layer in layers]
+    return scalars, gradients, pulled.inputs[0] if to_features else None
 
 
 def _gradient(

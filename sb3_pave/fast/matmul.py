@@ -104,5 +104,7 @@ def _is_onednns(a: th.Tensor, b: th.Tensor) -> bool:
     if not _PREFERS_ONEDNN or a.device.type != "cpu" or a.dtype != th.float32:
         return False
     # It copies a first matrix whose rows do not lie one after the other, and has a slow path for a part of a second one
-    dense = a[0].is_contiguous() and (b[0].is_contiguous() or b[0].T.is_contiguous())
-    return dense and min(*a.shape[1:], *b.shape[1:]) >= _SMALL
+    _, rows, columns = a.shape
+    _, inner, outer = b.shape
+    dense = a.stride()[1:] == (columns, 1) and b.stride()[1:] in ((outer, 1), (1, inner))
+    return dense and min(rows, columns, outer) >= _SMALL

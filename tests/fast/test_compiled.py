@@ -140,6 +140,24 @@ def test_adam_is_not_fused_any_more_after_an_error():
     assert optimizer.param_groups[0]["fused"] is None
 
 
+@needs_compiler
+def test_what_does_not_compile_runs_as_it_is(monkeypatch):
+    """As where a process was killed while it wrote into PyTorch's cache."""
+    th._dynamo.reset()  # nothing is compiled already
+    assert compiled.can_compile(th.device("cpu"))
+
+    def fail(graph, example_inputs):
+        raise ImportError("/tmp/cache/c1.main.so: file too short")
+
+    monkeypatch.setattr(compiled, "_without_warnings", fail)
+    eager = train(PAVE_TD3, 4)
+    with pytest.warns(UserWarning, match="c1.main.so: file too short Training goes on with this part uncompiled"):
+        damaged = train(PAVE_TD3, 4, compile=True)
+    th.testing.assert_close(flat(damaged), flat(eager), rtol=0, atol=1e-5)
+    assert not th.equal(flat(damaged), flat(train(PAVE_TD3, 0)))
+    th._dynamo.reset()
+
+
 def test_without_a_compiler_there_is_one_warning_and_the_eager_path(monkeypatch):
     def no_compiler(function, **options):
         def call(*args):
