@@ -2,8 +2,16 @@
 Pendulum-v1 in other units: the same task, whose rewards or angular velocity are multiplied.
 
 ``PendulumRewards0.01-v0`` has a hundredth of the rewards, ``PendulumVelocity100-v0`` a hundred times the angular velocity in
-the observation, and so on. For a grid: ``gym_packages: [examples.units]``, from the folder above.
+the observation, and so on. For a grid: ``gym_packages: [examples.units]``, from the folder above; its results as a table:
+
+    python -m examples.units examples/results/units
 """
+
+import json
+import sys
+from collections import defaultdict
+from pathlib import Path
+from statistics import mean
 
 import gymnasium as gym
 import numpy as np
@@ -40,3 +48,32 @@ class OtherUnits(gym.Wrapper):
 for factor in FACTORS:
     gym.register(f"PendulumRewards{factor}-v0", OtherUnits, kwargs={"rewards": factor})
     gym.register(f"PendulumVelocity{factor}-v0", OtherUnits, kwargs={"velocity": factor})
+
+
+def table(folder: Path) -> str:
+    """
+    A row for each unit and a column for each method, in Markdown: mean return over seeds, in the units of Pendulum-v1, and
+    ``sm`` of each seed.
+
+    :param folder: with a ``result.json`` for each run
+    """
+    cells = defaultdict(list)
+    for path in sorted(folder.glob("*/result.json")):
+        result = json.loads(path.read_text())
+        cells[result["environment"], result["method"]].append((result["seed"], result["evaluation"]["episodes"]))
+    environments, methods = (sorted({key[i] for key in cells}) for i in (0, 1))
+    lines = [["", *methods], ["---"] * (1 + len(methods))]
+    for environment in environments:
+        scale = float(environment.removeprefix("PendulumRewards").removesuffix("-v0")) if "Rewards" in environment else 1
+        line = [environment]
+        for method in methods:
+            runs = [episodes for _, episodes in sorted(cells[environment, method], key=lambda run: run[0])]
+            smooth = ", ".join(f"{mean(episodes['sm']):.2f}" for episodes in runs)
+            returns = [mean(episodes["return"]) / scale for episodes in runs]
+            line.append(f"{mean(returns):.0f} / {smooth}" if runs else "not run")
+        lines.append(line)
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+if __name__ == "__main__":
+    print(table(Path(sys.argv[1])))

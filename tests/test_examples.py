@@ -1,6 +1,7 @@
 """Every example runs as a user would run it, for a few steps."""
 
 import importlib
+import json
 import os
 import runpy
 import subprocess
@@ -38,6 +39,20 @@ def test_pendulum_in_other_units_is_the_same_pendulum(name, rewards, velocity):
         np.testing.assert_allclose(observation, expected * [1, 1, velocity], rtol=1e-6)
         assert reward == pytest.approx(rewards * expected_reward)
         assert observation in ours.observation_space
+
+
+def test_the_table_of_units_counts_returns_in_those_of_the_pendulum(tmp_path):
+    for environment, seed, returns, sm in (
+        ("Pendulum-v1", 2, [-100, -200], [0.5, 0.7]),
+        ("Pendulum-v1", 1, [-160, -160], [0.1, 0.3]),
+        ("PendulumRewards0.01-v0", 1, [-1.4, -1.6], [1.0, 1.0]),
+    ):
+        (tmp_path / f"{environment}-{seed}").mkdir()
+        result = {"environment": environment, "method": "TD3", "seed": seed}
+        result["evaluation"] = {"episodes": {"return": returns, "sm": sm}}
+        (tmp_path / f"{environment}-{seed}" / "result.json").write_text(json.dumps(result))
+    rows = importlib.import_module("examples.units").table(tmp_path).splitlines()
+    assert rows[2:] == ["| Pendulum-v1 | -155 / 0.20, 0.60 |", "| PendulumRewards0.01-v0 | -150 / 1.00 |"]
 
 
 @pytest.mark.parametrize("name", SAYS)
