@@ -1,7 +1,7 @@
 """
 Pendulum-v1 in other units: the same task, whose rewards or angular velocity are multiplied.
 
-``PendulumRewards0.01-v0`` has a hundredth of the rewards, ``PendulumVelocity100-v0`` a hundred times the angular velocity in
+``PendulumRewards1e-2-v0`` has a hundredth of the rewards, ``PendulumVelocity100-v0`` a hundred times the angular velocity in
 the observation, and so on. For a grid: ``gym_packages: [examples.units]``, from the folder above; its results as a table:
 
     python -m examples.units examples/results/units
@@ -18,7 +18,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.classic_control.pendulum import PendulumEnv
 
-FACTORS = (0.01, 100)
+FACTORS = ("1e-2", "100")  # without a dot: SB3 would take what follows it for the ending of the agent's file
 
 
 class OtherUnits(gym.Wrapper):
@@ -46,8 +46,8 @@ class OtherUnits(gym.Wrapper):
 
 
 for factor in FACTORS:
-    gym.register(f"PendulumRewards{factor}-v0", OtherUnits, kwargs={"rewards": factor})
-    gym.register(f"PendulumVelocity{factor}-v0", OtherUnits, kwargs={"velocity": factor})
+    gym.register(f"PendulumRewards{factor}-v0", OtherUnits, kwargs={"rewards": float(factor)})
+    gym.register(f"PendulumVelocity{factor}-v0", OtherUnits, kwargs={"velocity": float(factor)})
 
 
 def table(folder: Path) -> str:

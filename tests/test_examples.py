@@ -26,7 +26,7 @@ def test_every_example_is_tested():
 
 
 @pytest.mark.parametrize(
-    ("name", "rewards", "velocity"), [("PendulumRewards0.01-v0", 0.01, 1), ("PendulumVelocity100-v0", 1, 100)]
+    ("name", "rewards", "velocity"), [("PendulumRewards1e-2-v0", 0.01, 1), ("PendulumVelocity100-v0", 1, 100)]
 )
 def test_pendulum_in_other_units_is_the_same_pendulum(name, rewards, velocity):
     importlib.import_module("examples.units")
@@ -45,14 +45,14 @@ def test_the_table_of_units_counts_returns_in_those_of_the_pendulum(tmp_path):
     for environment, seed, returns, sm in (
         ("Pendulum-v1", 2, [-100, -200], [0.5, 0.7]),
         ("Pendulum-v1", 1, [-160, -160], [0.1, 0.3]),
-        ("PendulumRewards0.01-v0", 1, [-1.4, -1.6], [1.0, 1.0]),
+        ("PendulumRewards1e-2-v0", 1, [-1.4, -1.6], [1.0, 1.0]),
     ):
         (tmp_path / f"{environment}-{seed}").mkdir()
         result = {"environment": environment, "method": "TD3", "seed": seed}
         result["evaluation"] = {"episodes": {"return": returns, "sm": sm}}
         (tmp_path / f"{environment}-{seed}" / "result.json").write_text(json.dumps(result))
     rows = importlib.import_module("examples.units").table(tmp_path).splitlines()
-    assert rows[2:] == ["| Pendulum-v1 | -155 / 0.20, 0.60 |", "| PendulumRewards0.01-v0 | -150 / 1.00 |"]
+    assert rows[2:] == ["| Pendulum-v1 | -155 / 0.20, 0.60 |", "| PendulumRewards1e-2-v0 | -150 / 1.00 |"]
 
 
 @pytest.mark.parametrize("name", SAYS)

@@ -95,6 +95,7 @@ def test_a_changed_file_changes_the_runs_that_read_the_changed_entry(folder):
         ({"environments": ["Pendulum-v11"]}, "environments: 'Pendulum-v11' is not known, did you mean Pendulum-v1"),
         ({"environments": {"Pendulum-v1": {"step": 1}}}, "environments: Pendulum-v1: 'step' is not known, did you mean steps"),
         ({"environments": []}, "at least one"),
+        ({"environments": ["Half0.5-v0"]}, "environments: Half0.5-v0: SB3 takes what follows the dot for the ending"),
         ({"seeds": []}, r"environments: Pendulum-v1: seeds takes a list of numbers, \[1, 2, 3\] for example; got \[\]"),
         ({"seeds": [1, 1]}, "has an entry twice"),
         ({"seeds": [-1]}, "seeds takes a whole number from 0 on; got -1"),
