@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 STEPS = 300
+PAGES = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("examples/results/*.md"))]
 
 
 def programs() -> list[list[str]]:
@@ -67,9 +68,11 @@ def test_it_installs_from_what_a_checkout_has():
             assert re.search(rf"^{extra} = \[", project, flags=re.MULTILINE), extra
 
 
-def test_files_that_it_names_exist():
-    targets = [target for target in re.findall(r"\]\(([^)#]+)\)", README) if not target.startswith("http")]
-    assert targets and all((ROOT / target).exists() for target in targets)
+@pytest.mark.parametrize("page", PAGES)
+def test_files_that_it_names_exist(page):
+    targets = re.findall(r"\]\(([^)#]+)[^)]*\)", (ROOT / page).read_text(encoding="utf-8"))
+    missing = [one for one in targets if not one.startswith("http") and not ((ROOT / page).parent / one).exists()]
+    assert not missing
 
 
 def test_the_table_of_signals_is_complete():

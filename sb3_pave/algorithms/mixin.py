@@ -57,8 +57,8 @@ class Pave(DeferredLog, NamedAfterClass, SavedAsHost, CriticTerms):
         average, at a lower price; the updates between are the host's
     :param pave_batch_size: the three terms are means over this many transitions of each batch, drawn at random: the loss
         stays unbiased, at a lower price and a higher variance; None: over the whole batch
-    :param compile: run targets and losses of MLP networks, with their gradients, through ``torch.compile`` (half a minute,
-        once); on the CPU, also step Adam by PyTorch's fused implementation
+    :param compile: run targets and losses of MLP networks, with their gradients, through ``torch.compile`` (10 to 20
+        seconds, once); on the CPU, also step Adam by PyTorch's fused implementation
     :param cuda_graph: on a CUDA device, record the update as CUDA graphs and replay them; "auto": where the update calls no
         Python of the user's, whose decisions a recording would repeat
     :param kwargs: the host's keyword arguments; without an ``activation_fn`` in ``policy_kwargs`` it is SiLU,

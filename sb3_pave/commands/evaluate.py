@@ -62,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add(
         "--label",
+        "--labels",
         nargs="+",
         help="names of the zip files in the table; those of the same name are joined, as runs of one setting",
     )

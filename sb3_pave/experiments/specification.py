@@ -210,8 +210,8 @@ def _environments(content: Mapping[str, Any]) -> tuple[Environment, ...]:
         where = f"environments: {env_id}"
         if "." in str(env_id).rpartition("/")[2]:
             raise SpecificationError(
-                f"{where}: SB3 takes what follows the dot for the ending of a file's name, so that nobody would find the agents. "
-                "Register the environment under an id without a dot"
+                f"{where}: SB3 takes what follows the dot for the ending of a file's name, so that nobody would find the "
+                "agents. Register the environment under an id without a dot"
             )
         _check_keys(where, own or {}, ENVIRONMENT_KEYS)
         own = {**{key: content[key] for key in ENVIRONMENT_KEYS if key in content}, **(own or {})}

@@ -11,6 +11,7 @@ import yaml
 pytest.importorskip("rl_zoo3")
 
 from sb3_pave.experiments import EvaluationSettings, Run, Specification, SpecificationError
+from sb3_pave.experiments.search import SearchSpecification
 
 README = Path(__file__).parents[2] / "README.md"
 SPECIFICATION = """
@@ -147,9 +148,17 @@ def test_what_is_missing_is_named(missing):
 
 def test_the_specification_in_readme():
     text = next(block for block in re.findall(r"```yaml\n(.*?)```", README.read_text(), re.DOTALL) if "methods:" in block)
-    runs = Specification.from_dict(yaml.safe_load(text), README.parent / "examples" / "results").runs()
+    runs = Specification.from_dict(yaml.safe_load(text), README.parent).runs()
     assert len(runs) == 5 * 3 + 3 * 2
     assert {run.method for run in runs} == {"TD3", "PAVE", "weaker"}
+
+
+def test_the_search_in_readme():
+    text = next(block for block in re.findall(r"```yaml\n(.*?)```", README.read_text(), re.DOTALL) if "plain:" in block)
+    search = SearchSpecification.from_dict(yaml.safe_load(text), README.parent)
+    (trial,), (plain,) = search.grid.methods, search.plain.methods
+    assert (trial.algorithm, plain.algorithm) == ("pave_td3", "td3") and plain.conf.name == "paper_td3.yml"
+    assert len(search.grid.runs()) == len(search.plain.runs()) == 2
 
 
 @pytest.mark.parametrize("text", [None, "steps: [", "- a list", ""])
