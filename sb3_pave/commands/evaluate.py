@@ -165,7 +165,7 @@ def _print(report: dict[str, Any]) -> None:
         table.add_column(algorithm, justify="right")
     for name, *row in cells.itertuples(name=None):
         table.add_row(name, *row)
-    console = Console()
+    console = Console(markup=False)  # brackets in labels are no markup
     console.print(table)
     for note in report.get("notes", []):
-        console.print(f"Note: {note}", markup=False, soft_wrap=True)
+        console.print(f"Note: {note}", soft_wrap=True)

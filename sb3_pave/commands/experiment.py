@@ -126,7 +126,7 @@ def _print_status(found: list[RunStatus]) -> None:
         total = sum(one.run["steps"] for one in ones)
         share = f"{sum(one.steps for one in ones) / total:.0%}" if total else ""
         table.add_row(*names, *(str(count or "") for count in counts), share)
-    console = Console()
+    console = Console(markup=False)  # brackets in names are no markup
     console.print(table)
     for one in found:
         if one.state is RunState.RUNNING:

@@ -65,4 +65,4 @@ def _print(title: str, caption: str, cells: pd.DataFrame) -> None:
         table.add_column(column, justify="right" if i else "left")
     for row in cells.itertuples(index=False, name=None):
         table.add_row(*row)
-    Console().print(table)
+    Console(markup=False).print(table)  # brackets in names are no markup

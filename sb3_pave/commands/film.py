@@ -61,7 +61,7 @@ def main(argv: list[str]) -> None:
         )
         with _progress(disable=args.no_progress) as progress:
             make_film(agents, settings, output, progress)
-    except (AgentError, FilmError, FileExistsError, ValueError) as error:
+    except (AgentError, FilmError, OSError, ValueError) as error:
         parser.exit(1, f"{parser.prog}: {error}\n")
     print(f"Saved {output} ({output.stat().st_size / 1e6:.1f} MB)")
 

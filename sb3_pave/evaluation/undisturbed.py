@@ -96,11 +96,19 @@ def _begin_anew(model: BaseAlgorithm) -> None:
             warnings.simplefilter("ignore")  # SB3 warns that it does what it is asked for
             buffer.truncate_last_trajectory()
     elif isinstance(buffer, ReplayBuffer) and buffer.size() > 0:
-        # Else n-step returns would run on into the next episode
-        last = buffer.pos - 1
-        if buffer.handle_timeout_termination:
-            buffer.timeouts[last] = np.logical_or(buffer.timeouts[last], np.logical_not(buffer.dones[last]))
-        buffer.dones[last] = True
+        end_last_episode(buffer)
+
+
+def end_last_episode(buffer: ReplayBuffer) -> None:
+    """
+    Another episode follows the last transition: n-step returns end there rather than run on into it.
+
+    :param buffer: not an empty one
+    """
+    last = buffer.pos - 1
+    if buffer.handle_timeout_termination:
+        buffer.timeouts[last] = np.logical_or(buffer.timeouts[last], np.logical_not(buffer.dones[last]))
+    buffer.dones[last] = True
 
 
 @contextmanager

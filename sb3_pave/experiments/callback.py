@@ -12,9 +12,12 @@ from typing import Any
 
 import torch as th
 from huggingface_sb3 import EnvironmentName
+from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.logger import KVWriter
+from stable_baselines3.her import HerReplayBuffer
 
+from sb3_pave.evaluation.undisturbed import end_last_episode
 from sb3_pave.experiments.files import read_json, write_json
 
 # Seconds between two notes of how far it is, and looks whether its runner still lives
@@ -70,6 +73,9 @@ class RunCallback(BaseCallback):
         self.curves.signals = dict(before.get("signals", {}))
         self._seconds_before = before["seconds"]
         self._next_checkpoint = steps + self.checkpoint_steps
+        buffer = getattr(self.model, "replay_buffer", None)
+        if isinstance(buffer, ReplayBuffer) and not isinstance(buffer, HerReplayBuffer) and buffer.size() > 0:
+            end_last_episode(buffer)  # in the middle of which the checkpoint was saved; HER's the zoo ends itself
         for callback in _flatten(self.locals["callback"]):
             callback.n_calls = steps // self.training_env.num_envs
             callback.num_timesteps = steps

@@ -202,8 +202,6 @@ def run_grid(
                         _wait(pending, folder, session, stale_after)
     finally:
         session.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            session.parent.rmdir()
     return outcome
 
 
@@ -220,11 +218,11 @@ def _prepare(runs: Sequence[Run], folder: Path) -> Path:
             # Whoever starts the grid again wants it to be tried again
             if not is_claimed(path):
                 (path / FAILED_FILE).unlink(missing_ok=True)
-        session = folder / ".runners" / uuid.uuid4().hex
-        session.parent.mkdir(exist_ok=True)
-        for other in session.parent.iterdir():
-            if not other.name.startswith(".") and has_died(read_json(other)):
-                other.unlink(missing_ok=True)
+        session = folder / f".runner-{uuid.uuid4().hex}"
+        for other in folder.glob(".runner-*"):
+            with contextlib.suppress(ValueError):  # it has ended meanwhile
+                if has_died(read_json(other)):
+                    other.unlink(missing_ok=True)
         write_json(session, this_process())
     except OSError as error:
         raise GridError(f"{folder} can't be written to: {error}") from error

@@ -65,9 +65,8 @@ def agent_path(run: Run, logs: Path) -> Path:
 def _train(run: Run, folder: Path, heartbeat: Heartbeat, environ: Mapping[str, str]) -> Path:
     from sb3_pave.experiments.callback import TRAINING_FILE
 
-    before = _tries(folder)
-    checkpoint = _newest_checkpoint(before)
-    number = 1 + max((int(path.name) for path in before), default=0)
+    checkpoint = _newest_checkpoint(_tries(folder))
+    number = _next_number(folder)
     attempt = folder / "tries" / str(number)
     attempt.mkdir(parents=True)
     resumed_from: list[int] = []
@@ -215,6 +214,10 @@ def _tries(folder: Path) -> list[Path]:
     return sorted((path for path in folder.glob("tries/*") if path.name.isdigit()), key=lambda path: int(path.name))
 
 
+def _next_number(folder: Path) -> int:
+    return 1 + max((int(path.name) for path in _tries(folder)), default=0)
+
+
 def _trained_try(folder: Path) -> Path | None:
     return next((path for path in reversed(_tries(folder)) if (path / TRAINED_FILE).is_file()), None)
 
@@ -227,7 +230,7 @@ def _trained_elsewhere(run: Run, folder: Path) -> Path | None:
                 copy = folder / "tries" / "unfinished"
                 shutil.rmtree(copy, ignore_errors=True)
                 shutil.copytree(other / "logs", copy)
-                return copy.rename(copy.with_name("1"))
+                return copy.rename(copy.with_name(str(_next_number(folder))))
     return None
 
 

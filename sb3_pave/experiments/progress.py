@@ -46,7 +46,7 @@ def shown_progress(runs: Sequence[Run], folder: Path, enabled: bool = True) -> I
                 state = run_state(folder / run.folder_name)
                 if run.key not in ended and state in (RunState.DONE, RunState.FAILED):
                     ended.add(run.key)
-                    bar.console.print(f"{len(ended)}/{len(runs)} {_line(run, state, folder)}", highlight=False)
+                    bar.console.print(f"{len(ended)}/{len(runs)} {_line(run, state, folder)}", highlight=False, markup=False)
             bar.update(task, completed=_completed(runs, folder), description=f"{len(ended)}/{len(runs)} runs")
             if last:
                 return

@@ -8,6 +8,7 @@ A report is plain data (dicts, lists, numbers). Its ``tasks`` have an entry for 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ COLUMNS = {
     "seconds_train": ("training (min)", 1.0 / 60.0),
 }
 CURVES = ("return", "sm")
+_VARIANT = re.compile(r" \(\d+\)$")  # what ``_variant`` adds
 
 CAPTION = "Interquartile mean over runs (seeds) and its 95 % bootstrap interval. Lower sm is smoother."
 GEOMETRY_CAPTION = " M/μ bounds the actor's sensitivity; concave states are those with a negative definite ∇²_aa Q."
@@ -70,6 +72,7 @@ def report(
     notes = list(found.notes)
     if not found.results:
         raise ReportError("\n".join([f"no result.json to report in {', '.join(map(str, paths))}", *notes]))
+    notes += _notes_of_runs(found.results)
     grouped = _group(found.results, notes)
     names = _names(grouped, methods, paths)
     if reference is not None and reference not in names:
@@ -216,6 +219,18 @@ def save_report(report: Mapping[str, Any], folder: str | Path, pictures: bool = 
     return [*files, *figures]
 
 
+def _notes_of_runs(results: Sequence[Result]) -> list[str]:
+    """What could not be measured, each once for all seeds of a method."""
+    said: dict[tuple[str, str, str], list[int]] = {}
+    for result in results:
+        for note in result.data["evaluation"].get("notes", ()):
+            said.setdefault((result.data["environment"], result.method, note), []).append(result.seed)
+    return [
+        f"{environment}, {method}, seed {', '.join(map(str, seeds))}: {note}"
+        for (environment, method, note), seeds in said.items()
+    ]
+
+
 def _group(results: Sequence[Result], notes: list[str]) -> dict[tuple[str, int], dict[str, list[Result]]]:
     """Results by task and method. What has the same name in a task but was made in another way is another method."""
     variants: dict[tuple[Any, str], list[dict[str, Any]]] = {}
@@ -258,7 +273,8 @@ def _names(grouped: Mapping[Any, Mapping[str, Any]], methods: Sequence[str] | No
     found = list(dict.fromkeys(name for of_method in grouped.values() for name in of_method))
     if methods is None:
         specified = _specified_methods(folders)
-        order = {name: specified.index(base) for name in found if (base := name.split(" (")[0]) in specified}
+        bases = {name: name if name in specified else _VARIANT.sub("", name) for name in found}
+        order = {name: specified.index(base) for name, base in bases.items() if base in specified}
         return sorted(found, key=lambda name: order.get(name, len(specified)))
     unknown = [name for name in methods if name not in found]
     if unknown:

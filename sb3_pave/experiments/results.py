@@ -47,6 +47,7 @@ def make_result(
     (measured,) = report["runs"]
     evaluation = {key: value for key, value in measured.items() if key not in LEFT_OUT}
     evaluation["run"] = run.folder_name
+    evaluation["notes"] = list(report.get("notes", ()))
     curves = columns(trained["curves"])
     numbers = {"seconds": seconds, "evaluation": evaluation, "settings": report["settings"], "curves": curves}
     return {

@@ -1,5 +1,6 @@
 """Who does what: several runners, crashes, signals, full disks. Real processes, but no trainings in them."""
 
+import dataclasses
 import errno
 import importlib.util
 import itertools
@@ -14,7 +15,8 @@ import pytest
 pytest.importorskip("joblib")
 pytest.importorskip("rl_zoo3")
 
-from sb3_pave.experiments import GridError, RunState, grid, grid_status, run_grid
+from sb3_pave.experiments import EvaluationSettings, GridError, RunState, grid, grid_status, process, run_grid
+from sb3_pave.experiments.files import write_json
 from tests.experiments import doubles
 from tests.experiments.doubles import QuickJob, quick_run, started
 from tests.experiments.processes import children_of, is_running, wait_for
@@ -39,7 +41,7 @@ def test_two_runners_share_the_runs_and_do_none_twice(tmp_path):
     keys = started(tmp_path)
     assert sorted(keys) == sorted(quick_run(seed, "import time; time.sleep(0.5)").key for seed in range(8))
     assert len({line.split()[1] for line in (tmp_path / "started.txt").read_text().splitlines()}) == 2
-    assert not list(tmp_path.glob("*/claim-*")) and not (tmp_path / ".runners").exists()
+    assert not list(tmp_path.glob("*/claim-*")) and not list(tmp_path.glob(".runner*"))
 
 
 def test_a_crash_costs_its_run_alone(tmp_path, quick, capsys):
@@ -113,7 +115,7 @@ def test_the_runs_of_a_killed_runner_are_free(tmp_path, quick):
         os.kill(orphan, signal.SIGKILL)  # trainings see to it themselves
     assert grid_status(tmp_path)[0].state is RunState.WAITING
     run_grid([quick_run(0)], tmp_path, progress=False)
-    assert not (tmp_path / ".runners").exists()  # nor does the session of the killed one stay
+    assert not list(tmp_path.glob(".runner*"))  # nor does the session of the killed one stay
 
 
 def test_a_full_disk_is_an_error_and_no_loss(tmp_path, quick, monkeypatch):
@@ -188,3 +190,21 @@ def test_bad_arguments_are_refused(arguments, message, tmp_path, quick):
         run_grid([quick_run(1)], tmp_path / "grid", progress=False, **arguments)
     with pytest.raises(ValueError, match="the same"):
         run_grid([quick_run(1), quick_run(1)], tmp_path / "grid", progress=False)
+
+
+def test_what_another_runner_leaves_half_done_is_in_nobodys_way(tmp_path, quick):
+    (tmp_path / ".runner-that-has-ended").touch()
+    assert len(run_grid([quick_run(0)], tmp_path, progress=False).done) == 1
+
+
+def test_an_agent_of_another_evaluation_is_taken_also_where_a_training_was_begun(tmp_path):
+    mine = quick_run(0)
+    other = dataclasses.replace(mine, evaluation=EvaluationSettings(geometry=True))
+    (tmp_path / mine.folder_name / "tries" / "1").mkdir(parents=True)
+    logs = tmp_path / other.folder_name / "logs"
+    logs.mkdir(parents=True)
+    write_json(logs / process.TRAINED_FILE, {"steps": 10})
+    write_json(logs.parent / "run.json", {"key": other.key, **other.to_dict()})
+    taken = process._trained_elsewhere(mine, tmp_path / mine.folder_name)
+    assert taken == tmp_path / mine.folder_name / "tries" / "2"
+    assert process._trained_try(tmp_path / mine.folder_name) == taken

@@ -206,6 +206,29 @@ def test_methods_come_in_the_order_of_the_specification(tmp_path):
     assert names(report(tmp_path)) == ["C", "B", "A"]
 
 
+def test_a_bracket_in_a_name_is_the_users(tmp_path, capsys):
+    (tmp_path / "grid.yml").write_text("methods: {TD3 (ReLU): {algorithm: td3}, 'PAVE [no curv]': pave_td3}")
+    for method in ("PAVE [no curv]", "TD3 (ReLU)"):
+        for steps in (10, 20):
+            write_result(tmp_path, fabricated_result(method, 1, [-1.0], [1.0], steps=steps))
+    # Made in another way
+    write_result(tmp_path, fabricated_result("TD3 (ReLU)", 2, [-1.0], [1.0], steps=20, hyperparameters={"gamma": 0.5}))
+    made = report(tmp_path)
+    assert made["reference"] == "TD3 (ReLU)"
+    (longer,) = (task for task in made["tasks"] if task["steps"] == 20)
+    assert [one["method"] for one in longer["methods"]] == ["TD3 (ReLU)", "TD3 (ReLU) (2)", "PAVE [no curv]"]
+    experiment_report.main([str(tmp_path), "-o", str(tmp_path / "report"), "--no-pictures"])
+    assert "PAVE [no curv]" in capsys.readouterr().out
+
+
+def test_what_could_not_be_measured_is_said(tmp_path):
+    for seed in (1, 2):
+        result = fabricated_result("PPO", seed, [-1.0], [1.0])
+        result["evaluation"]["notes"] = ["the critic's geometry needs a critic Q(s, a)"]
+        write_result(tmp_path, result)
+    assert report(tmp_path)["notes"] == ["Pendulum-v1, PPO, seed 1, 2: the critic's geometry needs a critic Q(s, a)"]
+
+
 def test_what_is_saved_is_the_report(made, tmp_path):
     files = {file.name: file for file in save_report(made, tmp_path / "out")}
     assert json.loads(files["report.json"].read_text()) == made

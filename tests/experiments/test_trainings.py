@@ -19,8 +19,11 @@ pytest.importorskip("joblib")
 pytest.importorskip("rl_zoo3")
 pytest.importorskip("rliable")
 
+from sb3_pave import PAVE_SAC
 from sb3_pave.commands.main import main
 from sb3_pave.experiments import GridError, RunState, Specification, grid, grid_status, process, run_grid
+from sb3_pave.experiments.callback import RunCallback
+from sb3_pave.experiments.files import write_json
 from tests.experiments.processes import children_of, is_running, wait_for
 
 STEPS, EVERY = 600, 150
@@ -158,3 +161,16 @@ def test_a_killed_run_and_a_killed_runner_go_on_where_they_were(tmp_path):
     # Statistics went on, too: an observation each step and each start, from a count of 1e-4
     assert STEPS <= statistics.obs_rms.count < STEPS + 10
     assert (folder / killed.folder_name / "log.txt").read_text().count("Loading replay buffer") == 2
+
+
+@pytest.mark.parametrize("handles", [True, False])
+def test_n_step_returns_do_not_run_on_into_what_follows_a_checkpoint(tmp_path, handles):
+    """In the middle of an episode: its last transition and the first one after it are of different episodes."""
+    settings = dict(buffer_size=100, learning_starts=100, replay_buffer_kwargs={"handle_timeout_termination": handles})
+    model = PAVE_SAC("MlpPolicy", "Pendulum-v1", policy_kwargs={"net_arch": [8]}, **settings).learn(30)
+    assert not model.replay_buffer.dones.any()
+    write_json(tmp_path / "training.json", {"steps": 30, "seconds": 1.0, "curves": []})
+    model.learn(30, callback=RunCallback(tmp_path, "Pendulum-v1", os.getppid(), checkpoint=tmp_path))
+    dones, timeouts = model.replay_buffer.dones[:, 0], model.replay_buffer.timeouts[:, 0]
+    assert dones.nonzero()[0].tolist() == [29]
+    assert timeouts.nonzero()[0].tolist() == ([29] if handles else [])
