@@ -8,19 +8,23 @@ the ratio of ``sm`` are on the scale of the plain agent.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import Trial
 
 from sb3_pave.experiments.collection import Result, read_result
 from sb3_pave.experiments.files import plain
-from sb3_pave.experiments.grid import GridError, run_grid
+from sb3_pave.experiments.grid import run_grid
 from sb3_pave.experiments.report import return_share
 from sb3_pave.experiments.results import RESULT_FILE
 from sb3_pave.experiments.runs import Run
@@ -35,6 +39,9 @@ FORMAT = 1
 
 # So many failed trials without a single good one are no bad luck
 MAX_FAILURES = 5
+
+# Seconds between two looks at trials that others work on, when there are no more to begin
+POLL_INTERVAL = 5.0
 
 
 class SearchError(RuntimeError):
@@ -173,6 +180,8 @@ def search(
         raise ValueError("keeping the return needs plain in the specification: the agent whose return is to be kept")
     if n_trials < 0 or n_jobs < 1:
         raise ValueError(f"the numbers of trials and jobs must not be {n_trials} and {n_jobs}")
+    if sampler_seed is not None and sampler_seed < 0:
+        raise ValueError(f"the seed of the sampler must not be negative; got {sampler_seed}")
     folder = Path(folder)
     study = SearchStudy(folder, storage, study_name, keep_return is not None, sampler, sampler_seed)
     study.agree_on({**specification.to_dict(), "keep_return": keep_return})
@@ -209,11 +218,14 @@ class _Searching:
 
     def until(self, n_trials: int) -> None:
         with self.study.alive():
-            while (missing := n_trials - self.study.n_settled()) > 0:
+            while self.study.n_settled() < n_trials:
                 for number in self.study.revive():
                     self._say(f"Trial {number} has died: it is tried again")
-                # What others work on may come to nothing, but is not begun again for it
-                missing = max(missing - self.study.n_running(), 1)
+                # In this order, lest one that ends meanwhile is neither of them
+                missing = n_trials - self.study.n_running() - self.study.n_settled()
+                if missing <= 0:  # if what others work on comes to nothing, it is revived or missing then
+                    time.sleep(POLL_INTERVAL)
+                    continue
                 self._try(min(self.n_at_once, missing))
                 self._check_failures()
                 self._say(f"{self.study.n_settled()} of {n_trials} trials")
@@ -221,26 +233,31 @@ class _Searching:
     def _try(self, n_trials: int) -> None:
         trials = self.study.ask(n_trials)
         try:
-            runs: dict[int, list[Run]] = {}
-            for trial in trials:
-                drawn = self.specification.space.sample(trial)
-                trial.set_user_attr(HYPERPARAMETERS, plain(drawn))
-                runs[trial.number] = self.specification.runs(drawn)
-            different = {run.key: run for of_trial in runs.values() for run in of_trial}
-            outcome = run_grid(list(different.values()), self.folder, **self.how)
-        except (KeyboardInterrupt, GridError):
+            self._carry_out(trials)
+        except BaseException:
             self.study.give_back(trials)
             raise
+
+    def _carry_out(self, trials: Sequence[Trial]) -> None:
+        runs: dict[int, list[Run]] = {}
+        for trial in trials:
+            drawn = self.specification.space.sample(trial)
+            trial.set_user_attr(HYPERPARAMETERS, plain(drawn))
+            runs[trial.number] = self.specification.runs(drawn)
+        different = {run.key: run for of_trial in runs.values() for run in of_trial}
+        outcome = run_grid(list(different.values()), self.folder, **self.how)
         failed = {run.key for run in outcome.failed}
         for trial in trials:
             errors = [outcome.errors[run.key] for run in runs[trial.number] if run.key in failed]
-            if errors:
-                self.study.fail(trial, errors[0])
-                continue
-            measured = measure(_results(runs[trial.number], self.folder), self.scales)
-            trial.set_user_attr(OUTCOME, measured)
-            loss = None if self.keep_return is None else self.missed(measured)
-            self.study.tell(trial, measured["return"], measured["sm"], loss)
+            # Another process may have taken it over, for example while this machine slept; its result counts then
+            with contextlib.suppress(UpdateFinishedTrialError):
+                if errors:
+                    self.study.fail(trial, errors[0])
+                    continue
+                measured = measure(_results(runs[trial.number], self.folder), self.scales)
+                trial.set_user_attr(OUTCOME, measured)
+                loss = None if self.keep_return is None else self.missed(measured)
+                self.study.tell(trial, measured["return"], measured["sm"], loss)
 
     def missed(self, measured: Mapping[str, Any]) -> float:
         """By how much a return misses what has to be kept; not above 0 if it does not."""

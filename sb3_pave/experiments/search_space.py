@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
+from sb3_pave.experiments.files import plain
 from sb3_pave.experiments.specification import SpecificationError
 
 RANGE_KEYS = ("low", "high", "log", "int")
@@ -31,14 +33,48 @@ class HostSpace:
     convert: Callable[[Hyperparameters], Hyperparameters]
     n_actions: int
 
-    def __call__(self, trial: optuna.Trial) -> Hyperparameters:
+    def __call__(self, trial: optuna.Trial, known: Mapping[str, Any]) -> Hyperparameters:
         """
         :param trial: the trial
+        :param known: parameters that it has drawn already, by name; they are not drawn again
         :return: what it has drawn, as an entry of a zoo YAML would have it
+        :raises SpecificationError: if that holds more than plain data
         """
-        before = set(trial.params)
-        self.sample(trial, self.n_actions, 1, {"using_her_replay_buffer": False, "her_kwargs": {}})
-        return self.convert({name: value for name, value in trial.params.items() if name not in before})
+        asked = _HostTrial(trial, known)
+        self.sample(asked, self.n_actions, 1, {"using_her_replay_buffer": False, "her_kwargs": {}})
+        converted = self.convert(asked.drawn)
+        try:
+            json.dumps(plain(converted))
+        except TypeError as error:
+            raise SpecificationError(
+                f"host_space: the zoo's space of the algorithm can't be searched, it draws more than plain data: {converted!r}"
+            ) from error
+        return converted
+
+
+class _HostTrial:
+    """
+    A trial as the zoo's sampler of the host sees it. A trial that is tried again has all of its parameters from the beginning;
+    which of them are the host's is seen from what the sampler asks for.
+
+    :param trial: the trial
+    :param known: parameters that it has drawn already, by name
+    """
+
+    def __init__(self, trial: optuna.Trial, known: Mapping[str, Any]):
+        self.trial, self.known = trial, known
+        self.drawn: dict[str, Any] = {}
+
+    def __getattr__(self, attribute: str) -> Any:
+        of_trial = getattr(self.trial, attribute)
+        if not attribute.startswith("suggest_"):
+            return of_trial
+
+        def suggest(name: str, *args: Any, **kwargs: Any) -> Any:
+            self.drawn[name] = self.known[name] if name in self.known else of_trial(name, *args, **kwargs)
+            return self.drawn[name]
+
+        return suggest
 
 
 @dataclass(frozen=True)
@@ -56,21 +92,15 @@ class SearchSpace:
         :param trial: a trial
         :return: the hyperparameters that it is about; where both have one, the range counts
         """
-        sampled = {} if self.host is None else self.host(trial)
-        for name, values in self.ranges.items():
-            sampled[name] = _suggest(trial, name, values)
-        return sampled
+        sampled = {name: _suggest(trial, name, values) for name, values in self.ranges.items()}
+        return sampled if self.host is None else {**self.host(trial, sampled), **sampled}
 
     def starting_point(self, known: Mapping[str, Any]) -> dict[str, Any]:
         """
         :param known: hyperparameters from which the search starts, among others
         :return: those of them that lie in their range
         """
-        return {
-            name: known[name]
-            for name, values in self.ranges.items()
-            if name in known and values._contains(values.to_internal_repr(known[name]))
-        }
+        return {name: known[name] for name, values in self.ranges.items() if name in known and _contains(values, known[name])}
 
 
 def make_space(search: Any, algorithm: str, env_id: str, host_space: bool) -> SearchSpace:
@@ -82,12 +112,14 @@ def make_space(search: Any, algorithm: str, env_id: str, host_space: bool) -> Se
     :param env_id: the environment
     :param host_space: whether the zoo's space of the algorithm is searched as well
     :return: the space
-    :raises SpecificationError: if a range can't be searched, or the algorithm has nothing to search
+    :raises SpecificationError: if a range or the host's space can't be searched, or the algorithm has nothing to search
     """
     ranges = _method_weights(algorithm) if search is None else _ranges(search)
     space = SearchSpace(ranges, _host_space(algorithm, env_id) if host_space else None)
     if not ranges and space.host is None:
         raise SpecificationError(f"search: {algorithm} has no weights of a method; name what is to be searched")
+    if space.host is not None:
+        space.sample(_some_trial())  # raises if it can't be
     return space
 
 
@@ -122,7 +154,7 @@ def _method_weights(algorithm: str) -> dict[str, BaseDistribution]:
     sampler: Any = HYPERPARAMS_SAMPLER.get(algorithm)
     if not isinstance(sampler, PaveSampler):
         return {}
-    trial = optuna.create_study(sampler=optuna.samplers.RandomSampler()).ask()
+    trial = _some_trial()
     dataclasses.replace(sampler, sample_host=None)(trial)
     return dict(trial.distributions)
 
@@ -145,6 +177,17 @@ def _host_space(algorithm: str, env_id: str) -> HostSpace:
     finally:
         env.close()
     return HostSpace(sample, pave_converter(algorithm), n_actions)
+
+
+def _some_trial() -> optuna.Trial:
+    return optuna.create_study(sampler=optuna.samplers.RandomSampler()).ask()
+
+
+def _contains(values: BaseDistribution, value: Any) -> bool:
+    try:
+        return values._contains(values.to_internal_repr(value))
+    except (TypeError, ValueError):  # a choice that is not listed; a schedule or "auto" where numbers are searched
+        return False
 
 
 def _suggest(trial: optuna.Trial, name: str, values: BaseDistribution) -> Any:

@@ -7,16 +7,19 @@ import inspect
 import threading
 import uuid
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import optuna
+from optuna.distributions import BaseDistribution
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from sb3_pave.experiments.claims import HEARTBEAT, Claim, ClaimLost, is_claimed
+from sb3_pave.experiments.claims import HEARTBEAT, Claim, is_claimed
 
 JOURNAL_FILE, SEARCHERS = "search.journal", ".searchers"
 
@@ -70,8 +73,8 @@ class SearchStudy:
         self.study = optuna.create_study(storage=self._storage, study_name=name, directions=directions, load_if_exists=True)
         if len(self.study.directions) != len(directions):
             raise ValueError(f"the study {name} was begun {'without' if constrained else 'with'} a constraint on the return")
-        n_trials = len(self.study.get_trials(deepcopy=False))
-        self.study.sampler = _sampler(sampler, constrained, seed, n_trials)
+        self._sampler = _SamplerOfEach(lambda of_trial: _sampler(sampler, constrained, of_trial), seed)
+        self.study.sampler = self._sampler
 
     def agree_on(self, specification: dict[str, Any]) -> None:
         """
@@ -93,8 +96,8 @@ class SearchStudy:
         """
         :param params: what the first trial is about; the rest is drawn
         """
-        if params and not self.trials():
-            self.study.enqueue_trial(params)
+        # In the queue it would be once for each of the processes that begin at the same time
+        self._sampler.start = params
 
     def trials(self) -> list[FrozenTrial]:
         """:return: all trials, whatever has become of them"""
@@ -119,9 +122,9 @@ class SearchStudy:
                 # Study.optimize would beat for us; here it is `alive`
                 warnings.filterwarnings("ignore", "Heartbeat of storage", UserWarning)
                 trial = self.study.ask()
-            trial.set_user_attr(SEARCHER, self.token)
             if self._database:
                 self._storage.record_heartbeat(trial._trial_id)
+            trial.set_user_attr(SEARCHER, self.token)
             trials.append(trial)
         return trials
 
@@ -144,16 +147,16 @@ class SearchStudy:
         :param error: why its runs have failed
         """
         trial.set_user_attr(ERROR, error)
-        self.study.tell(trial, state=TrialState.FAIL)
+        self.study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
 
     def give_back(self, trials: Sequence[Trial]) -> None:
         """
-        :param trials: trials that could not be ended; they are the next ones then
+        :param trials: trials that could not be ended; they are the next ones then. Those that have ended are left alone
         """
         for trial in trials:
-            params = dict(trial.params)
-            self.study.tell(trial, state=TrialState.FAIL)
-            self.study.enqueue_trial(params)
+            with contextlib.suppress(UpdateFinishedTrialError, ValueError):
+                ended = self.study.tell(trial, state=TrialState.FAIL)
+                self.study.enqueue_trial({**ended.system_attrs.get("fixed_params", {}), **ended.params})
 
     def revive(self) -> list[int]:
         """
@@ -161,26 +164,33 @@ class SearchStudy:
 
         :return: their numbers
         """
-        if self._database:
-            running = {trial.number for trial in self.trials() if trial.state is TrialState.RUNNING}
-            with _experimental():
-                optuna.storages.fail_stale_trials(self.study)
-            return [trial.number for trial in self.trials() if trial.number in running and trial.state is TrialState.FAIL]
+        stale = self._fail_stale() if self._database else []
         dead = []
         for trial in self.trials():
             if trial.state is TrialState.RUNNING and not self._is_alive(trial):
-                with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError, ValueError):  # another one was first
+                with contextlib.suppress(UpdateFinishedTrialError, ValueError):  # another one was first
                     dead.append(self.study.tell(trial.number, state=TrialState.FAIL))
         for trial in dead:
             _retry()(self.study, trial)
-        return [trial.number for trial in dead]
+        return [*stale, *(trial.number for trial in dead)]
+
+    def _fail_stale(self) -> list[int]:
+        running = {trial.number for trial in self.trials() if trial.state is TrialState.RUNNING}
+        with _experimental():
+            optuna.storages.fail_stale_trials(self.study)
+        return [trial.number for trial in self.trials() if trial.number in running and trial.state is TrialState.FAIL]
 
     def _is_alive(self, trial: FrozenTrial) -> bool:
         searcher = trial.user_attrs.get(SEARCHER)
         if searcher is not None:
-            return is_claimed(self.folder / SEARCHERS / searcher)
+            return self._database or is_claimed(self.folder / SEARCHERS / searcher)
         # Begun this moment by another process, which is about to sign it
         return trial.datetime_start is not None and (datetime.now() - trial.datetime_start).total_seconds() < SIGNED_AFTER
+
+    def _record_heartbeats(self) -> None:
+        for trial in self.trials() if self._database else ():
+            if trial.state is TrialState.RUNNING and trial.user_attrs.get(SEARCHER) == self.token:
+                self._storage.record_heartbeat(trial._trial_id)
 
     @contextlib.contextmanager
     def alive(self) -> Iterator[None]:
@@ -193,12 +203,11 @@ class SearchStudy:
 
         def beat() -> None:
             while not closing.wait(HEARTBEAT):
-                with contextlib.suppress(OSError, ClaimLost):
+                # A beat that fails must not be the last one
+                with contextlib.suppress(Exception):
                     claim.renew()
-                if self._database:
-                    for trial in self.trials():
-                        if trial.state is TrialState.RUNNING and trial.user_attrs.get(SEARCHER) == self.token:
-                            self._storage.record_heartbeat(trial._trial_id)
+                with contextlib.suppress(Exception):
+                    self._record_heartbeats()
 
         thread = threading.Thread(target=beat, daemon=True)
         thread.start()
@@ -212,10 +221,53 @@ class SearchStudy:
                 place.rmdir()
 
 
-def _sampler(name: SamplerName, constrained: bool, seed: int | None, n_trials: int) -> optuna.samplers.BaseSampler:
-    # With the same seed, what goes on would draw what the beginning has drawn
-    drawn = None if seed is None else int(np.random.SeedSequence([seed, n_trials]).generate_state(1)[0])
-    settings: dict[str, Any] = {"seed": drawn}
+class _SamplerOfEach(BaseSampler):
+    """
+    Each trial has a sampler of its own, seeded with the trial's number. With one seed for all, processes that share a study
+    would draw the same trials, and what goes on those that the beginning has drawn.
+
+    :param make: seed -> sampler
+    :param seed: seed of the search; None draws anew each time
+    """
+
+    def __init__(self, make: Callable[[int | None], BaseSampler], seed: int | None):
+        self.make, self.seed = make, seed
+        self.start: dict[str, Any] = {}
+        self.samplers: dict[int, BaseSampler] = {}
+
+    def of(self, trial: FrozenTrial) -> BaseSampler:
+        if trial.number not in self.samplers:
+            entropy = None if self.seed is None else np.random.SeedSequence([self.seed, trial.number])
+            sampler = self.make(None if entropy is None else int(entropy.generate_state(1)[0]))
+            if trial.number == 0 and self.start:
+                with _experimental():
+                    sampler = optuna.samplers.PartialFixedSampler(self.start, sampler)
+            self.samplers[trial.number] = sampler
+        return self.samplers[trial.number]
+
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        self.of(trial).before_trial(study, trial)
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return self.of(trial).infer_relative_search_space(study, trial)
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        return self.of(trial).sample_relative(study, trial, search_space)
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        return self.of(trial).sample_independent(study, trial, param_name, param_distribution)
+
+    def after_trial(self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
+        self.of(trial).after_trial(study, trial, state, values)
+        del self.samplers[trial.number]
+
+
+def _sampler(name: SamplerName, constrained: bool, seed: int | None) -> BaseSampler:
+    settings: dict[str, Any] = {"seed": seed}
     if constrained and name != "random" and not SETS_CONSTRAINTS:
         settings["constraints_func"] = lambda trial: (trial.user_attrs[CONSTRAINT],)
     with _experimental():

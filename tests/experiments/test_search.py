@@ -1,9 +1,12 @@
 """Searches, their runs replaced by formulas; and one exported file trained with for real."""
 
+import contextlib
 import math
 import subprocess
 import sys
+import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import optuna
@@ -96,6 +99,7 @@ def n_started(folder):
         ({"search": ["mpr_coef"]}, "takes a mapping"),
         ({"method": "sac", "search": None}, "no weights of a method"),
         ({"host_space": "yes"}, "host_space takes true or false"),
+        ({"method": "ppo", "search": {}, "host_space": True}, "more than plain data.*activation_fn"),
         ({"environments": ["Pendulum-v1", "MountainCarContinuous-v0"], "plain": None}, "several environments need plain"),
     ],
 )
@@ -132,6 +136,36 @@ def test_the_space_of_the_host_is_the_zoos():
     assert not {"one_minus_gamma", "net_arch", "batch_size_pow"} & drawn.keys()
     for run in specification.runs(drawn):  # neither the zoo nor the class refuses them
         assert run.hyperparameters == drawn
+
+
+def test_a_range_counts_before_that_of_the_host():
+    given = {"learning_rate": {"choices": [0.25, 0.5]}, "train_freq": {"low": 100, "high": 120, "int": True}}
+    space = make_space(given, "pave_td3", "Pendulum-v1", True)
+    drawn = space.sample(optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1)).ask())
+    assert drawn["learning_rate"] in (0.25, 0.5) and 100 <= drawn["train_freq"] <= 120
+    assert drawn["gradient_steps"] == drawn["train_freq"]  # the zoo's, of the value that counts
+
+
+def test_a_trial_of_the_hosts_space_is_the_same_when_it_is_tried_again(tmp_path):
+    space = make_space({"learning_rate": {"low": 1e-4, "high": 3e-4}}, "pave_td3", "Pendulum-v1", True)
+    study = SearchStudy(tmp_path)
+    drawn = space.sample(study.ask(1)[0])
+    assert study.revive() == [0]
+    assert space.sample(study.ask(1)[0]) == drawn
+
+
+def test_what_no_range_can_hold_is_no_part_of_the_starting_point():
+    given = {
+        "batch_size": {"choices": [64, 128]},
+        "pave_batch_size": {"choices": [None, 64]},
+        "learning_rate": {"low": 1e-5, "high": 1e-3, "log": True},
+        "ent_coef": {"low": 0.01, "high": 0.5},
+        "gamma": {"low": 0.9, "high": 0.99},
+        "mpr_coef": {"low": 0.01, "high": 10.0},
+    }
+    known = {"batch_size": 256, "pave_batch_size": 32, "learning_rate": "lin_7.3e-4", "ent_coef": "auto", "gamma": 0.999}
+    space = make_space(given, "pave_sac", "Pendulum-v1", False)
+    assert space.starting_point({**known, "mpr_coef": 0.1}) == {"mpr_coef": 0.1}
 
 
 def test_trials_are_means_over_seeds_and_begin_with_the_hyperparameters_of_the_method(specification, tmp_path):
@@ -215,7 +249,9 @@ def test_a_changed_specification_is_no_continuation(specification, tmp_path):
         quick(specification, tmp_path, 2, keep_return=0.9)
 
 
-@pytest.mark.parametrize(("arguments", "message"), [({"keep_return": 1.5}, "1.5"), ({"n_jobs": 0}, "jobs")])
+@pytest.mark.parametrize(
+    ("arguments", "message"), [({"keep_return": 1.5}, "1.5"), ({"n_jobs": 0}, "jobs"), ({"sampler_seed": -1}, "-1")]
+)
 def test_arguments_out_of_range_are_refused(specification, tmp_path, arguments, message):
     with pytest.raises(ValueError, match=message):
         quick(specification, tmp_path, 1, **arguments)
@@ -235,23 +271,89 @@ def test_a_trial_whose_runs_fail_counts_and_is_said(specification, tmp_path, mon
         quick(specification, tmp_path / "another", 20)
 
 
-def test_an_interrupted_trial_is_the_next_one(specification, tmp_path, monkeypatch):
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_an_interrupted_trial_is_the_next_one(specification, tmp_path, monkeypatch, error):
     quick(specification, tmp_path, 1)
     run_grid = searching.run_grid
 
     def interrupted(runs, *args, **kwargs):
         if runs[0].method == "searched":
-            raise KeyboardInterrupt
+            raise error
         return run_grid(runs, *args, **kwargs)
 
     monkeypatch.setattr(searching, "run_grid", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(error):
         quick(specification, tmp_path, 2, sampler_seed=7)
+    assert SearchStudy(tmp_path).trials()[-1].state is TrialState.WAITING
     monkeypatch.setattr(searching, "run_grid", run_grid)
     searched = quick(specification, tmp_path, 2)
     given_back, again = SearchStudy(tmp_path).trials()[1:]
     assert given_back.state is TrialState.FAIL and given_back.params == again.params
     assert [trial["number"] for trial in searched["trials"]] == [0, 2]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_trial_that_another_process_took_over_does_not_end_the_search(specification, tmp_path, monkeypatch, fails):
+    run_grid = searching.run_grid
+
+    def overtaken(runs, *args, **kwargs):
+        other = SearchStudy(tmp_path)
+        if runs[0].method == "searched" and len(other.trials()) == 1:
+            other.study.tell(0, state=TrialState.FAIL)
+        return run_grid(runs, *args, **kwargs)
+
+    monkeypatch.setattr(searching, "run_grid", overtaken)
+    monkeypatch.setattr(FormulaJob, "fails_beyond", 0.01 if fails else math.inf)
+    quick(specification, tmp_path, 1)
+    states = [trial.state for trial in SearchStudy(tmp_path).trials()]
+    assert states == [TrialState.FAIL, TrialState.FAIL if fails else TrialState.COMPLETE]
+
+
+def test_only_what_is_unfinished_is_given_back(tmp_path):
+    study = SearchStudy(tmp_path)
+    trials = study.ask(3)
+    study.tell(trials[0], -100.0, 1.0, None)
+    SearchStudy(tmp_path).study.tell(trials[1].number, state=TrialState.FAIL)
+    study.give_back(trials)
+    states = [trial.state for trial in study.trials()]
+    assert states == [TrialState.COMPLETE, TrialState.FAIL, TrialState.FAIL, TrialState.WAITING]
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "random"])
+def test_processes_with_one_seed_start_once_and_draw_different_trials(tmp_path, sampler):
+    def drawn(folder, n_processes):
+        studies_of = [SearchStudy(folder, sampler=sampler, seed=1) for _ in range(n_processes)]
+        for study in studies_of:
+            study.start_with({"mpr_coef": 0.1})
+        trials = [studies_of[i % n_processes].ask(1)[0] for i in range(6)]
+        return [(trial.suggest_float("mpr_coef", 0.01, 10.0), trial.suggest_float("eta", 0.0, 1.0)) for trial in trials]
+
+    alone = drawn(tmp_path / "alone", 1)
+    assert alone == drawn(tmp_path / "again", 1) == drawn(tmp_path / "three", 3)
+    assert len(set(alone)) == 6 and [weight for weight, _ in alone].count(0.1) == 1 and alone[0][0] == 0.1
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_no_more_trials_are_begun_than_asked_for(specification, tmp_path, monkeypatch, dies):
+    quick(specification, tmp_path, 1)
+    other = SearchStudy(tmp_path)
+    with contextlib.ExitStack() as life:
+        life.enter_context(other.alive())
+        (trial,) = other.ask(1)
+        trial.suggest_float("mpr_coef", 0.01, 10.0, log=True)
+
+        def meanwhile(seconds):
+            if dies:
+                life.close()
+                return
+            trial.set_user_attr("hyperparameters", trial.params)
+            trial.set_user_attr("outcome", {"return": -100.0, "sm": 1.0})
+            other.tell(trial, -100.0, 1.0, None)
+
+        monkeypatch.setattr(searching, "time", SimpleNamespace(sleep=meanwhile))
+        searched = quick(specification, tmp_path, 2)
+    assert [trial["number"] for trial in searched["trials"]] == ([0, 2] if dies else [0, 1])
+    assert [trial.params for trial in other.trials()[1:]] == [trial.params] * (2 if dies else 1)
 
 
 DYING = """
@@ -296,6 +398,32 @@ def test_in_a_database_the_heartbeat_says_who_is_dead(specification, tmp_path, m
     dead, again = study.trials()[1:]
     assert dead.state is TrialState.FAIL and again.params == params
     assert [trial["number"] for trial in searched["trials"]] == [0, 2]
+
+
+def test_a_heartbeat_that_fails_is_not_the_last(tmp_path, monkeypatch):
+    monkeypatch.setattr(studies, "HEARTBEAT", 0.01)
+    study = SearchStudy(tmp_path, f"sqlite:///{tmp_path}/search.db")
+    study.ask(1)
+    beats, third = [], threading.Event()
+
+    def fails(trial_id):
+        beats.append(trial_id)
+        if len(beats) == 3:
+            third.set()
+        raise optuna.exceptions.StorageInternalError("the connection is lost for a moment")
+
+    monkeypatch.setattr(study._storage, "record_heartbeat", fails)
+    with study.alive():
+        assert third.wait(10)
+
+
+def test_a_trial_of_a_database_that_never_had_a_heartbeat_is_tried_again(tmp_path, monkeypatch):
+    study = SearchStudy(tmp_path, f"sqlite:///{tmp_path}/search.db")
+    with pytest.warns(UserWarning, match="Heartbeat of storage"):
+        study.study.ask()  # and its process is killed
+    assert study.revive() == []
+    monkeypatch.setattr(studies, "SIGNED_AFTER", 0)
+    assert study.revive() == [0] and study.n_running() == 0
 
 
 def some_search(points, least=None):
