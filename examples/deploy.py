@@ -72,10 +72,14 @@ class Policy:
         inputs = self.session.get_inputs()
         if len(inputs) != 1:
             sys.exit(f"{path} observes {', '.join(one.name for one in inputs)}: this example feeds one observation")
-        self.name, (_, *self.shape) = inputs[0].name, inputs[0].shape
+        self.name, (batch, *self.shape) = inputs[0].name, inputs[0].shape
+        if isinstance(batch, int) and batch != 1:
+            raise ValueError(f"{path} takes {batch} observations at once, this loop has one: export it with --batch-size 1")
+        # "tensor(float)", "tensor(int32)" ...
+        self.dtype = np.dtype({"float": "float32", "double": "float64"}.get(kind := inputs[0].type[7:-1], kind))
 
     def __call__(self, observation: np.ndarray) -> np.ndarray:
-        (action,) = self.session.run(None, {self.name: observation[None]})
+        (action,) = self.session.run(None, {self.name: observation[None].astype(self.dtype)})
         return action[0].ravel()
 
 
@@ -153,7 +157,7 @@ def main() -> int:
 
     try:
         policy = Policy(args.policy)
-        robot = Pendulum(1 / args.rate, args.seed) if args.replay is None else Replay(np.load(args.replay).astype(np.float32))
+        robot = Pendulum(1 / args.rate, args.seed) if args.replay is None else Replay(np.load(args.replay))
     except Exception as error:  # onnxruntime has its own kinds
         parser.error(str(error))
     if list(robot.read().shape) != policy.shape:

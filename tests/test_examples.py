@@ -105,6 +105,24 @@ def deploy(policy, *arguments):
     return subprocess.run(list(map(str, command)), capture_output=True, text=True)
 
 
+@pytest.mark.parametrize(("kind", "batch", "code"), [("FLOAT", 4, 2), ("INT32", 1, 0), ("FLOAT", 1, 0)])
+def test_deploy_takes_what_export_writes(tmp_path, kind, batch, code):
+    """Integers stay integers there; and a batch of four is none of one."""
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    helper, kinds = onnx.helper, onnx.TensorProto
+    nodes = [helper.make_node("Cast", ["observation"], ["action"], to=kinds.FLOAT)]
+    inputs = [helper.make_tensor_value_info("observation", getattr(kinds, kind), [batch, 3])]
+    outputs = [helper.make_tensor_value_info("action", kinds.FLOAT, [batch, 3])]
+    graph = helper.make_graph(nodes, "policy", inputs, outputs)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), tmp_path / "p.onnx")
+    np.save(tmp_path / "observations.npy", np.array([[1, 2, 3], [2, 2, 3]]))
+    done = deploy(tmp_path / "p.onnx", "--replay", tmp_path / "observations.npy")
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert ("largest change    [1. 0. 0.]" in done.stdout) if code == 0 else ("--batch-size 1" in done.stderr)
+
+
 @pytest.fixture
 def recording(tmp_path):
     np.save(tmp_path / "observations.npy", np.array([[0, 0, 0], [100, 0, 0], [100, 0, 0]], np.float64))

@@ -163,7 +163,7 @@ class _Sheet:
 
     def _move(self, column: _Column, frame: int) -> None:
         take = column.take
-        step = take.steps[frame] if frame < len(take.images) else take.episode.length - 1
+        step = take.steps[frame] if frame < len(take.images) else len(take.actions) - 1
         shown = np.arange(take.steps[0], step + 1)
         for line, head, dim in zip(column.lines, column.heads, self.script.action_dims, strict=True):
             line.set_data(shown / self.script.control_rate, take.actions[shown, dim])
@@ -190,7 +190,7 @@ class _Sheet:
             total=self._text(x0, below, "", animated=True),
             score=self._text(x1, below, "", animated=True, ha="right", weight="bold", color=color),
             over=self._text(
-                *((x0 + x1) / 2, _TITLE + _LABEL + 0.2 * _PICTURE, f"ended after {take.episode.length} steps"),
+                *((x0 + x1) / 2, _TITLE + _LABEL + 0.2 * _PICTURE, f"ended after {len(take.actions)} steps"),
                 animated=True,
                 ha="center",
                 bbox={"facecolor": "white", "edgecolor": "none", "pad": 4},
@@ -206,7 +206,7 @@ class _Sheet:
         width, height = self.width / script.dpi, script.height / script.dpi
         ax = self.figure.add_axes((x0 / width, bottom / height, self.column_width / width, _TRACE / height))
         first = take.steps[0]
-        last = max(max(take.episode.length for take in self.takes) - 1, first + 1)
+        last = max(max(len(take.actions) for take in self.takes) - 1, first + 1)
         ax.set_xlim(first / script.control_rate, last / script.control_rate)
         low, high = self._limits(dim)
         margin = 0.1 * (high - low) or 1.0

@@ -27,6 +27,7 @@ from sb3_pave.evaluation.networks import (
     critic_values,
     differentiable_keys,
     evaluation_mode,
+    is_scalable,
     preprocess,
     rows,
     scaled_policy,
@@ -147,7 +148,7 @@ def rollout_geometry(model: BaseAlgorithm, rollout: Rollout, critic: CriticChoic
     actions = np.concatenate([episode.actions.reshape(len(episode.actions), -1) for episode in rollout.episodes])
     lengths = [len(episode.actions) for episode in rollout.episodes]
     low, high = rollout.action_space.low.ravel(), rollout.action_space.high.ravel()  # type: ignore[attr-defined]
-    bounded = np.isfinite(low).all() and np.isfinite(high).all()
+    bounded = np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all()
     saturated = is_saturated(actions, low, high) if bounded else np.zeros(actions.shape, dtype=bool)
 
     notes: list[str] = []
@@ -203,7 +204,7 @@ def critic_geometry(
     keys = differentiable_keys(model.observation_space)
     gradients, norms, eigenvalues = [], [], []
     with evaluation_mode(network):
-        size = _chunk_size(observations, scaled.shape[1])
+        size = chunk_size(observations, scaled.shape[1])
         for start in range(0, len(scaled), size):
             part = rows(observations, slice(start, start + size))
             inputs = preprocess(model.policy, part)
@@ -265,7 +266,7 @@ def actor_jacobian_norm(model: BaseAlgorithm, observations: Observations) -> NDA
     keys = differentiable_keys(model.observation_space)
     norms = []
     with evaluation_mode(policy), th.enable_grad():
-        size = _chunk_size(observations, int(np.prod(policy.action_space.shape)))  # type: ignore[arg-type]
+        size = chunk_size(observations, int(np.prod(policy.action_space.shape)))  # type: ignore[arg-type]
         for start in range(0, batch_size(observations), size):
             part = rows(observations, slice(start, start + size))
             inputs, states = _as_leaves(preprocess(policy, part), keys)
@@ -273,7 +274,7 @@ def actor_jacobian_norm(model: BaseAlgorithm, observations: Observations) -> NDA
             if start == 0 and _dtype(policy) == th.float32:
                 theirs, _ = policy.predict(part, deterministic=True)  # type: ignore[arg-type]
                 space = policy.action_space
-                if space.is_bounded():  # type: ignore[attr-defined]
+                if is_scalable(space):
                     theirs = scale_actions(theirs.reshape(len(theirs), -1), space.low, space.high)  # type: ignore[attr-defined]
                     check_agreement(action.detach().cpu().double(), th.as_tensor(theirs), policy, action_rounding(space))  # type: ignore[arg-type]
             jacobian = th.cat(_batched_jacobian(action, states), dim=2)
@@ -330,7 +331,12 @@ def _batched_jacobian(outputs: th.Tensor, inputs: list[th.Tensor]) -> list[th.Te
     return [jacobian.detach().reshape(m, batch, -1).transpose(0, 1) for jacobian in jacobians]
 
 
-def _chunk_size(observations: Observations, action_dim: int) -> int:
+def chunk_size(observations: Observations, action_dim: int) -> int:
+    """
+    :param observations: shape (n, ...), or a dict of such
+    :param action_dim: size of an action
+    :return: of how many states the second derivatives fit into memory at once
+    """
     arrays = list(observations.values()) if isinstance(observations, dict) else [observations]
     state_dim = sum(int(np.prod(array.shape[1:])) for array in arrays)
     return max(1, min(CHUNK_SIZE, _CHUNK_ENTRIES // max(1, state_dim * action_dim)))

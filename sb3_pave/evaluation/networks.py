@@ -142,14 +142,22 @@ def scaled_policy(policy: BasePolicy, observations: NetworkInput) -> th.Tensor:
 
     :param policy: the policy of a model with a ``Box`` action space
     :param observations: preprocessed observations, shape ``(batch, ...)``
-    :return: actions, shape ``(batch, action_dim)``; unbounded actions are returned as they are
+    :return: actions, shape ``(batch, action_dim)``; those that can't be scaled are returned as they are
     """
     output = actor_output(policy, observations)
     space = policy.action_space
-    if policy.squash_output or not isinstance(space, spaces.Box) or not space.is_bounded():
+    if policy.squash_output or not is_scalable(space):
         return output
     low, high = (th.as_tensor(bound.ravel(), dtype=output.dtype, device=output.device) for bound in (space.low, space.high))
     return 2.0 * (output.clamp(low, high) - low) / (high - low) - 1.0
+
+
+def is_scalable(space: spaces.Space) -> bool:
+    """
+    :param space: an action space
+    :return: whether its bounds are finite and apart, so that actions can be scaled to [-1, 1]
+    """
+    return isinstance(space, spaces.Box) and space.is_bounded() and bool((space.low < space.high).all())
 
 
 def check_agreement(ours: th.Tensor, theirs: th.Tensor, network: nn.Module, rounding: NDArray | float = 0.0) -> None:

@@ -284,9 +284,9 @@ def _band(ax: Axes, x: Sequence[float], low: Sequence[float], high: Sequence[flo
 
 def _scaled_trace(run: Mapping[str, Any]) -> NDArray:
     trace = run["trace"]
-    if None in [*trace["low"], *trace["high"]]:
-        return np.array(trace["actions"])
     low, high = np.array(trace["low"]), np.array(trace["high"])
+    if None in [*trace["low"], *trace["high"]] or (low == high).any():
+        return np.array(trace["actions"])
     return 2.0 * (np.array(trace["actions"]) - low) / (high - low) - 1.0
 
 

@@ -196,21 +196,24 @@ def smoothness_measures(
     :return: ``sm`` (published definition), ``sm_scaled`` (actions in [-1, 1]), ``sm_hz`` (actions in [-1, 1], frequency in
         the unit of ``control_rate``), ``action_change``, ``continuity_cost``, ``second_difference``,
         ``high_frequency_share``, ``saturation``, ``control_effort``. Without finite bounds, those that need them
-        are NaN.
+        are NaN; they leave out dimensions whose two bounds are the same.
     :raises ValueError: if the actions are empty, not finite or of another shape, or the rate or cutoff is out of range
     """
     actions = _as_columns(actions)
-    bounded = bool(np.isfinite(low).all() and np.isfinite(high).all())
-    scaled = scale_actions(actions, low, high) if bounded else None
+    low, high = (np.broadcast_to(np.asarray(bound, np.float64), actions.shape[1:]) for bound in (low, high))
+    movable = low != high
+    bounded = bool(np.isfinite(low).all() and np.isfinite(high).all() and movable.any())
+    within = (actions[:, movable], low[movable], high[movable])
+    scaled = scale_actions(*within) if bounded else None
     return {
         "sm": smoothness_score(actions),
         "sm_scaled": np.nan if scaled is None else smoothness_score(scaled),
         "sm_hz": np.nan if scaled is None else smoothness_score(scaled, control_rate),
         "action_change": action_change(actions),
-        "continuity_cost": continuity_cost(actions, low, high) if bounded else np.nan,
+        "continuity_cost": continuity_cost(*within) if bounded else np.nan,
         "second_difference": second_difference(actions),
         "high_frequency_share": high_frequency_share(actions, cutoff, control_rate),
-        "saturation": saturation_rate(actions, low, high) if bounded else np.nan,
+        "saturation": saturation_rate(*within) if bounded else np.nan,
         "control_effort": control_effort(actions),
     }
 

@@ -10,7 +10,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from sb3_pave.evaluation.geometry import critic_geometry, second_derivatives
+from sb3_pave.evaluation.geometry import chunk_size, critic_geometry, second_derivatives
 from sb3_pave.evaluation.networks import CriticChoice, critic_of, evaluation_mode, preprocess
 from sb3_pave.evaluation.rollout import Rollout, stack_observations
 from sb3_pave.evaluation.smoothness import is_saturated, scale_actions
@@ -75,14 +75,17 @@ def surface_plane(
         space.high,  # type: ignore[attr-defined]
     )
     dtype = next(network.parameters()).dtype
+    strength = np.zeros((actions.shape[1], observations.shape[1]))
+    size = chunk_size(observations, actions.shape[1])
     with evaluation_mode(network):
-        _, mixed, _ = second_derivatives(
-            network,
-            preprocess(model.policy, observations),
-            th.as_tensor(actions, dtype=dtype, device=model.policy.device),
-            critic,
-        )
-    strength = mixed.abs().mean(dim=0).cpu().numpy()
+        for part in (slice(start, start + size) for start in range(0, len(actions), size)):
+            _, mixed, _ = second_derivatives(
+                network,
+                preprocess(model.policy, observations[part]),
+                th.as_tensor(actions[part], dtype=dtype, device=model.policy.device),
+                critic,
+            )
+            strength += mixed.abs().sum(dim=0).cpu().numpy()
     action_index, state_index = np.unravel_index(int(strength.argmax()), strength.shape)
 
     points = np.concatenate([observations, actions], axis=1)

@@ -96,7 +96,7 @@ def record_take(
     rollout = record_rollout(model, camera, 1, deterministic, seed, callback, warn=False, keep_observations=False)
     (episode,) = rollout.episodes
     if not camera.images:
-        raise FilmError(f"the episode of seed {seed} ends after {episode.length} steps, before the film starts")
+        raise FilmError(f"the episode of seed {seed} ends after {len(episode.actions)} steps, before the film starts")
     space: Any = rollout.action_space
     return Take(episode, camera.images, camera.steps, space.low.ravel(), space.high.ravel())
 

@@ -18,6 +18,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.preprocessing import is_image_space, maybe_transpose
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize, unwrap_vec_normalize
 
+from sb3_pave.evaluation.undisturbed import undisturbed
 from sb3_pave.export.errors import ExportError
 from sb3_pave.export.normalization import statistics_of
 from sb3_pave.export.spaces import SINGLE, Entries, as_observations, entries_of, input_type
@@ -101,7 +102,7 @@ def rollout_observations(model: BaseAlgorithm, env: gym.Env | VecEnv, normalizat
     What the deterministic policy observes in an environment.
 
     Statistics of a ``VecNormalize`` around the environment are neither used nor changed; the environment itself is reset
-    and stepped.
+    and stepped. If the model trains in it, its next ``learn()`` begins with a new episode.
 
     :param model: the model
     :param env: the environment or vector environment
@@ -117,7 +118,7 @@ def rollout_observations(model: BaseAlgorithm, env: gym.Env | VecEnv, normalizat
     source = f"observations of a rollout in {name}"
     stop = time.monotonic() + _ROLLOUT_SECONDS
     normalize = _normalizer(normalization)
-    with _raw(vec_env):
+    with undisturbed(model, vec_env, seeded=True), _raw(vec_env):
         try:
             vec_env.seed(0)
             observations = vec_env.reset()

@@ -1,5 +1,6 @@
 """Films: what was seen, the traces of what was done, and files that play."""
 
+import dataclasses
 import os
 
 import gymnasium as gym
@@ -135,6 +136,15 @@ def test_traces_return_and_score_run_with_the_images():
     assert len(one.lines[0].get_xydata()) == 5
     assert one.score.get_text() == f"sm {smoothness_score(left.actions):.2f}" != "sm 0.00"
     assert sheet.columns[1].score.get_text() == "sm 0.00"
+
+
+def test_where_a_wrapper_repeats_actions_steps_are_decisions():
+    """``Monitor`` counts what is below the wrapper: 8 steps of 4 decisions."""
+    repeated = take([[2.0], [-2.0], [2.0], [1.0]])
+    repeated = dataclasses.replace(repeated, episode=dataclasses.replace(repeated.episode, length=8))
+    sheet = film_picture._Sheet([repeated], script(labels=["A"]))
+    sheet.draw(4)  # past the last image
+    assert len(sheet.columns[0].lines[0].get_xydata()) == 4
 
 
 def test_a_film_that_starts_later_traces_from_there_and_scores_from_the_start():

@@ -138,6 +138,15 @@ def test_without_bounds_the_measures_that_need_them_are_nan():
     assert np.isnan([measures[name] for name in ("sm_scaled", "sm_hz", "continuity_cost", "saturation")]).all()
 
 
+def test_a_dimension_that_cannot_move_is_left_out_where_bounds_count():
+    actions = np.random.default_rng(4).uniform(-1, 1, (20, 2)) * [1, 0]
+    measures, moving = sm.smoothness_measures(actions, [-1, 0], [1, 0]), sm.smoothness_measures(actions[:, :1], -1, 1)
+    for name in ("sm_scaled", "sm_hz", "continuity_cost", "saturation"):
+        assert measures[name] == pytest.approx(moving[name])
+    assert measures["sm"] == pytest.approx(moving["sm"] / 2)
+    assert np.isnan(sm.smoothness_measures([0.0, 0.0], 0, 0)["sm_scaled"])
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

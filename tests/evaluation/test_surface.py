@@ -10,6 +10,7 @@ from stable_baselines3 import SAC, TD3
 from stable_baselines3.common.env_util import make_vec_env
 from torch import nn
 
+from sb3_pave.evaluation import geometry, surface
 from sb3_pave.evaluation.rollout import Rollout, record_rollout
 from sb3_pave.evaluation.surface import field_surface, surface_plane
 
@@ -43,6 +44,18 @@ def test_the_plane_lies_along_the_dominant_pair_through_a_visited_state(cubic):
     assert plane.state_axis.shape == plane.action_axis.shape == (50,)
     np.testing.assert_allclose([plane.state_axis[0], plane.state_axis[-1]], plane.observation[1] + np.array([-1, 1]))
     np.testing.assert_allclose([plane.action_axis[0], plane.action_axis[-1]], plane.action[0] + np.array([-1.5, 1.5]))
+
+
+def test_states_are_taken_in_parts_that_fit_into_memory(cubic, monkeypatch):
+    """400 states, and the second derivatives of 30 of them at most at once."""
+    model, recorded = cubic
+    whole, sizes = surface_plane(model, recorded), []
+    derivatives = surface.second_derivatives
+    monkeypatch.setattr(geometry, "CHUNK_SIZE", 30)
+    monkeypatch.setattr(surface, "second_derivatives", lambda *args: [sizes.append(len(args[2])), derivatives(*args)][1])
+    parts = surface_plane(model, recorded)
+    assert max(sizes) == 30 and sum(sizes) == 400
+    assert (parts.state_index, parts.action_index) == (whole.state_index, whole.action_index)
 
 
 def test_the_reference_action_is_not_at_a_bound_if_one_is_not(cubic):

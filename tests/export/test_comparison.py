@@ -251,6 +251,22 @@ def test_a_rollout_is_where_the_policy_runs_and_leaves_the_statistics_alone(untr
     assert export_onnx(model, "policy.onnx", env=env).comparison.source == sample.source
 
 
+def test_after_a_rollout_where_it_trains_the_agent_begins_a_new_episode():
+    env = VecNormalize(make_vec_env("Pendulum-v1"))
+    settings = dict(policy_kwargs={"net_arch": [8]}, learning_starts=100, buffer_size=100)
+    model = SAC("MlpPolicy", env, seed=0, **settings).learn(20)
+    returns, generator = env.returns.copy(), copy.deepcopy(env.get_attr("np_random")[0])
+    rollout_observations(model, env, env)
+    assert np.array_equal(env.returns, returns) and returns.any()
+    assert env.get_attr("np_random")[0].bit_generator.state == generator.bit_generator.state
+    model.learn(5, reset_num_timesteps=False)
+    buffer = model.replay_buffer
+    assert buffer.dones[19] and buffer.timeouts[19] and not buffer.dones[18]
+    # Pendulum turns by at most 8 rad/s * 0.05 s in a step
+    before, after = (env.unnormalize_obs(one[20, 0]) for one in (buffer.observations, buffer.next_observations))
+    assert np.abs(after[:2] - before[:2]).max() < 0.5
+
+
 def test_observations_of_a_rollout_follow_the_normalised_policy():
     """The observation is the sum of the actions so far, which the policy sees normalised."""
 
