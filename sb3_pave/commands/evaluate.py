@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from sb3_pave.commands.agents import add_agents, add_surroundings, check_agents, for_each, import_needed
-from sb3_pave.evaluation.agents import Agent, AgentError, find_runs, from_zip
+from sb3_pave.evaluation.agents import Agent, AgentError, find_runs, from_zip, unused_statistics
 from sb3_pave.evaluation.labels import told_apart
 from sb3_pave.evaluation.robustness import NOISE_LEVELS
 
@@ -33,21 +33,25 @@ def main(argv: list[str]) -> None:
     _check(parser, args)
     import_needed(parser, ("rich", "rliable.library", "rl_zoo3"), args.gym_packages)
     from sb3_pave.evaluation.measurement import measure_agents
-    from sb3_pave.evaluation.report import check_free, save_report, saved_files
+    from sb3_pave.evaluation.report import check_free, check_writable, save_report, saved_files
     from sb3_pave.zoo import register
 
     register(view_only=True)
     base = args.output or f"evaluation-{args.env.replace('/', '-').replace(':', '-')}"
     try:
-        check_free(saved_files(base).values(), args.overwrite)
+        files = list(saved_files(base).values())
+        check_free(files, args.overwrite)
         notes: list[str] = []
         agents, conditions = _agents(args, notes), _conditions(args)
+        check_writable(files)
         with _progress(conditions.n_episodes(len(agents)), disable=args.no_progress) as (describe, advance):
             report = measure_agents(agents, conditions, notes, describe, advance)
-    except (AgentError, FileExistsError, ValueError) as error:
+        try:
+            files = save_report(report, base, args.overwrite)
+        finally:  # a full disk does not cost the table, nor a closed pipe the files
+            _print(report)
+    except (AgentError, OSError, ValueError) as error:
         parser.exit(1, f"{parser.prog}: {error}\n")
-    files = save_report(report, base, args.overwrite)
-    _print(report)
     print("Saved", ", ".join(str(file) for file in files))
 
 
@@ -67,7 +71,11 @@ def _parser() -> argparse.ArgumentParser:
         help="names of the zip files in the table; those of the same name are joined, as runs of one setting",
     )
     add("--exp-id", nargs="+", type=int, help="numbers of the runs, 0 for the latest (default: all runs)")
-    add("--vec-normalize", metavar="FILE", help="VecNormalize statistics of the zip files")
+    add(
+        "--vec-normalize",
+        metavar="FILE",
+        help="VecNormalize statistics of the zip files (default: NAME_vecnormalize.pkl beside NAME.zip, else the zoo's)",
+    )
     add("-n", "--n-eval-episodes", type=int, default=10, help="episodes of each run (default: 10)")
     add("--seed", type=int, default=0, help="seed of the episodes, the same for each run (default: 0)")
     add("--stochastic", action="store_true", help="sample actions (default: deterministic)")
@@ -113,7 +121,11 @@ def _agents(args: argparse.Namespace, notes: list[str]) -> list[Agent]:
         ]
     algos = zip(args.models, for_each(args.algo, len(args.models)), strict=True)
     zips = [from_zip(path, args.env, algo, args.vec_normalize) for path, algo in algos]
-    return told_apart(zips, args.label)
+    agents = told_apart(zips, args.label)
+    for agent in agents:
+        if agent.stats_path is None and agent.vec_normalize_path is None and (note := unused_statistics(agent.model_path)):
+            notes.append(note)
+    return agents
 
 
 def _conditions(args: argparse.Namespace) -> Conditions:

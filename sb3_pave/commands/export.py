@@ -10,7 +10,7 @@ import sys
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_pave.evaluation.agents import AgentError, load_model
+from sb3_pave.evaluation.agents import AgentError, load_model, unused_statistics
 from sb3_pave.export import ExportError, export_onnx
 from sb3_pave.export.observations import read_observations
 from sb3_pave.export.onnx_file import DEFAULT_OPSET, check_packages
@@ -31,6 +31,9 @@ def main(argv: list[str]) -> None:
             importlib.import_module(package)
         saved = find_model(args.model)
         statistics = args.vec_normalize or saved.vec_normalize
+        # In a folder of the zoo it is known that there are none
+        if statistics is None and saved.env_id is None and (note := unused_statistics(saved.path)):
+            print(f"Note: {note}", file=sys.stderr)
         if any(_same(args.output, file) for file in (saved.path, statistics, args.observations)):
             raise ExportError(f"{args.output} is read, too: choose another name")
         observations = None if args.observations is None else read_observations(args.observations)
@@ -72,7 +75,8 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--vec-normalize",
         metavar="FILE",
-        help="the VecNormalize statistics it was trained with (default: those in the folder of its run)",
+        help="the VecNormalize statistics it was trained with (default: NAME_vecnormalize.pkl beside NAME.zip, else those "
+        "in the folder of its run)",
     )
     add("--env", metavar="ID", help="environment to compare in (default: that of its run)")
     add("--gym-packages", nargs="+", default=[], help="packages to import that register environments")

@@ -29,7 +29,7 @@ def main(argv: list[str]) -> None:
     args = parser.parse_args(argv)
     with naming_the_extra(parser, "eval"):
         from sb3_pave.evaluation.plots import draw, left_out
-        from sb3_pave.evaluation.report import check_free, load_report
+        from sb3_pave.evaluation.report import check_free, check_writable, load_report
 
     source = Path(args.report)
     folder = source.parent if args.output is None else Path(args.output)
@@ -37,7 +37,7 @@ def main(argv: list[str]) -> None:
     try:
         report = load_report(source)
         check_free(files.values(), args.overwrite)
-        folder.mkdir(parents=True, exist_ok=True)
+        check_writable(files.values())
         for kind, file in files.items():
             try:
                 figure = draw(kind, report)
@@ -49,5 +49,5 @@ def main(argv: list[str]) -> None:
             figure.savefig(file)
             without = left_out(kind, report)
             print(f"Saved {file}" + (f", without {', '.join(without)}" if without else ""))
-    except (ValueError, FileExistsError) as error:
+    except (OSError, ValueError) as error:
         parser.exit(1, f"{parser.prog}: {error}\n")

@@ -14,7 +14,7 @@ import stable_baselines3 as sb3
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.save_util import load_from_zip_file
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack, VecNormalize
 
 
 class AgentError(Exception):
@@ -30,7 +30,7 @@ class Agent:
     :param run: name of the run, that of its folder or of the zip file; unique among the runs of a label
     :param model_path: the zip file
     :param stats_path: the zoo's folder with its hyperparameters and ``VecNormalize`` statistics, if there is one
-    :param vec_normalize_path: ``VecNormalize`` statistics given by hand, in place of the zoo's
+    :param vec_normalize_path: ``VecNormalize`` statistics given by hand or saved with this model, in place of the zoo's
     :param label: what it is shown and pooled under with others of the same label; its algorithm by default
     """
 
@@ -68,24 +68,22 @@ class Agent:
         :param seed: seed
         :param env_kwargs: arguments of the environment, over those that it was trained with
         :return: one environment; statistics are not updated and rewards are not normalised
-        :raises AgentError: if the saved statistics are missing or don't fit
+        :raises AgentError: if the saved settings can't be read, or the statistics are missing or don't fit
         """
-        import yaml
         from rl_zoo3.utils import create_test_env, get_saved_hyperparams
 
+        arguments = _read_settings(self.stats_path)
         stats_path = None
         hyperparams: dict[str, Any] = {}
         if self.stats_path is not None:
             hyperparams, stats_path = get_saved_hyperparams(str(self.stats_path), norm_reward=False, test_mode=True)
         kwargs = dict(hyperparams.pop("env_kwargs", None) or {})
-        arguments = None if self.stats_path is None else self.stats_path / "args.yml"
-        if arguments is not None and arguments.is_file():
-            with arguments.open() as file:
-                # The zoo writes an OrderedDict
-                kwargs.update(yaml.load(file, Loader=yaml.UnsafeLoader).get("env_kwargs") or {})
+        kwargs.update(arguments.get("env_kwargs") or {})
         kwargs.update(env_kwargs or {})
+        n_stack = 0
         if self.vec_normalize_path is not None:
             hyperparams["normalize"] = False
+            n_stack = hyperparams.pop("frame_stack", 0)  # the zoo stacks what it has normalised
         try:
             env = create_test_env(
                 env_id,
@@ -99,6 +97,8 @@ class Agent:
             if self.vec_normalize_path is not None:
                 env = VecNormalize.load(str(self.vec_normalize_path), env)
                 env.training = env.norm_reward = False
+                if n_stack > 0:
+                    env = VecFrameStack(env, n_stack)
         except Exception as error:
             raise AgentError(f"The environment {env_id} of {self.model_path} could not be made: {error}") from error
         return env
@@ -139,9 +139,10 @@ def find_runs(
     :param env_id: the environment
     :param exp_ids: numbers of the runs, 0 for the latest one; None for all of them
     :param load_best: whether to take the best model of each run in place of the last
-    :param skip: called with a sentence on each run without a model yet, where all runs are asked for; None makes it an error
+    :param skip: called with a sentence on each run without a model yet or whose settings can't be read, where all runs are
+        asked for; None makes it an error
     :return: the runs, each once
-    :raises AgentError: if one is missing, or all are
+    :raises AgentError: if one is missing or its settings can't be read, or that is so for all
     """
     from huggingface_sb3 import EnvironmentName
     from rl_zoo3.utils import get_latest_run_id, get_model_path
@@ -158,16 +159,20 @@ def find_runs(
     for exp_id in exp_ids:
         try:
             _, model_path, log_path = get_model_path(exp_id, str(folder), algorithm, env_name, load_best=load_best)
-        except (AssertionError, ValueError) as error:
+            settings = Path(log_path) / env_name
+            _read_settings(settings)
+        except (AgentError, AssertionError, ValueError) as error:
             sentence = f"Run {exp_id} of {algorithm} on {env_id}: {error}"
             if skip is None:
                 raise AgentError(sentence) from error
             skip(sentence)
             continue
-        agent = Agent(algorithm, Path(log_path).name, Path(model_path), stats_path=Path(log_path) / env_name)
+        path = Path(model_path)
+        agent = Agent(algorithm, Path(log_path).name, path, settings, own_statistics(path))
         agents.setdefault(agent.model_path, agent)
     if not agents:
-        raise AgentError(f"No run of {algorithm} on {env_id} in {os.path.join(folder, algorithm)} has a model yet")
+        where = os.path.join(folder, algorithm)
+        raise AgentError(f"No run of {algorithm} on {env_id} in {where} has a model yet and settings that can be read")
     return list(agents.values())
 
 
@@ -180,7 +185,7 @@ def from_zip(
     :param path: the zip file, with or without ``.zip``
     :param env_id: the environment
     :param algorithm: name of its algorithm in the zoo; None reads it from the file
-    :param vec_normalize_path: saved ``VecNormalize`` statistics
+    :param vec_normalize_path: saved ``VecNormalize`` statistics; None takes those saved with this very model, if there are any
     :return: the agent
     :raises AgentError: if a file is missing or is not a model
     """
@@ -198,8 +203,29 @@ def from_zip(
         run=path.stem,
         model_path=path,
         stats_path=stats_path if stats_path.is_dir() else None,
-        vec_normalize_path=None if vec_normalize_path is None else Path(vec_normalize_path),
+        vec_normalize_path=own_statistics(path) if vec_normalize_path is None else Path(vec_normalize_path),
     )
+
+
+def own_statistics(path: Path) -> Path | None:
+    """
+    :param path: a model's zip file
+    :return: the ``VecNormalize`` statistics saved with this very model, as :class:`sb3_pave.callbacks.SmoothnessEvalCallback`
+        does it, None if there are none. The zoo's are those of the end of training.
+    """
+    statistics = path.with_name(f"{path.stem}_vecnormalize.pkl")
+    return statistics if statistics.is_file() else None
+
+
+def unused_statistics(path: Path) -> str | None:
+    """
+    :param path: zip file of a model that has no statistics and does not lie in a folder of the zoo
+    :return: a sentence on statistics beside it that may be its own or another model's, None if there are none
+    """
+    statistics = path.with_name("vecnormalize.pkl")
+    if not statistics.is_file():
+        return None
+    return f"{statistics} was not used for {path.name}: if it was trained with these statistics, name them by --vec-normalize"
 
 
 def load_model(path: str | os.PathLike, algorithm: type[BaseAlgorithm] | None = None, device: str = "auto") -> BaseAlgorithm:
@@ -254,6 +280,23 @@ def algorithm_name(path: str | os.PathLike) -> str:
     data = _zip_data(Path(path))
     parts = (data.get("actor_side_method"), "pave" if "mpr_coef" in data else None, name)
     return "_".join(part for part in parts if part)
+
+
+def _read_settings(folder: Path | None) -> dict[str, Any]:
+    """The arguments of a run's training; both of its files are read, since the zoo's reader does not name a broken one."""
+    import yaml
+
+    content: dict[str, dict[str, Any]] = {}
+    files = [] if folder is None else [folder / "config.yml", folder / "args.yml"]
+    for path in filter(Path.is_file, files):
+        try:
+            with path.open() as file:
+                content[path.name] = yaml.load(file, Loader=yaml.UnsafeLoader)  # the zoo writes an OrderedDict
+        except Exception as error:  # whatever the file names may raise anything
+            raise AgentError(f"{path} could not be read: {error}") from error
+        if not isinstance(content[path.name], dict):
+            raise AgentError(f"{path} holds no settings: it is empty, or was not written to its end")
+    return content.get("args.yml", {})
 
 
 def _families() -> list[type[BaseAlgorithm]]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from numbers import Real
 from typing import Any
 
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_pave.evaluation.rollout import Episode
 
 
 def control_rate(env: VecEnv) -> tuple[float, str | None]:
@@ -31,6 +34,22 @@ def control_rate(env: VecEnv) -> tuple[float, str | None]:
     if not (np.isfinite(rate) and rate > 0):
         return 1.0, _note(f"is {seconds:g}, not a positive number of seconds")
     return rate, None
+
+
+def repetition(episodes: Sequence[Episode]) -> str | None:
+    """
+    A wrapper that repeats actions makes fewer decisions a second than the environment's ``dt`` tells.
+
+    :param episodes: episodes; their length is what the ``Monitor`` below such a wrapper has counted
+    :return: a sentence about it; None if actions are not repeated
+    """
+    steps, decisions = (sum(counts) for counts in zip(*((one.length, len(one.actions)) for one in episodes), strict=True))
+    if steps <= decisions:
+        return None
+    return (
+        f"a wrapper repeats its actions, {steps / decisions:.3g} times on average: unless dt counts that, frequencies in "
+        "Hz are too high by that factor; give --control-rate, in actions a second"
+    )
 
 
 def _number(value: Any) -> float | None:

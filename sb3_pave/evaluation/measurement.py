@@ -10,9 +10,9 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_pave.evaluation.agents import Agent, AgentError
-from sb3_pave.evaluation.control_rate import control_rate
+from sb3_pave.evaluation.control_rate import control_rate, repetition
 from sb3_pave.evaluation.geometry import RolloutGeometry, rollout_geometry
-from sb3_pave.evaluation.networks import CriticChoice
+from sb3_pave.evaluation.networks import CriticChoice, check_choice, critic_of
 from sb3_pave.evaluation.report import new_report, run_record
 from sb3_pave.evaluation.robustness import Scale, evaluate_robustness, observation_scale
 from sb3_pave.evaluation.rollout import Rollout, record_rollout
@@ -90,12 +90,13 @@ def measure_agents(
     :return: a report, see :func:`sb3_pave.evaluation.report.new_report`
     :raises AgentError: if an agent or its environment does not load, the reference is none of the agents, or nothing could
         be measured
-    :raises ValueError: if the control rate and the cutoff don't go together
+    :raises ValueError: if the control rate and the cutoff don't go together, or no agent has the critic
     """
     first = _reference(agents, conditions.reference)
     measurement = _Measurement(conditions, first, list(notes), callback)
     for agent in agents:
         measurement.check(agent)
+    measurement.check_critics()
     records = {}
     for i in sorted(range(len(agents)), key=lambda i: agents[i] is not first):
         describe(agents[i].name)
@@ -147,6 +148,7 @@ class _Measurement:
         self.rate = conditions.control_rate
         self.scale: Scale | None = None
         self.plane: SurfacePlane | None = None
+        self.critics: dict[str, str] = {}  # what is wrong with the choice, if anything, for each agent with critics
 
     def check(self, agent: Agent) -> None:
         """Make its environment, ask that for its rate, and load it: what does not work is known before the first episode."""
@@ -156,9 +158,27 @@ class _Measurement:
                 self._agree_on_rate(agent, *control_rate(env))
             assert self.rate is not None
             smoothness_measures([0.0], -1.0, 1.0, self.rate, self.conditions.cutoff)  # refuses a cutoff that is too high
-            agent.load(self.conditions.device)
+            model = agent.load(self.conditions.device)
+            if self.conditions.geometry or self.conditions.surface:
+                self._check_critic(agent, model)
         finally:
             env.close()
+
+    def _check_critic(self, agent: Agent, model: BaseAlgorithm) -> None:
+        try:
+            network = critic_of(model)
+        except ValueError:
+            return  # becomes a note where it is measured
+        try:
+            check_choice(self.conditions.critic, network)
+            self.critics[agent.name] = ""
+        except ValueError as error:
+            self.critics[agent.name] = f"{agent.name}: {error}"
+
+    def check_critics(self) -> None:
+        """Refuse a critic that no agent has: where ensembles differ in size, some may."""
+        if self.critics and all(self.critics.values()):
+            raise ValueError("; ".join(self.critics.values()))
 
     def _agree_on_rate(self, agent: Agent, rate: float, note: str | None) -> None:
         if self.rate is None:
@@ -184,6 +204,9 @@ class _Measurement:
         how = self.conditions
         plain = record_rollout(model, env, how.n_eval_episodes, how.deterministic, how.seed, self.callback)
         assert self.rate is not None
+        repeated = None if how.control_rate is not None or self.rate == 1.0 else repetition(plain.episodes)
+        if repeated is not None:
+            self.notes.append(f"{agent.name}: {repeated}")
         plain.smoothness(self.rate, how.cutoff)  # of a policy that has diverged there is nothing else to measure
         robustness = geometry = heights = None
         if how.noise_levels is not None:
@@ -224,6 +247,7 @@ class _Measurement:
         return geometry
 
     def _surface(self, model: BaseAlgorithm, plain: Rollout) -> Any:
+        check_choice(self.conditions.critic, critic_of(model))
         self.plane = self.plane or surface_plane(model, plain, self.conditions.critic)
         return field_surface(model, self.plane, self.conditions.critic)
 

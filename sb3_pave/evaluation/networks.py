@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import numpy as np
 import torch as th
@@ -152,7 +152,7 @@ def scaled_policy(policy: BasePolicy, observations: NetworkInput) -> th.Tensor:
     return 2.0 * (output.clamp(low, high) - low) / (high - low) - 1.0
 
 
-def is_scalable(space: spaces.Space) -> bool:
+def is_scalable(space: spaces.Space) -> TypeGuard[spaces.Box]:
     """
     :param space: an action space
     :return: whether its bounds are finite and apart, so that actions can be scaled to [-1, 1]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -317,9 +318,29 @@ def check_free(files: Iterable[Path], overwrite: bool) -> None:
     :param overwrite: whether they may exist
     :raises FileExistsError: if one of them exists
     """
-    existing = [str(file) for file in files if file.exists()]
+    existing = [str(file) for file in files if os.path.exists(file)]  # no error of a name that is too long
     if existing and not overwrite:
         raise FileExistsError(f"{existing[0]} exists: choose another --output, or --overwrite it")
+
+
+def check_writable(files: Iterable[Path]) -> None:
+    """
+    Make the folders and try the files before the work that they are for.
+
+    :param files: files about to be written; those that exist stay as they are
+    :raises OSError: if one of them can't be written
+    """
+    for file in files:
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            existed = os.path.lexists(file)
+            file.open("ab").close()
+            if not existed:
+                file.unlink()
+        except OSError as error:
+            in_a_file = isinstance(error, FileExistsError | NotADirectoryError)
+            reason = "its folder is a file" if in_a_file else error.strerror
+            raise OSError(f"{file} can't be written: {reason}") from error
 
 
 def load_report(path: str | Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What lies beside a saved model in a folder of RL Zoo: its environment and its statistics."""
+"""What lies beside a saved model: its own statistics, and in a folder of RL Zoo its environment and those of its run."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.save_util import load_from_pkl
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_pave.evaluation.agents import AgentError, from_zip
+from sb3_pave.evaluation.agents import AgentError, from_zip, own_statistics
 
 
 @dataclass(frozen=True)
 class SavedModel:
     """
-    A saved model and what the zoo left beside it.
+    A saved model and what was left beside it.
 
     :param path: the zip file
     :param env_id: the environment that it was trained in, None if that is not known
@@ -42,13 +42,13 @@ def find_model(path: str | os.PathLike) -> SavedModel:
     path = _zip_file(Path(path))
     folders = _settings(path.parent)
     if len(folders) != 1:
-        return SavedModel(path)
+        return SavedModel(path, vec_normalize=own_statistics(path))
     (settings,) = folders
     statistics, buffer = settings / "vecnormalize.pkl", path.with_name("replay_buffer.pkl")
     return SavedModel(
         path,
         _env_id(settings),
-        statistics if statistics.is_file() else None,
+        own_statistics(path) or (statistics if statistics.is_file() else None),
         buffer if buffer.is_file() else None,
     )
 

@@ -8,11 +8,13 @@ import pytest
 from stable_baselines3 import A2C, DDPG, PPO, SAC, TD3
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import VecNormalize
+from stable_baselines3.common.vec_env import VecNormalize, unwrap_vec_normalize
 from torch import nn
 
 from sb3_pave.commands.evaluate import main
+from sb3_pave.commands.plot import main as plot
 from sb3_pave.evaluation.agents import AgentError, algorithm_name, find_runs, from_zip, load_model
+from sb3_pave.evaluation.report import FORMAT
 from sb3_pave.evaluation.rollout import record_rollout
 
 pytest.importorskip("rl_zoo3")
@@ -294,3 +296,109 @@ def test_an_existing_report_is_kept_before_anything_is_measured(logs, tmp_path, 
         main([*FAST, "--algo", "nonsense", "-f", str(logs), "-o", str(tmp_path / "out")])
     assert "exists" in capsys.readouterr().err
     assert (tmp_path / "out.json").read_text() == "mine"
+
+
+def other_statistics(model_path, name):
+    """Statistics beside a model that are not those of a fresh environment."""
+    env = VecNormalize(make_vec_env("Pendulum-v1"))
+    env.obs_rms.mean = np.array([1.0, 2.0, 3.0])
+    env.save(str(model_path.with_name(name)))
+
+
+def test_statistics_saved_with_the_model_come_before_the_zoos(tmp_path):
+    """Those of the smoothest model; frames are stacked after they are normalised, as in the zoo's training."""
+    config = {"policy": "MlpPolicy", "normalize": True, "frame_stack": 2}
+    path = save_run(tmp_path, "sac", 1, small(SAC), config) / "smoothest_model.zip"
+    small(SAC).save(path)
+    VecNormalize(make_vec_env("Pendulum-v1")).save(str(path.parent / "Pendulum-v1" / "vecnormalize.pkl"))
+    other_statistics(path, "smoothest_model_vecnormalize.pkl")
+    env = from_zip(path, "Pendulum-v1").make_env("Pendulum-v1")
+    assert unwrap_vec_normalize(env).obs_rms.mean.tolist() == [1.0, 2.0, 3.0]
+    assert env.observation_space.shape == (6,)
+    given = from_zip(path, "Pendulum-v1", None, path.parent / "Pendulum-v1" / "vecnormalize.pkl")
+    assert unwrap_vec_normalize(given.make_env("Pendulum-v1")).obs_rms.mean.tolist() == [0.0, 0.0, 0.0]
+    (run,) = find_runs(tmp_path, "sac", "Pendulum-v1")
+    assert unwrap_vec_normalize(run.make_env("Pendulum-v1")).obs_rms.mean.tolist() == [0.0, 0.0, 0.0]
+
+
+def test_statistics_that_may_be_anothers_are_not_used_but_named(tmp_path):
+    small(SAC, seed=0).save(tmp_path / "agent.zip")
+    other_statistics(tmp_path / "agent.zip", "vecnormalize.pkl")
+    main([str(tmp_path / "agent.zip"), *FAST, "-o", str(tmp_path / "out")])
+    report = json.loads((tmp_path / "out.json").read_text())
+    direct = record_rollout(small(SAC, seed=0), Monitor(gym.make("Pendulum-v1")), 1, seed=0)
+    assert report["runs"][0]["episodes"]["return"] == [direct.episodes[0].total_reward]
+    (note,) = report["notes"]
+    assert "vecnormalize.pkl was not used for agent.zip" in note and "--vec-normalize" in note
+    given = ["--vec-normalize", str(tmp_path / "vecnormalize.pkl")]
+    main([str(tmp_path / "agent.zip"), *FAST, *given, "-o", str(tmp_path / "given")])
+    assert "notes" not in json.loads((tmp_path / "given.json").read_text())
+
+
+@pytest.mark.parametrize("name", ["args.yml", "config.yml"])
+@pytest.mark.parametrize("content", ["", "a: [1"])
+def test_a_run_with_unreadable_settings_is_named_and_the_others_are_found(logs, name, content):
+    broken = logs / "sac" / "Pendulum-v1_3" / "Pendulum-v1" / name
+    broken.write_text(content)
+    skipped = []
+    assert [run.run for run in find_runs(logs, "sac", "Pendulum-v1", skip=skipped.append)] == ["Pendulum-v1_1"]
+    assert len(skipped) == 1 and str(broken) in skipped[0]
+    with pytest.raises(AgentError, match=name):
+        find_runs(logs, "sac", "Pendulum-v1", [3], skip=skipped.append)
+    with pytest.raises(AgentError, match=name):
+        from_zip(broken.parents[1] / "Pendulum-v1.zip", "Pendulum-v1").make_env("Pendulum-v1")
+
+
+def test_where_nothing_can_be_written_nothing_is_measured(tmp_path, monkeypatch, capsys):
+    small(SAC).save(tmp_path / "agent.zip")
+    (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "folder.json").write_text("mine")
+    monkeypatch.setattr("sb3_pave.evaluation.measurement.record_rollout", lambda *_: pytest.fail("measured in vain"))
+    for output in ("agent.zip/out", "agent.zip/deeper/out", "x" * 250, "folder"):
+        with pytest.raises(SystemExit) as stop:
+            main([str(tmp_path / "agent.zip"), *FAST, "-o", str(tmp_path / output), "--overwrite"])
+        assert stop.value.code == 1 and "can't be written" in capsys.readouterr().err
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["agent.zip", "folder.csv", "folder.json"]
+    assert (tmp_path / "folder.json").read_text() == "mine"
+
+
+def test_a_report_that_can_no_longer_be_saved_is_printed(tmp_path, monkeypatch, capsys):
+    small(SAC).save(tmp_path / "agent.zip")
+
+    def full(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("sb3_pave.evaluation.report.save_report", full)
+    with pytest.raises(SystemExit) as stop:
+        main([str(tmp_path / "agent.zip"), *FAST, "-o", str(tmp_path / "out")])
+    printed = capsys.readouterr()
+    assert stop.value.code == 1 and "No space left" in printed.err and "sm (published)" in printed.out
+
+
+def test_pictures_that_can_not_be_written_are_a_sentence(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    (tmp_path / "report.json").write_text(json.dumps({"format": FORMAT, "runs": [{}]}))
+    with pytest.raises(SystemExit) as stop:
+        plot([str(tmp_path / "report.json"), "-o", str(tmp_path / "report.json" / "images")])
+    assert stop.value.code == 1 and "its folder is a file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--surface", "--geometry"])
+def test_a_critic_that_no_agent_has_is_refused_before_the_first_episode(tmp_path, monkeypatch, capsys, option):
+    for algorithm in (SAC, PPO):
+        small(algorithm).save(tmp_path / f"{algorithm.__name__}.zip")
+    monkeypatch.setattr("sb3_pave.evaluation.measurement.record_rollout", lambda *_: pytest.fail("measured in vain"))
+    files = [str(tmp_path / "SAC.zip"), str(tmp_path / "PPO.zip")]
+    with pytest.raises(SystemExit) as stop:
+        main([*files, *FAST, option, "--critic", "7", "-o", str(tmp_path / "out")])
+    assert stop.value.code == 1 and 'There is no critic 7: choose 0 to 1 or "min"' in capsys.readouterr().err
+
+
+def test_a_critic_that_some_agents_have_is_measured_of_them(tmp_path):
+    for algorithm in (DDPG, SAC):  # one critic, and two
+        small(algorithm, seed=0).save(tmp_path / f"{algorithm.__name__}.zip")
+    files = [str(tmp_path / "DDPG.zip"), str(tmp_path / "SAC.zip")]
+    main([*files, *FAST, "--surface", "--critic", "1", "-o", str(tmp_path / "out")])
+    report = json.loads((tmp_path / "out.json").read_text())
+    assert ["surface" in run for run in report["runs"]] == [False, True]
+    assert report["notes"] == ['ddpg DDPG: no surface: There is no critic 1: choose 0 to 0 or "min"']

@@ -120,3 +120,27 @@ def test_a_run_of_the_zoo_brings_its_environment_statistics_and_replay_buffer(tm
     printed = capsys.readouterr()
     assert "No rollout" in printed.err and "NoSuch-v0" in printed.err
     assert "8 observations of the replay buffer" in printed.out
+
+
+def test_statistics_saved_with_the_model_are_used_and_bare_ones_named(tmp_path, capsys):
+    model, policy = make(SAC, "Pendulum-v1"), tmp_path / "policy.onnx"
+    model.save(tmp_path / "smoothest_model.zip")
+    env = VecNormalize(make_vec_env("Pendulum-v1"))
+    env.save(str(tmp_path / "vecnormalize.pkl"))  # of the end of training
+    export(tmp_path / "smoothest_model.zip", policy)
+    printed = capsys.readouterr()
+    assert "--vec-normalize" in printed.err and "normalised" not in printed.out
+
+    env.obs_rms.mean, env.obs_rms.var = np.array([0.5, -1.0, 2.0]), np.array([0.1, 4.0, 9.0])
+    env.save(str(tmp_path / "smoothest_model_vecnormalize.pkl"))
+    observation = np.array([[0.6, -0.8, 3.0]], np.float32)
+    expected = model.predict(env.normalize_obs(observation), deterministic=True)[0]
+    settings = tmp_path / "Pendulum-v1"
+    for in_the_zoo in (False, True):
+        if in_the_zoo:
+            settings.mkdir()
+            (tmp_path / "vecnormalize.pkl").rename(settings / "vecnormalize.pkl")
+        export(tmp_path / "smoothest_model.zip", policy, "--overwrite")
+        printed = capsys.readouterr()
+        assert "smoothest_model_vecnormalize.pkl" in printed.out and "--vec-normalize" not in printed.err
+        np.testing.assert_allclose(run(policy, observation=observation), expected, atol=1e-5)

@@ -4,9 +4,12 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
+from stable_baselines3 import SAC
+from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from sb3_pave.evaluation.control_rate import control_rate
+from sb3_pave.evaluation.control_rate import control_rate, repetition
+from sb3_pave.evaluation.rollout import record_rollout
 
 
 def environment(dt=None, **members):
@@ -62,3 +65,21 @@ def test_anything_else_falls_back_with_a_note_that_says_what_to_do(dt):
     rate, note = control_rate(environment(dt))
     assert rate == 1.0
     assert "--control-rate" in note and len(note) < 250
+
+
+class FourTimes(gym.Wrapper):
+    """As the zoo's FrameSkip, which ``make_vec_env`` puts outside Monitor."""
+
+    def step(self, action):
+        for _ in range(3):
+            self.env.step(action)
+        return self.env.step(action)
+
+
+def test_a_wrapper_that_repeats_actions_is_said():
+    model = SAC("MlpPolicy", "Pendulum-v1", policy_kwargs={"net_arch": [8]}, buffer_size=10)
+    plain, repeating = (
+        record_rollout(model, make_vec_env("Pendulum-v1", wrapper_class=wrapper), 1).episodes for wrapper in (None, FourTimes)
+    )
+    assert repetition(plain) is None
+    assert "repeats its actions, 4 times on average" in repetition(repeating)
