@@ -24,7 +24,7 @@ def test_pave_sac_swings_the_pendulum_up():
         curv_coef=0.5,
         seed=1,
     )
-    model.learn(20_000)
+    model.learn(15_000)
     env = Monitor(gym.make("Pendulum-v1"))
     env.reset(seed=7)
     returns, lengths = evaluate_policy(model, env, n_eval_episodes=20, return_episode_rewards=True)
