@@ -148,8 +148,8 @@ def rollout_geometry(model: BaseAlgorithm, rollout: Rollout, critic: CriticChoic
     actions = np.concatenate([episode.actions.reshape(len(episode.actions), -1) for episode in rollout.episodes])
     lengths = [len(episode.actions) for episode in rollout.episodes]
     low, high = rollout.action_space.low.ravel(), rollout.action_space.high.ravel()  # type: ignore[attr-defined]
-    bounded = np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all()
-    saturated = is_saturated(actions, low, high) if bounded else np.zeros(actions.shape, dtype=bool)
+    scalable = is_scalable(rollout.action_space)
+    saturated = is_saturated(actions, low, high) if scalable else np.zeros(actions.shape, dtype=bool)
 
     notes: list[str] = []
     of_critic = turn = jacobian = None
