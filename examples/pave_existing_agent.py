@@ -20,7 +20,7 @@ def main(timesteps: int = 10_000) -> None:
     plain.save("td3_pendulum")
     plain.save_replay_buffer("td3_pendulum_buffer")
 
-    model = PAVE_TD3.load("td3_pendulum", env=plain.get_env(), curv_coef=0.05)
+    model = PAVE_TD3.load("td3_pendulum", env=plain.get_env())
     model.load_replay_buffer("td3_pendulum_buffer")
     model.learn(timesteps, reset_num_timesteps=False, progress_bar=True)
     print(

@@ -22,8 +22,6 @@ def main(timesteps: int = 20_000) -> None:
         gradient_steps=50,
         batch_size=100,
         ent_coef=0.2,
-        vfc_coef=0.005,  # the paper's weights for this environment
-        curv_coef=0.5,
         seed=0,
     )
     model.learn(timesteps, progress_bar=True)

@@ -171,11 +171,18 @@ def check_finite(values: dict[str, list[float]], n_updates: int) -> None:
     terms = [tag for tag in ("mpr_loss", "vfc_loss", "curv_loss") if tag in broken]
     if not terms:
         return
+    longest = max(map(len, values.values()))
+
+    def first_update(tag: str) -> int:
+        # Not every update may have the terms
+        count = len(values[tag])
+        return round(n_updates - (count - broken[tag] - 1) * longest / count)
+
     term = min(terms, key=lambda tag: broken[tag])
-    # Not every update may have the terms
-    per_value = max(map(len, values.values())) / len(values[term])
-    update = round(n_updates - (len(values[term]) - broken[term] - 1) * per_value)
-    if broken.get("td_loss", len(values[term])) < broken[term]:
+    update = first_update(term)
+    # Scale-free Curv counts in ranges of the targets: it breaks with them, in an update in which the field is still sound
+    is_sound = math.isfinite(values.get("action_grad_rms", values[term])[broken[term]])
+    if "td_loss" in broken and first_update("td_loss") < update + is_sound:
         cause = "the TD loss was not finite before it: look for NaN or huge values in rewards and observations"
     else:
         cause = (

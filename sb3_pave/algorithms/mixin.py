@@ -47,7 +47,7 @@ class Pave(DeferredLog, NamedAfterClass, SavedAsHost, CriticTerms):
     :param args: the host's positional arguments
     :param scale_free: whether the five numbers below count in units of the replayed data, so that they mean the same on every
         task (σ in standard deviations of each observation dimension, δ and λ3 in ranges of the return, per action dimension,
-        see ``Scales``); False: in the paper's units, in which the published weights are given
+        see ``Scales``); False: in the paper's units, those of the task, in which the published weights are given
     :param mpr_coef: ``λ1``, weight of mixed-partial regularization; None, here and below: see ``algorithms.units``
     :param vfc_coef: ``λ2``, weight of vector-field consistency
     :param curv_coef: ``λ3``, weight of curvature preservation
@@ -78,7 +78,7 @@ class Pave(DeferredLog, NamedAfterClass, SavedAsHost, CriticTerms):
     def __init__(
         self,
         *args: Any,
-        scale_free: bool = False,
+        scale_free: bool = True,
         mpr_coef: float | None = None,
         vfc_coef: float | None = None,
         curv_coef: float | None = None,

@@ -31,7 +31,8 @@ from tests.algorithms.scenarios import ALGORITHMS, HAS_N_STEPS, host_of
 OBSERVATIONS = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
 SMALL = {"learning_starts": 20, "buffer_size": 200, "batch_size": 8, "seed": 0}
 # Large enough to matter within a few updates; δ so that the hinge is active
-WEIGHTS = {"mpr_coef": 5.0, "vfc_coef": 5.0, "curv_coef": 0.5, "curv_delta": 5.0}
+# In the paper's units: the range of returns, of which a train() of the user's does not know the targets, differs
+WEIGHTS = {"scale_free": False, "mpr_coef": 5.0, "vfc_coef": 5.0, "curv_coef": 0.5, "curv_delta": 5.0}
 ZERO = {"mpr_coef": 0, "vfc_coef": 0, "curv_coef": 0}
 
 

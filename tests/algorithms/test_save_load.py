@@ -55,7 +55,7 @@ def test_a_plain_agent_continues_with_pave(algorithm, host, tmp_path):
     plain = small(host, policy_kwargs={"net_arch": [16], "activation_fn": nn.SiLU}).learn(40)
     plain.save(tmp_path / "plain.zip")
     model = algorithm.load(tmp_path / "plain.zip", env=plain.get_env(), mpr_coef=0.3)
-    assert isinstance(model, algorithm) and model.mpr_coef == 0.3 and model.curv_coef == 0.01
+    assert isinstance(model, algorithm) and model.mpr_coef == 0.3 and model.curv_coef == 0.03
     np.testing.assert_array_equal(
         model.predict(OBSERVATIONS, deterministic=True)[0], plain.predict(OBSERVATIONS, deterministic=True)[0]
     )
