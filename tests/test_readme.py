@@ -76,9 +76,10 @@ def test_files_that_it_names_exist(page):
 
 
 def test_the_table_of_signals_is_complete():
-    from sb3_pave import PAVE_SAC
+    from sb3_pave import PAVE_SAC, PAVE_TQC
 
-    model = PAVE_SAC("MlpPolicy", "Pendulum-v1", policy_kwargs={"net_arch": [8]}, learning_starts=5, batch_size=4).learn(20)
+    settings = {"scale_free": True, "policy_kwargs": {"net_arch": [8]}, "learning_starts": 5, "batch_size": 4}
+    logs = [algorithm("MlpPolicy", "Pendulum-v1", **settings).learn(20).logger for algorithm in (PAVE_SAC, PAVE_TQC)]
     hosts_own = {"train/learning_rate", "train/n_updates", "train/actor_loss", "train/ent_coef", "train/ent_coef_loss"}
-    logged = {tag for tag in model.logger.name_to_value if tag.startswith("train/")} - hosts_own
+    logged = {tag for log in logs for tag in log.name_to_value if tag.startswith("train/")} - hosts_own
     assert logged == set(re.findall(r"`(train/\w+)`", README))

@@ -81,9 +81,14 @@ class CriticTerms(OffPolicyAlgorithm):
 
     def _field_inputs(self, replay_data: ReplayBufferSamples, successor: Successor) -> FieldInputs:
         """Where the weights ask for the field."""
-        points = (replay_data.observations, replay_data.actions, successor.observations)
+        actions = replay_data.actions
+        if actions.dtype.itemsize < 4:
+            # The critic sees them beside features of float32
+            actions = actions.float()
+        whole = (replay_data.observations, actions)
+        points = (*whole, successor.observations)
         order = None
-        batch_size = len(replay_data.actions)
+        batch_size = len(actions)
         if self.pave_batch_size is not None and self.pave_batch_size < batch_size:
             # At random, since not every buffer draws in random order: HER does not
             order = th.randperm(batch_size, device=self.device)
@@ -91,13 +96,11 @@ class CriticTerms(OffPolicyAlgorithm):
         observations, actions, next_observations = points
         noisy_observations = direction = None
         if self.mpr_coef > 0 and not self._mpr_is_idle:
-            normalize_images = getattr(self.critic, "normalize_images", True)
             seen = normalised_space(self.observation_space, self._vec_normalize_env)
             scales = self._scales if self.scale_free else None
-            noisy_observations = perturb(observations, seen, self.mpr_sigma, normalize_images, scales)
+            noisy_observations = perturb(observations, seen, self.mpr_sigma, scales)
         if self.curv_coef > 0:
             direction = th.empty_like(actions).bernoulli_(0.5).mul_(2).sub_(1)
-        whole = (replay_data.observations, replay_data.actions)
         return FieldInputs(*whole, noisy_observations, next_observations if self.vfc_coef > 0 else None, direction, order)
 
     def _critic_losses(
@@ -137,6 +140,13 @@ class CriticTerms(OffPolicyAlgorithm):
 
     def _coefs(self) -> tuple[float, float, float]:
         return 0.0 if self._mpr_is_idle else self.mpr_coef, self.vfc_coef, self.curv_coef
+
+    def _huber_share(self) -> Callable[[Any, th.Tensor], th.Tensor] | None:
+        """
+        What the TD loss is of that of squared errors, of what ``_td_loss`` takes and without gradient; None: it is that loss.
+        Scale-free terms, which are squares, count as much less.
+        """
+        return None
 
     @staticmethod
     def _critic_output(values: th.Tensor) -> Any:

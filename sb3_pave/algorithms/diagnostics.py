@@ -65,6 +65,9 @@ class Diagnostics:
         elif model.curv_coef > 0:
             asked_for = [model.curv_delta / action_dim / scale if scale > 0 else 0.0 for scale in scales]
             self.watch_curvature(asked_for, _ADVICE[False])
+        shares = values.get("huber_share", [])
+        for name in weights if shares else ():
+            weights[name] = [weight * share for weight, share in zip(weights[name], shares, strict=True)]
         self.watch(values, weights, _ADVICE[bool(model.scale_free)])
 
     def watch(self, values: dict[str, list[float]], coefs: Mapping[str, Sequence[float]], advice: str) -> None:

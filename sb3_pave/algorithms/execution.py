@@ -101,6 +101,10 @@ class Execution:
         :param td_loss: of what the critic returns for the batch, and the target
         :param target: of the batch
         """
-        td = td_loss(self.model.critic(terms.inputs.observations, terms.inputs.actions), target)
+        current = self.model.critic(terms.inputs.observations, terms.inputs.actions)
+        td, huber_share, share = td_loss(current, target), self.model._huber_share(), {}
+        if huber_share is not None:
+            share["huber_share"] = huber_share(current, target)
+            terms = terms._replace(coefs=[share["huber_share"] * coef for coef in terms.coefs])
         loss, scalars = self.terms(terms)
-        return [td, loss], {"critic_loss": td.detach() + loss.detach(), "td_loss": td.detach(), **scalars}
+        return [td, loss], {"critic_loss": td.detach() + loss.detach(), "td_loss": td.detach(), **share, **scalars}

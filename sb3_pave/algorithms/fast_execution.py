@@ -17,7 +17,7 @@ from sb3_pave.fast.eligibility import has_closed_form, is_mode_free
 from sb3_pave.fast.ensemble import lay_stacked
 from sb3_pave.fast.fused_adam import fused_adam
 from sb3_pave.fast.graphs import CudaCapture, GraphedUpdate, fixed_numbers
-from sb3_pave.fast.stand_ins import is_mlp_actor, is_mlp_critic, mlp_actor, mlp_critic
+from sb3_pave.fast.stand_ins import is_mlp_actor, is_mlp_critic, mlp_actor, mlp_critic, see_the_same
 from sb3_pave.fast.update_log import UpdateLog
 from sb3_pave.fast.watch import Watch
 from sb3_pave.method.terms import Terms
@@ -54,7 +54,7 @@ class ClosedForm(Execution):
         if not self._has_values_too:
             return super().td_and_terms(terms, td_loss, target)
         # The field's own forward pass has the values
-        td = TdError(self.model._critic_output, td_loss, target)
+        td = TdError(self.model._critic_output, td_loss, target, self.model._huber_share())
         loss, scalars = mlp_critic_loss(self.model.critic, terms, td, self.compile)
         return [loss], scalars
 
@@ -140,8 +140,10 @@ def choose_execution(model: Any) -> Execution:
 
 def _has_stand_ins(model: Any) -> bool:
     actors = [getattr(model, name) for name in ("actor", "actor_target") if hasattr(model, name)]
+    critics = _critics(model)
     # Without terms the parameters are to equal the host's, bit for bit
-    return model._has_terms() and all(map(is_mlp_critic, _critics(model))) and all(map(is_mlp_actor, actors))
+    are_mlps = model._has_terms() and all(map(is_mlp_critic, critics)) and all(map(is_mlp_actor, actors))
+    return are_mlps and see_the_same([*critics, *actors])
 
 
 def _critics(model: Any) -> list[Any]:

@@ -36,6 +36,9 @@ from sb3_pave.method.field import refuse_compiled
 from sb3_pave.method.scales import Scales
 from sb3_pave.method.successor import Successor
 
+# A number of its own, which a host that sets the same attribute is told by
+_NOTHING_YET = float("0")
+
 
 class Pave(DeferredLog, NamedAfterClass, SavedAsHost, CriticTerms):
     """
@@ -98,7 +101,7 @@ class Pave(DeferredLog, NamedAfterClass, SavedAsHost, CriticTerms):
         self.mpr_sigma = mpr_sigma  # type: ignore[assignment]
         self.curv_delta = curv_delta  # type: ignore[assignment]
         # What PAVE has learned of the data, for the zip
-        self.return_scale = 0.0
+        self.return_scale = _NOTHING_YET
         self.observation_spread: Any = None
         self.pave_interval = pave_interval
         self.pave_batch_size = pave_batch_size
@@ -115,8 +118,25 @@ class Pave(DeferredLog, NamedAfterClass, SavedAsHost, CriticTerms):
             if getattr(self, "action_space", None) is not None:
                 check_action_space(self.action_space)
             raise
+        self._refuse_overwritten_attributes()
         # What is left of the construction must not go into a saved model, and a loaded one keeps its activations
         del self._is_new
+
+    def _refuse_overwritten_attributes(self) -> None:
+        """
+        :raises TypeError: if the host's constructor has put something of its own under one of PAVE's names
+        """
+        kinds = {"_scales": Scales, "_diagnostics": Diagnostics}
+        theirs = [name for name, kind in kinds.items() if hasattr(self, name) and not isinstance(getattr(self, name), kind)]
+        if self.return_scale is not _NOTHING_YET:
+            theirs.append("return_scale")
+        if self.observation_spread is not None:
+            theirs.append("observation_spread")
+        if theirs:
+            raise TypeError(
+                f"The constructor of {type(self).__name__}'s host sets {', '.join(theirs)}, which PAVE needs for itself. "
+                "Rename it there."
+            )
 
     def _setup_model(self, *args: Any, **kwargs: Any) -> None:
         # Both the constructor and load() pass here

@@ -23,7 +23,9 @@ class PaveOwnTrain(Pave):
     Whenever it steps ``self.critic.optimizer``, the gradient of ``λ1 L_MPR + λ2 L_VFC + λ3 L_Curv`` at the batch that
     ``self.replay_buffer.sample`` returned last is added to that of the parameters it steps: the step is the one that the
     critic loss with the three terms in it would take. What the host does to gradients before the step (clipping them, say)
-    does not include PAVE's. The log has the raw terms; ``train/critic_loss`` is the host's own, without them.
+    does not include PAVE's. The log has the raw terms; ``train/critic_loss`` is the host's own, without them, and there is no
+    ``train/td_loss``, so that no warning says when a term drowns it. The range of returns, in which scale-free Curv counts, is
+    that of the critic's values rather than of the targets. Nothing is recorded as CUDA graphs.
     """
 
     _n_steps_of_critic = 0

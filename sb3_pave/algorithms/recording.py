@@ -5,6 +5,7 @@ from typing import Any
 import torch as th
 from torch import nn
 
+from sb3_pave.fast.ensemble import has_hooks
 from sb3_pave.fast.watch import hooks_of_gradient, hooks_of_steps
 
 # Whose modules compute the same at each call, as far as Python goes
@@ -44,13 +45,6 @@ def _is_all_known(model: Any) -> bool:
     classes = [*map(type, modules), *map(type, optimizers), *type(model).__mro__]
     if not all(cls.__module__.split(".")[0] in _KNOWN for cls in classes):
         return False
-    hooked = any(
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or module._backward_hooks
-        or module._backward_pre_hooks
-        or "forward" in vars(module)
-        for module in modules
-    )
-    hooked = hooked or any(map(hooks_of_steps, optimizers)) or any(map(hooks_of_gradient, model.policy.parameters()))
+    hooked = any(map(has_hooks, modules)) or any(map(hooks_of_steps, optimizers))
+    hooked = hooked or any(map(hooks_of_gradient, model.policy.parameters()))
     return not hooked and all("capturable" in optimizer.defaults for optimizer in optimizers)

@@ -1,6 +1,8 @@
 """Saved agents: zips are the host's own, and those of plain agents can be continued with PAVE."""
 
 import inspect
+from collections.abc import Container, Iterable
+from difflib import get_close_matches
 from typing import Any, ClassVar, TypeVar
 from zipfile import BadZipFile
 
@@ -11,6 +13,9 @@ from torch import nn
 from sb3_pave.algorithms.units import staying, stored_numbers, weights_to_load
 from sb3_pave.fast.graphs import GraphedUpdate, without_capture
 from sb3_pave.method.scales import Scales
+
+# Those that are alike enough to be taken for one another
+_OURS = ("scale_free", "mpr_coef", "vfc_coef", "curv_coef", "mpr_sigma", "curv_delta", "pave_interval", "pave_batch_size")
 
 SelfPave = TypeVar("SelfPave", bound="SavedAsHost")
 
@@ -33,19 +38,21 @@ class SavedAsHost(OffPolicyAlgorithm):
 
         :param args: the host's positional arguments, the first of which is the path to the file, or a file-like object
         :param kwargs: the host's keyword arguments and hyperparameters to change
+        :raises TypeError: if one of them is nearly, but not quite, one of PAVE's
         """
         host_load = super().load
+        _refuse_misspelled(kwargs, inspect.signature(cls).parameters)
         given = inspect.signature(host_load).bind(*args, **kwargs).arguments
         path = args[0] if args else kwargs.get("path", next(iter(given.values()), None))
+        custom_objects = given.get("custom_objects", kwargs.get("custom_objects"))
         try:
             numbers = stored_numbers(path)
             if isinstance(kwargs.get("policy_kwargs"), dict):
-                custom_objects = given.get("custom_objects", kwargs.get("custom_objects"))
                 kwargs["policy_kwargs"] = cls._as_stored(kwargs["policy_kwargs"], path, custom_objects)
         except (OSError, TypeError, ValueError, BadZipFile):
             # Whatever it is, the host's load() knows it or says what is wrong with it
             numbers = {}
-        return host_load(*args, **{**weights_to_load(numbers, kwargs), **kwargs})
+        return host_load(*args, **{**weights_to_load(numbers, {**(custom_objects or {}), **kwargs}), **kwargs})
 
     @classmethod
     def _as_stored(cls, policy_kwargs: dict[str, Any], path: Any, custom_objects: dict[str, Any] | None) -> dict[str, Any]:
@@ -80,3 +87,10 @@ class SavedAsHost(OffPolicyAlgorithm):
     def _excluded_save_params(self, *args: Any, **kwargs: Any) -> list[str]:
         own = ["_graphs", "_standing", "_pending_log", "_scales", "_diagnostics", "_mpr_is_idle"]
         return [*super()._excluded_save_params(*args, **kwargs), *own]
+
+
+def _refuse_misspelled(given: Iterable[str], known: Container[str]) -> None:
+    """SB3 keeps any keyword argument of ``load()`` as an attribute, which changes nothing if nobody knows it."""
+    for name in given:
+        if name not in known and (near := get_close_matches(name, _OURS, n=1, cutoff=0.8)):
+            raise TypeError(f"load() got {name}, which nothing uses. Did you mean {near[0]}?")

@@ -13,7 +13,8 @@ class PAVE_TQC(MaxEntropyPave, TQC):
     TQC whose critics are trained with PAVE. Takes all arguments of ``sb3_contrib.TQC``, and those of ``Pave``.
 
     The field is that of each critic's mean quantile: the actor climbs the mean over all of them. The quantiles
-    themselves are regressed as in TQC.
+    themselves are regressed as in TQC, by Huber's loss, which is no square for errors beyond 1: with ``scale_free=True`` the
+    terms count as much less as that loss is below the squares, and mean the same whatever the scale of the rewards.
     """
 
     # The host sets it
@@ -28,6 +29,9 @@ class PAVE_TQC(MaxEntropyPave, TQC):
         # The same target for each critic
         return quantile_huber_loss(current, target.unsqueeze(dim=1), sum_over_quantiles=False)
 
+    def _huber_share(self) -> Callable[[th.Tensor, th.Tensor], th.Tensor] | None:
+        return _huber_share if self.scale_free else None
+
     @staticmethod
     def _policy_value(current: th.Tensor) -> th.Tensor:
         return current.mean(dim=2).mean(dim=1, keepdim=True)
@@ -35,6 +39,23 @@ class PAVE_TQC(MaxEntropyPave, TQC):
     def _next_value(self) -> Callable[[th.Tensor], th.Tensor]:
         n_kept = self.critic.quantiles_total - self.top_quantiles_to_drop_per_net * self.critic.n_critics
         return partial(_lowest_quantiles, n=n_kept)
+
+
+@th.no_grad()
+def _huber_share(current: th.Tensor, target: th.Tensor) -> th.Tensor:
+    """
+    TQC's TD loss by the one that has the square of every error ``e``, ``E |τ - 1{e < 0}| e² / 2``: 1 while no error exceeds 1,
+    beyond which Huber's loss grows like them.
+
+    :param current: quantiles ``τ``, shape (batch, n_critics, quantiles)
+    :param target: their targets, shape (batch, target quantiles)
+    """
+    current = current.detach()
+    n_quantiles = current.shape[2]
+    levels = (th.arange(n_quantiles, device=current.device, dtype=current.dtype) + 0.5) / n_quantiles
+    errors = target[:, None, None, :] - current[:, :, :, None]
+    squares = ((levels[:, None] - (errors < 0).to(current.dtype)).abs() * errors.square()).mean() / 2
+    return th.where(squares > 0, PAVE_TQC._td_loss(current, target) / squares, th.ones_like(squares))
 
 
 def _lowest_quantiles(quantiles: th.Tensor, n: int) -> th.Tensor:

@@ -56,12 +56,12 @@ def weights_to_load(stored: dict[str, Any], given: dict[str, Any]) -> dict[str, 
     become the other's defaults.
 
     :param stored: the data of the zip
-    :param given: the user's keyword arguments
+    :param given: the user's keyword arguments, and what else replaces stored data
     """
     if "mpr_coef" not in stored:
         return {}  # a plain agent's
     before = stored.get("scale_free", False)
     now = given.get("scale_free", before)
     if now != before:
-        return default_weights(now)
+        return {name: weight for name, weight in default_weights(now).items() if name not in given}
     return {} if "scale_free" in stored else {"scale_free": before}

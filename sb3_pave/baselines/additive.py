@@ -43,4 +43,5 @@ class AdditiveMethod(ActorSideMethod):
         terms, coefs = self._terms(batch), self._term_coefs()
         log.add(**{f"{name}_loss": term for name, term in terms.items()})
         loss: th.Tensor = sum(coefs[name] * term for name, term in terms.items())  # type: ignore[assignment]
-        loss.backward(inputs=self._trained(optimizer))
+        if trained := self._trained(optimizer):
+            loss.backward(inputs=trained)

@@ -17,6 +17,7 @@ from sb3_pave.algorithms.run_names import NamedAfterClass
 from sb3_pave.algorithms.signatures import JoinedSignature
 from sb3_pave.baselines.predecessor import DrawnSlots
 from sb3_pave.baselines.transitions import Transitions, transitions
+from sb3_pave.fast.detached import detach_attributes
 from sb3_pave.fast.update_log import UpdateLog
 
 
@@ -134,6 +135,8 @@ class ActorSideMethod(NamedAfterClass, OffPolicyAlgorithm):
         batch = transitions(*last_batch.get(), None if slots is None else slots.predecessor())
         with th.enable_grad():
             self._join(optimizer, batch, log)
+        # SAC's keeps the graph of its last pass, which can't be copied
+        detach_attributes(getattr(self.actor, "action_dist", None))
 
     def _is_on(self) -> bool:
         """Whether the method changes anything."""

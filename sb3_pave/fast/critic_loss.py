@@ -24,11 +24,13 @@ class TdError(NamedTuple):
     :param output: what the critic returns, of its networks' outputs of shape (n_critics, batch, outputs)
     :param loss: the TD loss, of that and the target
     :param target: the target, whose rows are the batch's
+    :param share: what the terms count relative to it, likewise of both, without gradient; None: 1
     """
 
     output: Callable[[th.Tensor], Any]
     loss: Callable[[Any, th.Tensor], th.Tensor]
     target: th.Tensor
+    share: Callable[[Any, th.Tensor], th.Tensor] | None = None
 
 
 def mlp_critic_loss(
@@ -104,7 +106,11 @@ def loss_and_gradient(
         losses = pave_losses(field, delta, has_successor)
         total, scalars = weighted_sum(losses, coefs), signals(field, losses)
         if td is not None:
-            scalars["td_loss"] = td.loss(td.output(values), td.target)
+            current = td.output(values)
+            scalars["td_loss"] = td.loss(current, td.target)
+            if td.share is not None:
+                scalars["huber_share"] = td.share(current, td.target)
+                total = scalars["huber_share"] * total
             total = scalars["critic_loss"] = scalars["td_loss"] + total
         return total, {**scalars, "loss": total}
 

@@ -14,9 +14,9 @@ def detach_attributes(owner: Any) -> None:
     A graph that is kept holds on to the nodes that accumulate its parameters' gradients. Each belongs to the stream that it
     was made on, and a recording that meets one of another stream fails.
 
-    :param owner: the object
+    :param owner: the object; None: there is none
     """
-    for name, value in vars(owner).items():
+    for name, value in () if owner is None else vars(owner).items():
         vars(owner)[name] = _detached(value)
 
 

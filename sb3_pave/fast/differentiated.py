@@ -107,10 +107,12 @@ def descend(optimizer: th.optim.Optimizer, *losses: Loss) -> None:
     :param optimizer: the optimizer of a network
     :param losses: scalars
     """
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            # Also of one that is frozen by now: optimizers step whatever has a gradient
+            parameter.grad = None
     parameters = parameters_of(optimizer)
-    for parameter in parameters:
-        parameter.grad = None
-    for loss in losses:
+    for loss in losses if parameters else ():
         if isinstance(loss, Differentiated):
             loss.backward(inputs=parameters)
         else:

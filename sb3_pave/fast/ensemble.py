@@ -45,8 +45,11 @@ def is_ensemble(networks: Sequence[nn.Module]) -> bool:
 
 
 def has_hooks(module: nn.Module) -> bool:
-    """Whether calling the module does something else beside its ``forward``."""
-    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks)
+    """Whether calling the module, or one of its methods, does something else than its class says."""
+    hooks = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    return bool(hooks) or any(
+        callable(value) and callable(getattr(type(module), name, None)) for name, value in vars(module).items()
+    )
 
 
 def _kind(network: nn.Module) -> tuple[Any, ...]:

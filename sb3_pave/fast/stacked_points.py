@@ -4,12 +4,16 @@ from typing import Any, NamedTuple
 
 import torch as th
 from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtractor, NatureCNN
+from torch import nn
 
+from sb3_pave.fast.activations import ACTIVATIONS
 from sb3_pave.method.batches import select
 from sb3_pave.method.points import FieldInputs, evaluating, stack
 
-# These compute the same in training and evaluation mode, so that one forward pass serves the TD term and the field
-_MODE_FREE_EXTRACTORS = (FlattenExtractor, CombinedExtractor, NatureCNN)
+# These, and activations, compute the same in training and evaluation mode, so that one forward pass serves the TD term and
+# the field
+_MODE_FREE = (FlattenExtractor, CombinedExtractor, NatureCNN)
+_MODE_FREE_PARTS = (*_MODE_FREE, nn.Flatten, nn.Identity, nn.Linear, nn.Conv2d, nn.Sequential, nn.ModuleDict, *ACTIVATIONS)
 
 
 class StackedPoints(NamedTuple):
@@ -57,4 +61,5 @@ def has_mode_free_features(critic: Any) -> bool:
 
     :param critic: one that has a closed form
     """
-    return type(critic.features_extractor) in _MODE_FREE_EXTRACTORS
+    extractor = critic.features_extractor
+    return type(extractor) in _MODE_FREE and all(type(part) in _MODE_FREE_PARTS for part in extractor.modules())

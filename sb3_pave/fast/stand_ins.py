@@ -1,12 +1,12 @@
 """SB3's MLP actors and critics as functions of tensors, fit to be compiled; each equals calling its module."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch as th
 from stable_baselines3.common.distributions import SquashedDiagGaussianDistribution
-from stable_baselines3.common.policies import BaseModel
+from stable_baselines3.common.policies import BaseModel, ContinuousCritic
 from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtractor
 from stable_baselines3.sac.policies import LOG_STD_MAX, LOG_STD_MIN
 from stable_baselines3.sac.policies import Actor as GaussianActorModule
@@ -127,7 +127,9 @@ def is_mlp_critic(critic: Any) -> bool:
 
     :param critic: the module
     """
-    return has_closed_form(critic) and is_mode_free(critic) and _is_plain(critic)
+    q1_forward = getattr(type(critic), "q1_forward", None)
+    own_first = q1_forward is None or q1_forward is ContinuousCritic.q1_forward
+    return own_first and has_closed_form(critic) and is_mode_free(critic) and _is_plain(critic)
 
 
 def is_mlp_actor(actor: Any) -> bool:
@@ -156,6 +158,18 @@ def is_mlp_actor(actor: Any) -> bool:
 
 def _is_mlp_with_biases(layers: list[Any]) -> bool:
     return is_mlp_of(layers) and all(layer.bias is not None for layer in layers[::2])
+
+
+def see_the_same(networks: Sequence[Any]) -> bool:
+    """
+    Whether the features of one network are those of all of them; each may have an extractor of its own.
+
+    :param networks: for which ``is_mlp_critic`` or ``is_mlp_actor`` holds
+    """
+    first, *others = (
+        (network.observation_space, network.normalize_images, repr(network.features_extractor)) for network in networks
+    )
+    return all(other == first for other in others)
 
 
 def _is_plain(module: Any) -> bool:

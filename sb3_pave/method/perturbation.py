@@ -9,14 +9,13 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_pave.method.scales import Scales
 
-_IMAGE_SCALE = 255.0  # SB3 divides images by it before the critic sees them
+_IMAGE_SCALE = 255.0  # SB3 divides images by it, or with normalize_images=False an extractor of the user's does
 
 
 def perturb(
     observations: PyTorchObs,
     space: spaces.Space,
     sigma: float,
-    normalize_images: bool = True,
     scales: Scales | None = None,
 ) -> PyTorchObs:
     """
@@ -28,14 +27,13 @@ def perturb(
     :param observations: a replay batch's observations, shape (batch, ...) or a dict of such
     :param space: the observation space, see ``normalised_space``
     :param sigma: ``σ``
-    :param normalize_images: whether the critic divides images by 255
     :param scales: where ``σ`` counts in standard deviations of each dimension; None: in units of the observations
     """
 
     def noisy(entry: th.Tensor, space: spaces.Space, key: str | None = None) -> th.Tensor:
         # Integers are raw even where floats are due: a train() of the user's may draw its batch without normalising it
         is_raw = not entry.is_floating_point() and not is_image_space(space)
-        scale = 0.0 if is_raw else noise_scale(space, normalize_images) * sigma
+        scale = 0.0 if is_raw else noise_scale(space) * sigma
         return _perturb(entry, scale, None if scales is None else scales.spread(key))
 
     if isinstance(observations, dict):
@@ -67,17 +65,16 @@ def is_perturbable(space: spaces.Space) -> bool:
     return noise_scale(space) > 0
 
 
-def noise_scale(space: spaces.Space, normalize_images: bool = True) -> float:
+def noise_scale(space: spaces.Space) -> float:
     """
     What ``σ`` is multiplied by before the critic's own preprocessing; 0 for discrete observations.
 
     :param space: an observation space other than a Dict
-    :param normalize_images: whether the critic divides images by 255
     """
     if not isinstance(space, spaces.Box):
         return 0.0
     if is_image_space(space):
-        return _IMAGE_SCALE if normalize_images else 1.0
+        return _IMAGE_SCALE
     return 1.0 if space.dtype is not None and space.dtype.kind == "f" else 0.0
 
 
@@ -90,7 +87,8 @@ def _normalised(space: spaces.Space) -> spaces.Space:
 def _perturb(observations: th.Tensor, scale: float, spread: th.Tensor | None) -> th.Tensor:
     if scale == 0:
         return observations
-    if not observations.is_floating_point():
+    if not observations.is_floating_point() or observations.dtype.itemsize < 4:
+        # Half precision has no room for the noise
         observations = observations.float()
     noise = scale * th.randn_like(observations)
     return observations + (noise if spread is None else noise * spread)

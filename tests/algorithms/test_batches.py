@@ -48,7 +48,12 @@ def test_images_get_it_on_the_scale_that_the_critic_sees():
     th.manual_seed(0)
     images = th.full((500, 3, 8, 8), 100, dtype=th.uint8)
     assert ((perturb(images, IMAGE, 0.01) - 100) / 255).std().item() == pytest.approx(0.01, rel=0.02)
-    assert (perturb(images, IMAGE, 0.01, normalize_images=False) - 100).std().item() == pytest.approx(0.01, rel=0.02)
+
+
+def test_half_precision_gets_noise_that_it_could_not_hold():
+    observations = th.full((1000, 3), 1000.0, dtype=th.float16)
+    noise = perturb(observations, spaces.Box(-1e4, 1e4, (3,), np.float16), 0.01) - observations
+    assert noise.std().item() == pytest.approx(0.01, rel=0.05)
 
 
 def test_of_a_dict_only_continuous_entries_change_and_keep_their_type():

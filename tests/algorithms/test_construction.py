@@ -314,3 +314,27 @@ def test_callbacks_with_attributes_of_the_same_name_are_left_alone():
 
     PAVE_SAC("MlpPolicy", "Pendulum-v1", **SMALL).learn(10, callback=Users())
     PAVE_SAC("MlpPolicy", "Pendulum-v1", **SMALL).learn(10, lambda *_: True)
+
+
+@every
+def test_actions_and_observations_of_half_precision_train(algorithm):
+    env = RandomObservationEnv(spaces.Box(-1, 1, (3,), np.float16))
+    env.action_space = spaces.Box(-1, 1, (2,), np.float16)
+    model = algorithm("MlpPolicy", env, **SMALL).learn(20)
+    assert model.logger.name_to_value["train/mpr_loss"] > 0
+    zero = algorithm("MlpPolicy", env, mpr_coef=0, vfc_coef=0, curv_coef=0, **SMALL).learn(20)
+    assert zero._n_updates == model._n_updates
+
+
+@every
+@pytest.mark.parametrize("compile", [False, True])
+def test_critics_may_learn_before_their_actor(algorithm, compile):
+    if compile and algorithm is not PAVE_SAC:
+        pytest.skip("one is enough")
+    model = algorithm("MlpPolicy", "Pendulum-v1", compile=compile, **SMALL)
+    model.actor.requires_grad_(False)
+    before = [parameter.clone() for parameter in model.actor.parameters()]
+    critic = model.critic.q_networks[0][-1].weight.clone()
+    model.learn(20)
+    assert all(map(th.equal, before, model.actor.parameters()))
+    assert not th.equal(critic, model.critic.q_networks[0][-1].weight)

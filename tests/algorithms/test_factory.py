@@ -241,3 +241,16 @@ def test_a_host_whose_methods_pave_would_hide_is_refused():
 
     with pytest.raises(TypeError, match=r"Clashing defines _field_inputs, which PAVE needs"):
         pave(Clashing)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("return_scale", 0.0), ("observation_spread", 1.0), ("_scales", 1.0), ("_diagnostics", None)]
+)
+def test_a_host_whose_constructor_sets_what_pave_needs_is_refused(name, value):
+    class Clashing(SAC):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            setattr(self, name, value)
+
+    with pytest.raises(TypeError, match=f"Clashing's host sets {name}, which PAVE needs"):
+        small(pave(Clashing))

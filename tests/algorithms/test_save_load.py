@@ -74,6 +74,15 @@ def test_a_plain_relu_agent_keeps_its_activation_with_a_warning(algorithm, host,
 
 
 @pairs
+def test_a_misspelled_hyperparameter_is_refused_by_load(algorithm, host, tmp_path):
+    small(host, policy_kwargs={"net_arch": [16], "activation_fn": nn.SiLU}).save(tmp_path / "plain.zip")
+    with pytest.raises(TypeError, match=r"load\(\) got curv_coeff, .* Did you mean curv_coef"):
+        algorithm.load(tmp_path / "plain.zip", curv_coeff=3.0)
+    # What SB3 takes, and attributes of the user's own
+    assert algorithm.load(tmp_path / "plain.zip", gamma=0.5, curve=1).curve == 1
+
+
+@pairs
 def test_hyperparameters_given_to_load_take_effect_and_are_checked(algorithm, host, tmp_path):
     small(algorithm, mpr_coef=0.7).save(tmp_path / "model.zip")
     assert algorithm.load(tmp_path / "model.zip").mpr_coef == 0.7

@@ -90,6 +90,8 @@ def test_load_changes_the_meaning_of_the_weights_with_the_weights(tmp_path):
     assert weights("free") == (True, {**SCALE_FREE, "curv_coef": 0.03})
     assert weights("paper", scale_free=True) == (True, SCALE_FREE)
     assert weights("free", scale_free=False, vfc_coef=0.3) == (False, {**PAPER, "vfc_coef": 0.3})
+    assert weights("paper", custom_objects={"scale_free": True, "curv_coef": 0.7}) == (True, {**SCALE_FREE, "curv_coef": 0.7})
+    assert weights("paper", scale_free=True, custom_objects={"curv_coef": 0.7}) == (True, {**SCALE_FREE, "curv_coef": 0.7})
     assert weights("plain", scale_free=True) == (True, SCALE_FREE)
     assert weights("plain", scale_free=False) == (False, PAPER)
 

@@ -10,6 +10,10 @@ from stable_baselines3.common.torch_layers import FlattenExtractor
 from torch import nn
 
 from sb3_pave import PAVE_TQC
+from sb3_pave.algorithms import mixin
+from sb3_pave.algorithms.execution import Execution
+from sb3_pave.algorithms.fast_execution import ClosedForm, StandIns
+from sb3_pave.algorithms.tqc import _huber_share
 from sb3_pave.fast.eligibility import has_closed_form
 from sb3_pave.method.field import gradient_field
 from sb3_pave.method.losses import pave_losses
@@ -74,3 +78,42 @@ def test_closed_form_and_autograd_are_the_field_of_the_mean_quantile(critic):
 
 def test_a_tqc_agent_takes_the_closed_form():
     assert has_closed_form(PAVE_TQC("MlpPolicy", "Pendulum-v1", buffer_size=1).critic)
+
+
+@pytest.mark.parametrize("way", [StandIns, ClosedForm, Execution])
+def test_scale_free_terms_weigh_the_same_beside_hubers_loss_whatever_the_rewards_scale(way, monkeypatch):
+    def shares(factor):
+        settings = {"learning_starts": 60, "buffer_size": 500, "seed": 0, "ent_coef": 0.0, "policy_kwargs": {"net_arch": [16]}}
+        model = PAVE_TQC("MlpPolicy", "Pendulum-v1", scale_free=True, **settings).learn(60)
+        model.replay_buffer.rewards *= factor
+        with th.no_grad():
+            for critic in (model.critic, model.critic_target):
+                for network in critic.q_networks:
+                    network[-1].weight.mul_(factor)
+                    network[-1].bias.mul_(factor)
+        monkeypatch.setattr(mixin, "choose_execution", way)
+        th.manual_seed(1)
+        np.random.seed(1)
+        model.train(1, batch_size=64)
+        log = {tag.removeprefix("train/"): value for tag, value in model.logger.name_to_value.items()}
+        weights = {"mpr_loss": model.mpr_coef, "vfc_loss": model.vfc_coef, "curv_loss": model.curv_coef * log["return_scale"]}
+        terms = sum(weight * log[term] for term, weight in weights.items())
+        assert log["critic_loss"] == pytest.approx(log["td_loss"] + log["huber_share"] * terms, rel=1e-5)
+        return log["huber_share"] * terms / log["td_loss"], log["huber_share"]
+
+    (small, square), (plain, _), (large, huber) = map(shares, (1e-3, 1.0, 1e3))
+    assert square == pytest.approx(1) and huber < 0.01
+    assert small == pytest.approx(plain, rel=1e-3) and large == pytest.approx(plain, rel=1e-3)
+
+
+def test_in_the_papers_units_the_weights_are_what_they_are():
+    model = PAVE_TQC("MlpPolicy", "Pendulum-v1", scale_free=False, buffer_size=100, learning_starts=20, batch_size=8).learn(30)
+    assert "train/huber_share" not in model.logger.name_to_value
+
+
+def test_hubers_share_by_hand():
+    # Quantiles at 1/4 and 3/4, one target: errors 3 and -0.5 weigh a quarter, and cost 2.5 and 0.125 for 4.5 and 0.125
+    current, target = th.tensor([[[1.0, 4.5]]]), th.tensor([[4.0]])
+    assert _huber_share(current, target).item() == pytest.approx((2.5 + 0.125) / (4.5 + 0.125))
+    assert _huber_share(current, current[0, :, :1]).item() < 1
+    assert _huber_share(th.ones(1, 1, 2), th.ones(1, 1)).item() == 1

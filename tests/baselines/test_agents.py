@@ -1,5 +1,6 @@
 """All that holds for PAVE's classes: the host's features, its zips, its checks."""
 
+import copy
 import subprocess
 import sys
 import textwrap
@@ -175,9 +176,10 @@ def test_asap_starts_afresh_where_its_prediction_is_of_another_actor(tmp_path):
         average = loaded._predictor._average
         assert all(th.equal(average[f"actor.{name}"], value) for name, value in before.items())
         assert not th.equal(average["head.weight"], model._predictor._average["head.weight"])
-    # In place, too
+    # In place, too, also where the agent was saved before
     model.set_parameters(tmp_path / "plain")
-    assert model._predictor is None
+    average = model._ready_predictor()._average
+    assert all(th.equal(average[f"actor.{name}"], value) for name, value in model.actor.named_parameters())
 
 
 def test_arguments_given_to_load_take_effect_and_are_checked(tmp_path):
@@ -356,3 +358,14 @@ def test_nothing_is_left_on_the_optimizers():
     steps = ActorSteps(model)
     assert len(model.actor.optimizer._optimizer_step_pre_hooks) == 1 and not model.critic.optimizer._optimizer_step_pre_hooks
     assert steps.after == [] and not {"sample", "_get_samples"} & vars(model.replay_buffer).keys()
+
+
+@methods
+@pytest.mark.parametrize("host", [SAC, TD3, TQC])
+def test_an_agent_can_be_copied_and_its_actor_frozen(method, host):
+    model = small(FACTORIES[method](host), **WEIGHTS[method]).learn(40)
+    assert same(copy.deepcopy(model), model)
+    model.actor.requires_grad_(False)
+    before = [parameter.clone() for parameter in model.actor.parameters()]
+    model.learn(25)
+    assert all(map(th.equal, before, model.actor.parameters()))

@@ -128,7 +128,7 @@ def test_caps_along_transitions(host):
 def test_caps_under_noise(monkeypatch):
     drawn = []
 
-    def noise(observations, space, sigma, normalize_images):
+    def noise(observations, space, sigma):
         drawn.append(sigma * th.randn(observations.shape))
         return observations + drawn[-1]
 

@@ -84,3 +84,19 @@ def test_gradients_that_came_with_the_loss_go_on_through_a_graph():
     loss = Differentiated(th.zeros(()), (weight, features), (th.tensor([1.0, 1.0]), th.tensor([10.0, 20.0])))
     descend(th.optim.SGD([weight], lr=0.0), loss)
     assert th.equal(weight.grad, th.tensor([31.0, 61.0]))
+
+
+def test_what_is_frozen_while_it_trains_stays_where_it_is():
+    ours, theirs = network(), network()
+    optimizers = [th.optim.Adam(module.parameters(), lr=0.1) for module in (ours, theirs)]
+    for frozen in (0, 1, 2):
+        # A layer, then all: it has the gradient, and Adam's averages, of the step before
+        ours[0].requires_grad_(frozen == 0), theirs[0].requires_grad_(frozen == 0)
+        ours[2].requires_grad_(frozen < 2), theirs[2].requires_grad_(frozen < 2)
+        descend(optimizers[0], *losses(ours))
+        optimizers[1].zero_grad()
+        if frozen < 2:
+            sum(losses(theirs)).backward()
+        optimizers[1].step()
+        for parameter, expected in zip(ours.parameters(), theirs.parameters(), strict=True):
+            th.testing.assert_close(parameter, expected)

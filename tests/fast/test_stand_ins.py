@@ -1,8 +1,13 @@
 """Functions of tensors stand in for SB3's MLP networks: the same numbers, and only where they are the same."""
 
+import gymnasium as gym
 import pytest
 import torch as th
+from gymnasium import spaces
 from stable_baselines3.common.envs import SimpleMultiObsEnv
+from stable_baselines3.common.torch_layers import CombinedExtractor
+from stable_baselines3.sac import policies as sac
+from stable_baselines3.td3 import policies as td3
 from torch import nn
 
 from sb3_pave import PAVE_DDPG, PAVE_SAC, PAVE_TD3, PAVE_TQC
@@ -139,3 +144,66 @@ def test_an_actor_without_biases_has_none(algorithm):
     layer = (actor.mu if algorithm is PAVE_TD3 else actor.latent_pi)[0]
     layer.register_parameter("bias", None)
     assert not is_mlp_actor(actor)
+
+
+def test_a_method_of_the_instance_has_none():
+    model = make(PAVE_TD3)
+    for network, method in ((model.critic, "forward"), (model.critic_target, "q1_forward"), (model.actor, "extract_features")):
+        setattr(network, method, getattr(network, method))
+    assert not is_mlp_critic(model.critic) and not is_mlp_critic(model.critic_target) and not is_mlp_actor(model.actor)
+
+
+def test_a_critic_whose_actor_climbs_something_else_has_none():
+    critic = make(PAVE_TD3).critic
+    critic.__class__ = type("Own", (type(critic),), {"q1_forward": lambda self, *inputs: th.stack(self(*inputs)).mean(dim=0)})
+    assert not is_mlp_critic(critic)
+
+
+class Halves(gym.Env):
+    """What the actor is to repeat, and something else of the same size."""
+
+    observation_space = spaces.Dict(seen=spaces.Box(-1, 1, (2,)), state=spaces.Box(-1, 1, (2,)))
+    action_space = spaces.Box(-1, 1, (2,))
+
+    def reset(self, *, seed=None, options=None):
+        return self.observation_space.sample(), {}
+
+    def step(self, action):
+        return self.observation_space.sample(), 0.0, False, False, {}
+
+
+class Asymmetric:
+    """The actor sees one half, the critics the other."""
+
+    def half(self, key):
+        return CombinedExtractor(spaces.Dict({key: self.observation_space[key]}))
+
+    def make_actor(self, features_extractor=None):
+        return super().make_actor(self.half("seen"))
+
+    def make_critic(self, features_extractor=None):
+        return super().make_critic(self.half("state"))
+
+
+@pytest.mark.parametrize(("algorithm", "policy"), [(PAVE_TD3, td3.MultiInputPolicy), (PAVE_SAC, sac.MultiInputPolicy)])
+def test_where_actor_and_critic_see_different_things_each_keeps_its_features(algorithm, policy):
+    model = make(algorithm, type("Policy", (Asymmetric, policy), {}), Halves()).learn(70)
+    assert is_mlp_actor(model.actor) and is_mlp_critic(model.critic)
+    assert not isinstance(fast_execution.choose_execution(model), fast_execution.StandIns)
+    symmetric = make(algorithm, "MultiInputPolicy", Halves())
+    assert isinstance(fast_execution.choose_execution(symmetric), fast_execution.StandIns)
+
+
+def test_layers_that_depend_on_the_mode_within_an_extractor_of_sb3s_are_seen():
+    class Normalizing(sac.MultiInputPolicy):
+        def make_features_extractor(self):
+            extractor = super().make_features_extractor()
+            extractor.extractors["seen"] = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(2))
+            return extractor
+
+    model, passes = make(PAVE_SAC, Normalizing, Halves()).learn(60), []
+    norm = model.critic.features_extractor.extractors["seen"][1]
+    norm.register_forward_hook(lambda _, inputs, outputs: passes.append((len(inputs[0]), norm.training)))
+    model.train(1, batch_size=32)
+    # The statistics move by the batch, never by displaced states
+    assert {rows for rows, training in passes if training} == {32} and (96, False) in passes

@@ -150,9 +150,15 @@ class Asap(AdditiveMethod):
         :param args: the host's positional arguments
         :param kwargs: the host's keyword arguments
         """
-        if self._predictor is not None:
-            self.asap_state = self._predictor.dumped(self._n_updates)
-        super().save(*args, **kwargs)
+        if self._predictor is None:
+            super().save(*args, **kwargs)
+            return
+        self.asap_state = self._predictor.dumped(self._n_updates)
+        try:
+            super().save(*args, **kwargs)
+        finally:
+            # The predictor goes on; whoever gives it up gives up its state
+            self.asap_state = None
 
     def _excluded_save_params(self, *args: Any, **kwargs: Any) -> list[str]:
         return [*super()._excluded_save_params(*args, **kwargs), "_predictor"]

@@ -66,7 +66,7 @@ class Caps(AdditiveMethod):
         states = {"temporal": batch.next_observations} if self.temporal_coef > 0 else {}
         if self._term_coefs()["spatial"] > 0:
             seen = normalised_space(self.observation_space, self._vec_normalize_env)
-            states["spatial"] = perturb(batch.observations, seen, self.spatial_sigma, self.actor.normalize_images)
+            states["spatial"] = perturb(batch.observations, seen, self.spatial_sigma)
         actions, *others = deterministic_actions(self.actor, batch.observations, *states.values())
         weights = {"temporal": batch.has_next, "spatial": th.ones_like(batch.has_next)}
         return {

@@ -59,9 +59,11 @@ class Damper(ActorSideMethod):
             raise ValueError(f"eta must be in [0, 1], not {self.eta}.")
 
     def _join(self, optimizer: th.optim.Optimizer, batch: Transitions, log: UpdateLog) -> None:
+        parameters = parameters_of(optimizer)
+        if not parameters:
+            return
         actions, next_actions = deterministic_actions(self.actor, batch.observations, batch.next_observations)
         loss = temporal_loss(actions, next_actions, batch.goes_on)
-        parameters = parameters_of(optimizer)
         grads = zip(parameters, th.autograd.grad(loss, parameters, allow_unused=True), strict=True)
         # What neither loss depends on stays without a gradient
         moved = [(parameter, grad) for parameter, grad in grads if grad is not None or parameter.grad is not None]
