@@ -65,9 +65,10 @@ class Diagnostics:
         elif model.curv_coef > 0:
             asked_for = [model.curv_delta / action_dim / scale if scale > 0 else 0.0 for scale in scales]
             self.watch_curvature(asked_for, _ADVICE[False])
-        shares = values.get("huber_share", [])
-        for name in weights if shares else ():
-            weights[name] = [weight * share for weight, share in zip(weights[name], shares, strict=True)]
+        if shares := values.get("huber_share"):
+            # Terms that are off have no weights
+            pairs = {name: zip(per_update, shares, strict=False) for name, per_update in weights.items()}
+            weights = {name: [weight * share for weight, share in pair] for name, pair in pairs.items()}
         self.watch(values, weights, _ADVICE[bool(model.scale_free)])
 
     def watch(self, values: dict[str, list[float]], coefs: Mapping[str, Sequence[float]], advice: str) -> None:

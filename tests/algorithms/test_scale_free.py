@@ -24,6 +24,7 @@ def scaled(factor):
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_every_host_learns_its_scales(algorithm):
+    assert make(algorithm, "mlp", scale_free=True, mpr_coef=0).learn(60)._n_updates > 0
     model = make(algorithm, "mlp", scale_free=True).learn(60)
     log = model.logger.name_to_value
     assert log["train/return_scale"] > 0 and th.isfinite(model._scales.spread()).all()
