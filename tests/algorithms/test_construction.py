@@ -279,7 +279,9 @@ def test_a_reward_that_is_not_finite_is_named_as_the_cause(algorithm):
     model = algorithm("MlpPolicy", "Pendulum-v1", **SMALL).learn(20)
     model.replay_buffer.rewards[:] = np.inf
     # Curv counts in ranges of the targets
-    with pytest.raises(ValueError, match=rf"curv_loss .* at update {model._n_updates + 1}; probably the TD loss was not finite"):
+    with pytest.raises(
+        ValueError, match=rf"curv_loss .* at update {model._n_updates + 1}; probably the TD loss was not finite"
+    ):
         model.train(3, 4)
 
 
