@@ -7,6 +7,8 @@ from typing import Any
 
 from sb3_pave.commands.extras import naming_the_extra
 
+DEFAULT_FOLDER = "logs"
+
 
 def add_agents(parser: argparse.ArgumentParser, verb: str) -> None:
     """
@@ -14,10 +16,10 @@ def add_agents(parser: argparse.ArgumentParser, verb: str) -> None:
     :param verb: what the command does to them
     """
     add = parser.add_argument
-    add("models", nargs="*", metavar="model.zip", help=f"models to {verb}, in place of runs in a log folder")
+    add("models", nargs="*", metavar="model.zip", help=f"models to {verb}, or folders of runs, in place of a log folder")
     add("--env", required=True, help="environment id")
     add("--algo", nargs="+", default=[], help="algorithms: of the runs, or of the zip files (read from them by default)")
-    add("-f", "--folder", default="logs", help="log folder of the zoo (default: logs)")
+    add("-f", "--folder", help=f"log folder of the zoo (default: {DEFAULT_FOLDER})")
     add("--load-best", action="store_true", help="take each run's best model, not its last")
 
 
@@ -33,10 +35,10 @@ def add_surroundings(parser: argparse.ArgumentParser) -> None:
 
 def check_agents(parser: argparse.ArgumentParser, args: argparse.Namespace, verb: str, one_for_each: Iterable[str]) -> None:
     """
-    Ends the command if its arguments don't say which agents.
+    Ends the command if its arguments don't say which agents, or say something that would be ignored.
 
     :param parser: of the command
-    :param args: with ``add_agents``, and ``vec_normalize``
+    :param args: with ``add_agents``, ``exp_id`` and ``vec_normalize``
     :param verb: as for ``add_agents``
     :param one_for_each: options with a value for all zip files or one for each, beside ``--algo``
     """
@@ -45,10 +47,35 @@ def check_agents(parser: argparse.ArgumentParser, args: argparse.Namespace, verb
         parser.error(f"say what to {verb}: --algo with a log folder, or model.zip files")
     if args.vec_normalize and not n_models:
         parser.error("--vec-normalize goes with zip files; runs in a log folder bring their own statistics")
+    for option in ("--folder", "--exp-id", "--load-best"):
+        if n_models and value_of(args, option):
+            parser.error(f"{option} goes with runs in a log folder (--algo), not with model.zip files")
     for option in ("--algo", *one_for_each):
-        given = getattr(args, option.strip("-").replace("-", "_")) or []
+        given = value_of(args, option) or []
         if n_models and given and len(given) not in (1, n_models):
             parser.error(f"{n_models} zip files need one {option} for all of them or one for each, not {len(given)}")
+
+
+def value_of(args: argparse.Namespace, option: str) -> Any:
+    """
+    :param args: arguments of a command
+    :param option: the long name of an option
+    :return: what was given for it
+    """
+    return getattr(args, option.strip("-").replace("-", "_"))
+
+
+def needs(parser: argparse.ArgumentParser, args: argparse.Namespace, option: str, *others: str) -> None:
+    """
+    Ends the command if an option is given without any of those that it says more of: it would be ignored.
+
+    :param parser: of the command
+    :param args: its arguments, None or False where an option is not given
+    :param option: the option
+    :param others: the options it goes with
+    """
+    if value_of(args, option) is not None and not any(value_of(args, other) for other in others):
+        parser.error(f"{option} goes with {' or '.join(others)}")
 
 
 def for_each(given: Sequence[Any] | None, n: int) -> list[Any]:

@@ -8,9 +8,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from sb3_pave.commands.agents import add_agents, add_surroundings, check_agents, for_each, import_needed
-from sb3_pave.evaluation.agents import Agent, AgentError, find_runs, from_zip, unused_statistics
-from sb3_pave.evaluation.labels import told_apart
+from sb3_pave.commands.agents import (
+    DEFAULT_FOLDER,
+    add_agents,
+    add_surroundings,
+    check_agents,
+    for_each,
+    import_needed,
+    needs,
+)
+from sb3_pave.evaluation.agents import Agent, check_algorithm, find_runs, from_zip, unused_statistics
+from sb3_pave.evaluation.errors import AgentError, NoModelError
+from sb3_pave.evaluation.labels import given_twice, told_apart
+from sb3_pave.evaluation.output_path import output_path
+from sb3_pave.evaluation.pooling import differences
 from sb3_pave.evaluation.robustness import NOISE_LEVELS
 
 if TYPE_CHECKING:
@@ -33,11 +44,11 @@ def main(argv: list[str]) -> None:
     _check(parser, args)
     import_needed(parser, ("rich", "rliable.library", "rl_zoo3"), args.gym_packages)
     from sb3_pave.evaluation.measurement import measure_agents
-    from sb3_pave.evaluation.report import check_free, check_writable, save_report, saved_files
+    from sb3_pave.evaluation.report import SUFFIXES, check_free, check_writable, save_report, saved_files
     from sb3_pave.zoo import register
 
     register(view_only=True)
-    base = args.output or f"evaluation-{args.env.replace('/', '-').replace(':', '-')}"
+    base = output_path(args.output, "evaluation", args.env, suffixes=tuple(SUFFIXES.values()))
     try:
         files = list(saved_files(base).values())
         check_free(files, args.overwrite)
@@ -70,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         help="names of the zip files in the table; those of the same name are joined, as runs of one setting",
     )
-    add("--exp-id", nargs="+", type=int, help="numbers of the runs, 0 for the latest (default: all runs)")
+    add("--exp-id", nargs="+", type=int, help="numbers of the runs, 0 for the latest with a model (default: all runs)")
     add(
         "--vec-normalize",
         metavar="FILE",
@@ -82,18 +93,18 @@ def _parser() -> argparse.ArgumentParser:
     add("--control-rate", type=float, metavar="HZ", help="actions a second (default: from the environment, else 1)")
     add("--cutoff", type=float, metavar="HZ", help="what counts as high frequency (default: a quarter of the control rate)")
     add("--robustness", action="store_true", help="also measure under sensor noise")
-    add("--noise", nargs="+", type=float, default=list(NOISE_LEVELS), help="noise levels (default: 0.01 0.05 0.1)")
-    add("--robustness-episodes", type=int, default=20, help="episodes of each noise level (default: 20)")
+    add("--noise", nargs="+", type=float, help="noise levels, with or without --robustness (default: 0.01 0.05 0.1)")
+    add("--robustness-episodes", type=int, help="episodes of each noise level (default: 20)")
     add("--geometry", action="store_true", help="also measure the critic's geometry")
     add("--surface", action="store_true", help="also take the critic's Q-gradient-field surface")
-    add("--critic", default="0", help='which critic: its index, or "min" (default: 0)')
+    add("--critic", help='which critic: its index, or "min" (default: 0)')
     add(
         "--reference",
         metavar="ALGO",
         help="algorithm or label whose first run sets the noise scale for all (default: each run its own) and the surface's "
         "axes (default: the first one)",
     )
-    add("-o", "--output", metavar="PATH", help="where to save, without a suffix (default: evaluation-ENV)")
+    add("-o", "--output", metavar="PATH", help="where to save: a path without a suffix, or a folder (default: evaluation-ENV)")
     add("--overwrite", action="store_true", help="replace saved files of the same name")
     add_surroundings(parser)
     return parser
@@ -103,24 +114,46 @@ def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     check_agents(parser, args, "measure", ())
     if args.label and (not args.models or len(args.label) not in (1, len(args.models))):
         parser.error(f"--label goes with zip files: one for all of them or one for each of {len(args.models)}")
-    if args.n_eval_episodes < 1 or args.robustness_episodes < 1:
+    # Whoever names levels wants them measured
+    needs(parser, args, "--robustness-episodes", "--robustness", "--noise")
+    needs(parser, args, "--critic", "--geometry", "--surface")
+    needs(parser, args, "--reference", "--robustness", "--noise", "--surface")
+    if args.n_eval_episodes < 1 or (args.robustness_episodes or 1) < 1:
         parser.error("the number of episodes must be at least 1")
-    if args.critic != "min" and not args.critic.isdigit():
+    if args.critic not in (None, "min") and not args.critic.isdigit():
         parser.error(f'--critic takes an index or "min", not {args.critic}')
-    if any(not 0 <= level < float("inf") for level in args.noise):
+    if any(not 0 <= level < float("inf") for level in args.noise or ()):
         parser.error("noise levels must not be negative, nor infinite")
     if args.control_rate is not None and not 0 < args.control_rate < float("inf"):
         parser.error("--control-rate must be positive")
 
 
 def _agents(args: argparse.Namespace, notes: list[str]) -> list[Agent]:
-    if not args.models:
-        names = dict.fromkeys(args.algo)
-        return [
-            run for name in names for run in find_runs(args.folder, name, args.env, args.exp_id, args.load_best, notes.append)
-        ]
+    agents = _zips(args, notes) if args.models else _runs(args, notes)
+    notes += differences(agents, "--label names them apart" if args.models else "--exp-id chooses among them")
+    return agents
+
+
+def _runs(args: argparse.Namespace, notes: list[str]) -> list[Agent]:
+    """The runs of each algorithm; one without a model costs the others nothing."""
+    folder, agents, missing = args.folder or DEFAULT_FOLDER, [], []
+    for name in dict.fromkeys(args.algo):
+        try:
+            agents += find_runs(folder, name, args.env, args.exp_id, args.load_best, notes.append)
+        except NoModelError as error:
+            missing.append(str(error))
+    if not agents:
+        raise NoModelError("; ".join(missing))
+    notes += missing
+    return agents
+
+
+def _zips(args: argparse.Namespace, notes: list[str]) -> list[Agent]:
+    for name in args.algo:
+        check_algorithm(name)
     algos = zip(args.models, for_each(args.algo, len(args.models)), strict=True)
     zips = [from_zip(path, args.env, algo, args.vec_normalize) for path, algo in algos]
+    notes += given_twice(zips)
     agents = told_apart(zips, args.label)
     for agent in agents:
         if agent.stats_path is None and agent.vec_normalize_path is None and (note := unused_statistics(agent.model_path)):
@@ -131,6 +164,13 @@ def _agents(args: argparse.Namespace, notes: list[str]) -> list[Agent]:
 def _conditions(args: argparse.Namespace) -> Conditions:
     from sb3_pave.evaluation.measurement import Conditions
 
+    optional: dict[str, Any] = {}
+    if args.robustness or args.noise is not None:
+        optional["noise_levels"] = tuple(NOISE_LEVELS if args.noise is None else args.noise)
+    if args.robustness_episodes is not None:
+        optional["robustness_episodes"] = args.robustness_episodes
+    if args.critic is not None:
+        optional["critic"] = "min" if args.critic == "min" else int(args.critic)
     return Conditions(
         args.env,
         n_eval_episodes=args.n_eval_episodes,
@@ -138,13 +178,11 @@ def _conditions(args: argparse.Namespace) -> Conditions:
         deterministic=not args.stochastic,
         control_rate=args.control_rate,
         cutoff=args.cutoff,
-        noise_levels=tuple(args.noise) if args.robustness else None,
-        robustness_episodes=args.robustness_episodes,
         geometry=args.geometry,
         surface=args.surface,
-        critic="min" if args.critic == "min" else int(args.critic),
         reference=args.reference,
         device=args.device,
+        **optional,
     )
 
 
@@ -171,7 +209,7 @@ def _print(report: dict[str, Any]) -> None:
     from sb3_pave.evaluation.report import caption, summary_table
 
     cells = summary_table(report)
-    table = Table(caption=caption(report), caption_justify="left")
+    table = Table()
     table.add_column("measure")
     for algorithm in cells.columns:
         table.add_column(algorithm, justify="right")
@@ -179,5 +217,6 @@ def _print(report: dict[str, Any]) -> None:
         table.add_row(name, *row)
     console = Console(markup=False)  # brackets in labels are no markup
     console.print(table)
+    console.print(caption(report))  # not the table's own, which would be as narrow as that
     for note in report.get("notes", []):
         console.print(f"Note: {note}", soft_wrap=True)

@@ -6,12 +6,14 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sb3_pave.commands.agents import add_agents, add_surroundings, check_agents, for_each, import_needed
-from sb3_pave.evaluation.agents import Agent, AgentError, find_runs, from_zip
+from sb3_pave.commands.agents import DEFAULT_FOLDER, add_agents, add_surroundings, check_agents, for_each, import_needed
+from sb3_pave.evaluation.agents import Agent, check_algorithm, find_runs, from_zip
+from sb3_pave.evaluation.errors import AgentError
 from sb3_pave.evaluation.film_file import FORMATS, check_format
+from sb3_pave.evaluation.labels import titles
+from sb3_pave.evaluation.output_path import output_path
 from sb3_pave.evaluation.takes import FilmError
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ def main(argv: list[str]) -> None:
     parser = _parser()
     args = parser.parse_args(argv)
     check_agents(parser, args, "film", ("--vec-normalize",))
-    output = Path(args.output or f"film-{args.env.replace('/', '-').replace(':', '-')}.mp4")
+    output = output_path(args.output, "film", args.env, ".mp4")
     writer = "imageio_ffmpeg" if output.suffix.lower() == ".mp4" else "PIL"
     import_needed(parser, ("rich", "rl_zoo3", "matplotlib", "pandas", writer), args.gym_packages)
     from sb3_pave.evaluation.film import FilmSettings, make_film
@@ -75,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_agents(parser, "film")
     add = parser.add_argument
-    add("--exp-id", nargs="+", type=int, default=[0], help="numbers of the runs (default: 0, the latest of each algorithm)")
+    add("--exp-id", nargs="+", type=int, help="numbers of the runs (default: 0, each algorithm's latest with a model)")
     add("--vec-normalize", nargs="+", metavar="FILE", help="VecNormalize statistics: one for all zip files, or one for each")
     add("--labels", nargs="+", help="what the agents are called in the film (default: their algorithms)")
     add("--actions", nargs="+", type=int, metavar="I", help="action dimensions to trace, from 0 (default: the first three)")
@@ -94,11 +96,22 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _agents(args: argparse.Namespace) -> list[Agent]:
-    if not args.models:
-        return [run for algo in args.algo for run in find_runs(args.folder, algo, args.env, args.exp_id, args.load_best)]
-    names, statistics = (for_each(given, len(args.models)) for given in (args.algo, args.vec_normalize))
-    files = zip(args.models, names, statistics, strict=True)
-    return [from_zip(path, args.env, name, file) for path, name, file in files]
+    if args.models:
+        for name in args.algo:
+            check_algorithm(name)
+        names, statistics = (for_each(given, len(args.models)) for given in (args.algo, args.vec_normalize))
+        files = zip(args.models, names, statistics, strict=True)
+        return [from_zip(path, args.env, name, file) for path, name, file in files]
+    folder, numbers = args.folder or DEFAULT_FOLDER, args.exp_id or [0]
+    return [
+        run
+        for algo in dict.fromkeys(args.algo)
+        for run in find_runs(folder, algo, args.env, numbers, args.load_best, skip=_note)
+    ]
+
+
+def _note(sentence: str) -> None:
+    print(f"Note: {sentence}", file=sys.stderr)
 
 
 def _labels(agents: Sequence[Agent], given: Sequence[str] | None) -> list[str]:
@@ -106,10 +119,7 @@ def _labels(agents: Sequence[Agent], given: Sequence[str] | None) -> list[str]:
 
     if given is not None and len(given) != len(agents):
         raise ValueError(f"--labels: {len(agents)} agents need as many labels, not {len(given)}")
-    if given is not None:
-        return list(given)
-    names = [agent.algorithm for agent in agents]
-    return [label(agent.algorithm) + ("" if names.count(agent.algorithm) == 1 else f", {agent.run}") for agent in agents]
+    return [label(title) for title in titles(agents)] if given is None else list(given)
 
 
 @contextmanager

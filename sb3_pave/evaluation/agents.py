@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,14 +12,14 @@ from zipfile import BadZipFile
 
 import numpy as np
 import stable_baselines3 as sb3
+from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack, VecNormalize
 
-
-class AgentError(Exception):
-    """A run that is missing or does not load; the message names it."""
+from sb3_pave.evaluation.errors import AgentError, NoModelError
+from sb3_pave.evaluation.run_folder import model_file, read_settings
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Agent:
         """
         from rl_zoo3.utils import create_test_env, get_saved_hyperparams
 
-        arguments = _read_settings(self.stats_path)
+        arguments, _ = read_settings(self.stats_path)
         stats_path = None
         hyperparams: dict[str, Any] = {}
         if self.stats_path is not None:
@@ -137,43 +138,99 @@ def find_runs(
     :param folder: the log folder
     :param algorithm: name of the algorithm in the zoo
     :param env_id: the environment
-    :param exp_ids: numbers of the runs, 0 for the latest one; None for all of them
+    :param exp_ids: numbers of the runs, 0 for the latest one with a model; None for all of them
     :param load_best: whether to take the best model of each run in place of the last
-    :param skip: called with a sentence on each run without a model yet or whose settings can't be read, where all runs are
-        asked for; None makes it an error
+    :param skip: called with a sentence on each run without a model yet or whose settings can't be read, where all runs or
+        the latest one are asked for; None makes it an error
     :return: the runs, each once
-    :raises AgentError: if one is missing or its settings can't be read, or that is so for all
+    :raises NoModelError: if no run has a model
+    :raises AgentError: if the folder or a run that was asked for by its number is missing, or its settings can't be read
     """
     from huggingface_sb3 import EnvironmentName
-    from rl_zoo3.utils import get_latest_run_id, get_model_path
+
+    check_algorithm(algorithm, folder)
+    of_algorithm, env_name = Path(folder, algorithm), EnvironmentName(env_id)
+    numbers = _run_numbers(of_algorithm, env_name)
+    # Where no run has a number, the zoo's 0 is the algorithm's folder itself
+    if not numbers and (exp_ids is None or (0 in exp_ids and not any(of_algorithm.glob("*.zip")))):
+        raise NoModelError(f"No run of {algorithm} on {env_id} in {of_algorithm}")
+
+    def find(number: int) -> Agent:
+        return _run(Path(folder), algorithm, env_id, number, load_best)
+
+    found: list[Agent] = []
+    for number in numbers if exp_ids is None else exp_ids:
+        if exp_ids is None:
+            found += _first_with_a_model([number], find, skip)
+        elif number == 0 and numbers:
+            found += _first_with_a_model(numbers[::-1], find, skip)
+        else:
+            found.append(find(number))
+    if not found:
+        raise NoModelError(
+            f"No run of {algorithm} on {env_id} in {of_algorithm} has a model yet and settings that can be read"
+        )
+    return list({agent.model_path: agent for agent in found}.values())
+
+
+def check_algorithm(algorithm: str, folder: str | os.PathLike | None = None) -> None:
+    """
+    :param algorithm: name of an algorithm
+    :param folder: the log folder in which runs of it are looked for
+    :raises AgentError: if there is no such folder, or the name is neither one of the zoo's nor that of a folder in it
+    """
+    from rl_zoo3.utils import ALGOS
+
+    if folder is not None and not os.path.isdir(folder):
+        raise AgentError(f"The log folder {folder} does not exist")
+    known = [*ALGOS, *([] if folder is None else sorted(one.name for one in Path(folder).iterdir() if one.is_dir()))]
+    if algorithm not in known:
+        closest = difflib.get_close_matches(algorithm, known, n=1)
+        hint = f"did you mean {closest[0]}?" if closest else f"known are {', '.join(sorted(ALGOS))}"
+        raise AgentError(f"There is no algorithm {algorithm}: {hint}")
+
+
+def _run_numbers(folder: Path, env_name: str) -> list[int]:
+    from rl_zoo3.utils import get_latest_run_id
+
+    latest = get_latest_run_id(str(folder), env_name)
+    return [number for number in range(1, latest + 1) if (folder / f"{env_name}_{number}").is_dir()]
+
+
+def _first_with_a_model(
+    numbers: Sequence[int], find: Callable[[int], Agent], skip: Callable[[str], None] | None
+) -> list[Agent]:
+    """The first of some runs that can be found, alone in a list; an empty one if none can."""
+    passed_over: list[str] = []
+    agents: list[Agent] = []
+    taken = ""
+    for number in numbers:
+        try:
+            agents, taken = [find(number)], f"; run {number} is taken"
+            break
+        except AgentError as error:
+            if skip is None:
+                raise
+            passed_over.append(str(error))
+    for sentence in passed_over:
+        assert skip is not None
+        skip(sentence + taken)
+    return agents
+
+
+def _run(folder: Path, algorithm: str, env_id: str, number: int, load_best: bool) -> Agent:
+    from huggingface_sb3 import EnvironmentName
+    from rl_zoo3.utils import get_model_path
 
     env_name = EnvironmentName(env_id)
-    if exp_ids is not None:
-        skip = None  # asked for by its number, a run has to be there
-    else:
-        latest = get_latest_run_id(os.path.join(folder, algorithm), env_name)
-        exp_ids = [i for i in range(1, latest + 1) if os.path.isdir(os.path.join(folder, algorithm, f"{env_name}_{i}"))]
-        if not exp_ids:
-            raise AgentError(f"No run of {algorithm} on {env_id} in {os.path.join(folder, algorithm)}")
-    agents: dict[Path, Agent] = {}
-    for exp_id in exp_ids:
-        try:
-            _, model_path, log_path = get_model_path(exp_id, str(folder), algorithm, env_name, load_best=load_best)
-            settings = Path(log_path) / env_name
-            _read_settings(settings)
-        except (AgentError, AssertionError, ValueError) as error:
-            sentence = f"Run {exp_id} of {algorithm} on {env_id}: {error}"
-            if skip is None:
-                raise AgentError(sentence) from error
-            skip(sentence)
-            continue
-        path = Path(model_path)
-        agent = Agent(algorithm, Path(log_path).name, path, settings, own_statistics(path))
-        agents.setdefault(agent.model_path, agent)
-    if not agents:
-        where = os.path.join(folder, algorithm)
-        raise AgentError(f"No run of {algorithm} on {env_id} in {where} has a model yet and settings that can be read")
-    return list(agents.values())
+    try:
+        _, model_path, log_path = get_model_path(number, str(folder), algorithm, env_name, load_best=load_best)
+        settings = Path(log_path) / env_name
+        read_settings(settings)
+    except (AgentError, AssertionError, ValueError) as error:
+        raise AgentError(f"Run {number} of {algorithm} on {env_id}: {error}") from error
+    path = Path(model_path)
+    return Agent(algorithm, Path(log_path).name, path, settings, own_statistics(path))
 
 
 def from_zip(
@@ -182,7 +239,7 @@ def from_zip(
     """
     A model given as a zip file. If it lies in a folder of the zoo, the settings there are used.
 
-    :param path: the zip file, with or without ``.zip``
+    :param path: the zip file, with or without ``.zip``, or the folder of a run
     :param env_id: the environment
     :param algorithm: name of its algorithm in the zoo; None reads it from the file
     :param vec_normalize_path: saved ``VecNormalize`` statistics; None takes those saved with this very model, if there are any
@@ -191,12 +248,9 @@ def from_zip(
     """
     from huggingface_sb3 import EnvironmentName
 
-    path = Path(path)
-    if not path.is_file() and path.with_name(f"{path.name}.zip").is_file():  # as SB3's load does
-        path = path.with_name(f"{path.name}.zip")
-    for needed in (path, vec_normalize_path):
-        if needed is not None and not Path(needed).is_file():
-            raise AgentError(f"{needed} does not exist")
+    path = model_file(Path(path))
+    if vec_normalize_path is not None and not Path(vec_normalize_path).is_file():
+        raise AgentError(f"{vec_normalize_path} does not exist")
     stats_path = path.parent / EnvironmentName(env_id)
     return Agent(
         algorithm=algorithm or algorithm_name(path),
@@ -248,7 +302,23 @@ def load_model(path: str | os.PathLike, algorithm: type[BaseAlgorithm] | None = 
     try:
         return algorithm.load(Path(path), custom_objects=unused, device=device, **kwargs)
     except Exception as error:
-        raise AgentError(f"{path} does not load as {algorithm.__name__}: {error}") from error
+        raise AgentError(f"{path} does not load as {algorithm.__name__}: {_why_not(path, algorithm) or error}") from error
+
+
+def check_spaces(agent: Agent, model: BaseAlgorithm, env: VecEnv) -> None:
+    """
+    :param agent: an agent
+    :param model: its model
+    :param env: its environment
+    :raises AgentError: if the model was trained on observations or actions of another shape
+    """
+    for what in ("observation", "action"):
+        trained, given = (_shape(getattr(one, f"{what}_space")) for one in (model, env))
+        if trained != given:
+            raise AgentError(
+                f"{agent.model_path} was trained with {what}s of shape {trained}, but those of this environment have {given}: "
+                "is it the environment that it was trained in, with the same wrappers?"
+            )
 
 
 def algorithm_class(path: str | os.PathLike) -> type[BaseAlgorithm]:
@@ -282,21 +352,22 @@ def algorithm_name(path: str | os.PathLike) -> str:
     return "_".join(part for part in parts if part)
 
 
-def _read_settings(folder: Path | None) -> dict[str, Any]:
-    """The arguments of a run's training; both of its files are read, since the zoo's reader does not name a broken one."""
-    import yaml
+def _shape(space: spaces.Space) -> Any:
+    """What a network has to fit; bounds may differ, with the arguments of an environment for example."""
+    if isinstance(space, spaces.Dict):
+        return {key: _shape(one) for key, one in sorted(space.spaces.items())}
+    return getattr(space, "n", None) or space.shape
 
-    content: dict[str, dict[str, Any]] = {}
-    files = [] if folder is None else [folder / "config.yml", folder / "args.yml"]
-    for path in filter(Path.is_file, files):
-        try:
-            with path.open() as file:
-                content[path.name] = yaml.load(file, Loader=yaml.UnsafeLoader)  # the zoo writes an OrderedDict
-        except Exception as error:  # whatever the file names may raise anything
-            raise AgentError(f"{path} could not be read: {error}") from error
-        if not isinstance(content[path.name], dict):
-            raise AgentError(f"{path} holds no settings: it is empty, or was not written to its end")
-    return content.get("args.yml", {})
+
+def _why_not(path: str | os.PathLike, algorithm: type[BaseAlgorithm]) -> str | None:
+    """A sentence if a file is one of another algorithm, which the error of its loading does not say."""
+    try:
+        saved = algorithm_class(path)
+    except AgentError:
+        return None
+    if issubclass(algorithm, saved) or issubclass(saved, algorithm):
+        return None
+    return f"it is a model of {saved.__name__} (without --algo, that is read from the file)"
 
 
 def _families() -> list[type[BaseAlgorithm]]:

@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_pave.evaluation.agents import Agent
+from sb3_pave.evaluation.agents import Agent, check_spaces
 from sb3_pave.evaluation.control_rate import control_rate
 from sb3_pave.evaluation.film_file import save_film
 from sb3_pave.evaluation.film_picture import Script, check_dims, film_frames, n_frames
 from sb3_pave.evaluation.offscreen import prepare_rendering
+from sb3_pave.evaluation.style import shown_dims
 from sb3_pave.evaluation.takes import FilmError, Shot, Take, playback, record_take
 
 #: Of more action dimensions, the first ones are drawn
@@ -130,7 +131,8 @@ def _plan(env: VecEnv, settings: FilmSettings) -> _Plan:
     rate, _ = control_rate(env)
     natural = rate if rate != 1 else float(env.get_attr("metadata")[0].get("render_fps") or _FPS)
     stride, fps = playback(natural * settings.speed, settings.fps)
-    script = Script(settings.title, settings.labels, dims, rate, settings.height)
+    shown = f", {shown_dims(len(dims), n_actions)}" if settings.action_dims is None and len(dims) < n_actions else ""
+    script = Script(settings.title + shown, settings.labels, dims, rate, settings.height)
     return _Plan(Shot(settings.start, stride, script.image_height), script, fps)
 
 
@@ -149,6 +151,7 @@ def _record(agent: Agent, env: VecEnv, label: str, settings: FilmSettings, shot:
     spec = env.get_attr("spec")[0]
     limit = None if spec is None or spec.max_episode_steps is None else spec.max_episode_steps * settings.n_episodes
     model = agent.load(settings.device)
+    check_spaces(agent, model, env)
     progress.begin(f"filming {label}", limit)
     seeds = range(settings.seed, settings.seed + settings.n_episodes)
 

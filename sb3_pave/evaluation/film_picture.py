@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,8 @@ SHORTEST = 160
 _TITLE, _LABEL, _PICTURE, _CAPTION, _TRACE, _GAP, _TIME, _FOOT = 0.3, 0.26, 2.4, 0.34, 0.7, 0.14, 0.44, 0.26
 _LEFT, _BETWEEN, _RIGHT = 0.62, 0.3, 0.2
 _NARROWEST = 2.2
+# Words that are too long are made smaller down to this size in points, then broken into two lines, then cut
+_SMALLEST = 7.0
 _STYLE: Any = {
     "font.size": 10,
     "axes.spines.top": False,
@@ -181,7 +184,10 @@ class _Sheet:
         image_width = take.images[0].shape[1]
         top = round((_TITLE + _LABEL) * dpi)
         left = round((x0 + x1) / 2 * dpi - image_width / 2)
-        self._text((x0 + x1) / 2, _TITLE + _LABEL / 2, script.labels[i], ha="center", color=color, weight="bold", size=11.5)
+        name = self._text(
+            (x0 + x1) / 2, _TITLE + _LABEL / 2, script.labels[i], ha="center", color=color, weight="bold", size=11.5
+        )
+        self._fit(name, self.column_width)
         below = _TITLE + _LABEL + _PICTURE + 0.45 * _CAPTION
         axes = [self._axes(i, row, x0, take) for row in range(len(script.action_dims))]
         return _Column(
@@ -234,17 +240,36 @@ class _Sheet:
         )
 
     def _words(self) -> None:
-        self._text(_LEFT, 0.55 * _TITLE, self.script.title, size=9, color="0.35")
+        width = self.width / self.script.dpi - _LEFT - _RIGHT
+        self._fit(self._text(_LEFT, 0.55 * _TITLE, self.script.title, size=9, color="0.35"), width)
         bounds = any(
             np.isfinite([take.low[dim], take.high[dim]]).any() for take in self.takes for dim in self.script.action_dims
         )
         foot = "sm: smoothness score of the actions so far, lower is smoother" + ("; dotted: bounds" if bounds else "")
-        self._text(_LEFT, self.script.height / self.script.dpi - 0.5 * _FOOT, foot, size=8, color="0.35")
+        self._fit(self._text(_LEFT, self.script.height / self.script.dpi - 0.5 * _FOOT, foot, size=8, color="0.35"), width)
 
     def _text(self, x: float, y: float, words: str, **style: Any) -> Text:
         """Words at so many inches from the left and the top, centred on the line."""
         width, height = self.width / self.script.dpi, self.script.height / self.script.dpi
         return self.figure.text(x / width, 1.0 - y / height, words, va="center_baseline", **style)
+
+    def _fit(self, text: Text, width: float) -> None:
+        """Make words smaller, or break them into two lines, until they are no wider than so many inches."""
+        words, size = text.get_text(), float(text.get_fontsize())
+
+        def too_wide() -> float:
+            return text.get_window_extent(self.canvas.get_renderer()).width / (width * self.script.dpi)
+
+        if (ratio := too_wide()) <= 1.0:
+            return
+        text.set_fontsize(max(_SMALLEST, 0.98 * size / ratio))
+        if too_wide() <= 1.0:
+            return
+        text.set(fontsize=_SMALLEST, va="center", linespacing=1.0)
+        for length in range(len(words), 1, -1):
+            text.set_text("\n".join(textwrap.wrap(words, length, max_lines=2, placeholder="…")))
+            if too_wide() <= 1.0:
+                return
 
 
 def _greyed(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

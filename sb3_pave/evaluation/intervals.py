@@ -11,6 +11,10 @@ from numpy.typing import NDArray
 # 2000 resamples place a 95 % interval to about its hundredth; the seed makes the same report of the same numbers
 BOOTSTRAP_SAMPLES, BOOTSTRAP_SEED, CONFIDENCE = 2000, 0, 0.95
 
+#: Of fewer runs of one task, the interval is their range: more than 2.5 % of the resamples have the lowest one's score, and as
+#: many the highest one's
+FEWEST_RUNS = 5
+
 #: Share of the scores that the interquartile mean leaves out at either end
 TRIMMED = 0.25
 

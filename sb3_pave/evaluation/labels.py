@@ -29,6 +29,33 @@ def told_apart(agents: Sequence[Agent], labels: Sequence[str] | None = None) -> 
     return named
 
 
+def given_twice(agents: Sequence[Agent]) -> list[str]:
+    """
+    :param agents: zip files as they were given
+    :return: a sentence for each that :func:`told_apart` takes once though it was given more often
+    """
+    counts = Counter(agent.model_path.resolve() for agent in agents)
+    return [f"{path} was given {n} times: it is measured once, under its last label" for path, n in counts.items() if n > 1]
+
+
+def titles(agents: Sequence[Agent]) -> list[str]:
+    """
+    :param agents: agents that are shown side by side; the same one may be there twice
+    :return: a title for each that no other has: its algorithm and, where others have that too, its run
+    """
+    algorithms, runs = [agent.algorithm for agent in agents], [agent.run for agent in agents]
+    if len(set(zip(algorithms, runs, strict=True))) < len(agents):
+        paths = [agent.model_path.resolve() for agent in agents]
+        distinct = list(dict.fromkeys(paths))
+        of_path = dict(zip(distinct, short_paths(distinct), strict=True))
+        runs = [of_path[path] for path in paths]
+    names = [
+        algorithm if algorithms.count(algorithm) == 1 else f"{algorithm}, {run}"
+        for algorithm, run in zip(algorithms, runs, strict=True)
+    ]
+    return [name if (before := names[:i].count(name)) == 0 else f"{name} ({before + 1})" for i, name in enumerate(names)]
+
+
 def short_paths(paths: Sequence[Path]) -> list[str]:
     """
     :param paths: different absolute paths

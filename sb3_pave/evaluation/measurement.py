@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_pave.evaluation.agents import Agent, AgentError
+from sb3_pave.evaluation.agents import Agent, check_spaces
 from sb3_pave.evaluation.control_rate import control_rate, repetition
+from sb3_pave.evaluation.errors import AgentError
 from sb3_pave.evaluation.geometry import RolloutGeometry, rollout_geometry
 from sb3_pave.evaluation.networks import CriticChoice, check_choice, critic_of
 from sb3_pave.evaluation.report import new_report, run_record
@@ -159,6 +160,7 @@ class _Measurement:
             assert self.rate is not None
             smoothness_measures([0.0], -1.0, 1.0, self.rate, self.conditions.cutoff)  # refuses a cutoff that is too high
             model = agent.load(self.conditions.device)
+            check_spaces(agent, model, env)
             if self.conditions.geometry or self.conditions.surface:
                 self._check_critic(agent, model)
         finally:

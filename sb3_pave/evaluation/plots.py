@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from sb3_pave.evaluation.report import aggregate, algorithms, runs_of
 from sb3_pave.evaluation.smoothness import action_spectrum
-from sb3_pave.evaluation.style import MARKERS, STYLE, WIDTH, line_styles
+from sb3_pave.evaluation.style import MARKERS, STYLE, WIDTH, line_styles, shown_dims, span_at_least
 
 _MAX_TRACED = 3
 _BOUND: Any = {"color": "black", "linestyle": "-", "linewidth": 1.2}
@@ -51,12 +51,14 @@ def action_traces(report: Mapping[str, Any]) -> Figure:
     The actions of one episode, the algorithms side by side: the first episode of each one's first run.
 
     :param report: a report
-    :return: the picture; of more than three action dimensions, the first three
+    :return: the picture; of more than three action dimensions, the first three, as its title says
     """
     names, rate = algorithms(report), report["settings"]["control_rate"]
     traces = [np.array(runs_of(report, name)[0]["trace"]["actions"]) for name in names]
-    n_rows = min(_MAX_TRACED, traces[0].shape[1])
-    with _figure(report, height=1.2 + 1.5 * n_rows) as (figure, styles):
+    n_actions = traces[0].shape[1]
+    n_rows = min(_MAX_TRACED, n_actions)
+    of_all = "" if n_rows == n_actions else f", {shown_dims(n_rows, n_actions)}"
+    with _figure(report, height=1.2 + 1.5 * n_rows, more=of_all) as (figure, styles):
         axes = figure.subplots(n_rows, len(names), sharex=True, sharey="row", squeeze=False)
         for style in styles.values():  # each has a panel of its own: no need for dashes
             style.update(linestyle="-", linewidth=1.1)
@@ -102,7 +104,8 @@ def spectra(report: Mapping[str, Any]) -> Figure:
 
 def return_and_smoothness(report: Mapping[str, Any]) -> Figure:
     """
-    Return against ``sm``: each run faintly, and the interquartile mean over runs with its 95 % intervals.
+    Return against ``sm``: each run faintly, and the interquartile mean over runs with its 95 % intervals, which are the
+    ranges of fewer than five runs. The axis of the return spans at least the standard deviation of episodes.
 
     :param report: a report
     :return: the picture
@@ -126,13 +129,15 @@ def return_and_smoothness(report: Mapping[str, Any]) -> Figure:
         ax.set_xlabel("smoothness score sm (lower is smoother)")
         ax.set_ylabel("return")
         ax.margins(0.15)
+        span_at_least(ax, _episode_std(report))
         _legend(figure, styles)
     return figure
 
 
 def robustness_curves(report: Mapping[str, Any]) -> Figure:
     """
-    Return and ``sm`` against the noise level: interquartile mean over runs, shaded its 95 % interval.
+    Return and ``sm`` against the noise level: interquartile mean over runs, shaded its 95 % interval, which is the range of
+    fewer than five runs. The axis of the return spans at least the standard deviation of episodes.
 
     :param report: a report with ``robustness``
     :return: the picture
@@ -151,6 +156,7 @@ def robustness_curves(report: Mapping[str, Any]) -> Figure:
         for ax, label in zip(panels, ("return", "smoothness score sm"), strict=True):
             ax.set_ylabel(label)
             ax.set_xlabel("sensor noise (standard deviations)")
+        span_at_least(panels[0], _episode_std(report))
         _legend(figure, styles)
     return figure
 
@@ -200,7 +206,7 @@ def surfaces(report: Mapping[str, Any]) -> Figure:
 def training_curves(report: Mapping[str, Any]) -> Figure:
     """
     What was measured while the agents were trained: return, ``sm`` and, if it is there, the critic's geometry. A line for
-    each run, a thick one for their mean.
+    each run, a thick one for their mean. The axis of the return spans at least the standard deviation of episodes.
 
     :param report: a report whose runs had an ``evaluations.npz`` of ``SmoothnessEvalCallback``
     :return: the picture
@@ -226,6 +232,8 @@ def training_curves(report: Mapping[str, Any]) -> Figure:
                     ax.plot(curves[0][0], np.mean([values for _, values in curves], axis=0), **styles[name])
             ax.set_ylabel(text)
             ax.set_xlabel("timesteps")
+            if key == "return":
+                span_at_least(ax, _episode_std(report))
             if key.endswith("rate"):
                 ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         for ax in axes[len(shown) :]:
@@ -262,14 +270,25 @@ def label(algorithm: str) -> str:
 
 
 @contextmanager
-def _figure(report: Mapping[str, Any], height: float, layout: Any = "constrained") -> Iterator[tuple[Figure, dict[str, Any]]]:
-    """A figure with its title, and the line style of each algorithm."""
+def _figure(
+    report: Mapping[str, Any], height: float, layout: Any = "constrained", more: str = ""
+) -> Iterator[tuple[Figure, dict[str, Any]]]:
+    """A figure with its title, and what more that has to say, and the line style of each algorithm."""
     styles = line_styles(algorithms(report))
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, height), layout=layout)
         actions = "deterministic" if report["settings"]["deterministic"] else "stochastic"
-        figure.suptitle(f"{report['environment']}, {actions} actions", fontsize=11)
+        figure.suptitle(f"{report['environment']}, {actions} actions{more}", fontsize=11)
         yield figure, styles
+
+
+def _episode_std(report: Mapping[str, Any]) -> float:
+    """What one episode's return may differ from the next by chance: the largest of the algorithms, of the median run."""
+    stds = []
+    for name in algorithms(report):
+        returns = [np.array(run["episodes"]["return"], dtype=float) for run in runs_of(report, name)]
+        stds.append(np.median([values.std() for values in returns]))
+    return float(max(stds))
 
 
 def _legend(figure: Figure, styles: Mapping[str, Mapping[str, Any]], *more: Line2D) -> None:

@@ -18,7 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sb3_pave.evaluation.geometry import RolloutGeometry
-from sb3_pave.evaluation.intervals import interquartile_intervals
+from sb3_pave.evaluation.intervals import FEWEST_RUNS, interquartile_intervals
 from sb3_pave.evaluation.rollout import Rollout
 from sb3_pave.evaluation.surface import SurfacePlane
 
@@ -66,7 +66,7 @@ class Aggregate:
     :param mean: mean over all episodes of all runs
     :param std: standard deviation over all episodes of all runs
     :param iqm: interquartile mean of the runs' means
-    :param low: lower end of its 95 % bootstrap interval; NaN of a single run
+    :param low: lower end of its 95 % bootstrap interval, which is the range of fewer than five runs; NaN of a single run
     :param high: upper end
     :param n_runs: number of runs
     """
@@ -191,7 +191,7 @@ def runs_of(report: Mapping[str, Any], algorithm: str) -> list[dict[str, Any]]:
 def summary_table(report: Mapping[str, Any]) -> pd.DataFrame:
     """
     The table that is printed: a row for each measure, a column for each algorithm. ``mean ± standard deviation`` over
-    episodes and, of several runs, ``IQM [95 % interval]`` over runs.
+    episodes and, of several runs, ``IQM [95 % interval]`` over runs; of fewer than five, that interval is their range.
 
     :param report: a report
     :return: text
@@ -228,12 +228,22 @@ def caption(report: Mapping[str, Any]) -> str:
     parts = [
         f"{report['environment']}: {actions} actions, seed {settings['seed']}, control rate "
         + ("1 (frequencies in cycles a step)." if rate == 1 else f"{rate:g} Hz."),
-        "Mean ± standard deviation over episodes; below it, of several runs, the interquartile mean over runs and its "
-        "95 % bootstrap interval.",
+        "Mean ± standard deviation over episodes" + _interval_caption(report),
     ]
     if any("robustness" in run for run in report["runs"]):
         parts.append(f"Noise is in standard deviations of the observations, {scale}.")
     return " ".join(parts)
+
+
+def _interval_caption(report: Mapping[str, Any]) -> str:
+    """What stands below the means: few runs have no interval that deserves the name."""
+    most = max((len(runs_of(report, algorithm)) for algorithm in algorithms(report)), default=0)
+    if most <= 1:
+        return "."
+    of_runs = "; below it, of several runs, the interquartile mean over runs and"
+    if most < FEWEST_RUNS:
+        return f"{of_runs} the range of the runs, which are too few for a confidence interval."
+    return f"{of_runs} its 95 % bootstrap interval, of fewer than {FEWEST_RUNS} runs their range."
 
 
 def markdown(report: Mapping[str, Any]) -> str:
@@ -277,14 +287,17 @@ def geometry_table(report: Mapping[str, Any]) -> pd.DataFrame:
     )
 
 
+#: Endings of the files of a report
+SUFFIXES = {"json": ".json", "csv": ".csv", "geometry": "_geometry.csv", "markdown": ".md"}
+
+
 def saved_files(base: str | Path) -> dict[str, Path]:
     """
     :param base: path without a suffix
     :return: the files that :func:`save_report` writes, by kind
     """
     base = Path(base)
-    names = {"json": ".json", "csv": ".csv", "geometry": "_geometry.csv", "markdown": ".md"}
-    return {kind: base.with_name(base.name + suffix) for kind, suffix in names.items()}
+    return {kind: base.with_name(base.name + suffix) for kind, suffix in SUFFIXES.items()}
 
 
 def save_report(report: Mapping[str, Any], base: str | Path, overwrite: bool = False) -> list[Path]:

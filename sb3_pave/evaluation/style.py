@@ -54,3 +54,12 @@ def span_at_least(ax: Any, span: float) -> None:
     missing = span - (high - low)
     if missing > 0:
         ax.set_ylim(low - missing / 2.0, high + missing / 2.0)
+
+
+def shown_dims(n_shown: int, n_actions: int) -> str:
+    """
+    :param n_shown: how many action dimensions are drawn, the first ones
+    :param n_actions: how many there are
+    :return: what a title says of it
+    """
+    return f"actions 0-{n_shown - 1} of {n_actions}"

@@ -14,7 +14,8 @@ from torch import nn
 from sb3_pave.commands.evaluate import main
 from sb3_pave.commands.plot import main as plot
 from sb3_pave.evaluation.agents import AgentError, algorithm_name, find_runs, from_zip, load_model
-from sb3_pave.evaluation.report import FORMAT
+from sb3_pave.evaluation.output_path import output_path
+from sb3_pave.evaluation.report import FORMAT, SUFFIXES
 from sb3_pave.evaluation.rollout import record_rollout
 
 pytest.importorskip("rl_zoo3")
@@ -22,6 +23,7 @@ pytest.importorskip("rliable")
 yaml = pytest.importorskip("yaml")
 
 FAST = ["--env", "Pendulum-v1", "-n", "1", "--device", "cpu", "--no-progress"]
+QUICK = ["--robustness-episodes", "1"]
 
 
 def small(algorithm, env="Pendulum-v1", **kwargs):
@@ -36,12 +38,12 @@ def contrib_agent(name):
     return getattr(contrib, name)(policy, "Pendulum-v1", policy_kwargs={"net_arch": [8]}, device="cpu", seed=0, **more)
 
 
-def save_run(folder, algo, number, model, config=None, arguments=None):
-    """A run as the zoo leaves it."""
+def save_run(folder, algo, number, model, config=None, arguments=None, **more):
+    """A run as the zoo leaves it; arguments are those of the environment, then those of its training."""
     path = folder / algo / f"Pendulum-v1_{number}"
     (path / "Pendulum-v1").mkdir(parents=True)
     (path / "Pendulum-v1" / "config.yml").write_text(yaml.dump(config or {"policy": "MlpPolicy"}))
-    (path / "Pendulum-v1" / "args.yml").write_text(yaml.dump({"env_kwargs": arguments}))
+    (path / "Pendulum-v1" / "args.yml").write_text(yaml.dump({"env_kwargs": arguments, **more}))
     model.save(path / "Pendulum-v1.zip")
     return path
 
@@ -251,7 +253,7 @@ def test_two_settings_of_one_algorithm_are_two_columns_unless_the_user_joins_the
         small(SAC, seed=0, gamma=gamma).save(tmp_path / folder / "best_model.zip")
     # The second one twice: it is one run
     files = [str(tmp_path / path) for path in ("a/best_model.zip", "b/best_model.zip", "b/../b/best_model")]
-    main([*files, *FAST, *algo, "--reference", "sac b/best_model", "-o", str(tmp_path / "apart")])
+    main([*files, *FAST, *algo, "--noise", "0", *QUICK, "--reference", "sac b/best_model", "-o", str(tmp_path / "apart")])
     columns = (tmp_path / "apart.md").read_text().splitlines()[:3]
     assert columns[0] == "| measure | sac a/best_model | sac b/best_model |" and columns[2].count("1 x 1") == 2
     main([*files, *FAST, *algo, "--label", "SAC, both", "-o", str(tmp_path / "joined")])
@@ -269,7 +271,13 @@ def test_an_algorithm_named_twice_is_measured_once(logs, tmp_path):
     [
         (["--env", "Pendulum-v1"], "what to measure"),
         ([*FAST, "--algo", "sac", "-n", "0"], "at least 1"),
-        ([*FAST, "--algo", "sac", "--critic", "best"], "--critic"),
+        ([*FAST, "--algo", "sac", "--geometry", "--critic", "best"], "--critic takes"),
+        ([*FAST, "--algo", "sac", "--critic", "min"], "--critic goes with --geometry or --surface"),
+        ([*FAST, "--algo", "sac", "--robustness-episodes", "2"], "--robustness-episodes goes with --robustness"),
+        ([*FAST, "--algo", "sac", "--geometry", "--reference", "sac"], "--reference goes with --robustness"),
+        ([*FAST, "a.zip", "-f", "logs"], "--folder goes with runs in a log folder"),
+        ([*FAST, "a.zip", "--load-best"], "--load-best goes with runs in a log folder"),
+        ([*FAST, "a.zip", "--exp-id", "3"], "--exp-id goes with runs in a log folder"),
         ([*FAST, "--algo", "sac", "--vec-normalize", "x.pkl"], "zip files"),
         ([*FAST, "a.zip", "b.zip", "c.zip", "--algo", "sac", "td3"], "3 zip files"),
         ([*FAST, "--algo", "sac", "--noise", "-1"], "negative"),
@@ -286,7 +294,7 @@ def test_bad_arguments_are_usage_errors(arguments, message, capsys):
 
 def test_a_reference_that_is_not_measured_is_refused(logs, tmp_path, capsys):
     with pytest.raises(SystemExit):
-        main([*FAST, "--algo", "sac", "-f", str(logs), "--reference", "td3", "-o", str(tmp_path / "out")])
+        main([*FAST, "--algo", "sac", "-f", str(logs), "--surface", "--reference", "td3", "-o", str(tmp_path / "out")])
     assert "td3 is not among" in capsys.readouterr().err
 
 
@@ -402,3 +410,93 @@ def test_a_critic_that_some_agents_have_is_measured_of_them(tmp_path):
     report = json.loads((tmp_path / "out.json").read_text())
     assert ["surface" in run for run in report["runs"]] == [False, True]
     assert report["notes"] == ['ddpg DDPG: no surface: There is no critic 1: choose 0 to 0 or "min"']
+
+
+def test_noise_levels_alone_are_measured(logs, tmp_path):
+    main([*FAST, "--algo", "td3", "-f", str(logs), "--noise", "0.2", *QUICK, "-o", str(tmp_path / "out")])
+    (run,) = json.loads((tmp_path / "out.json").read_text())["runs"]
+    assert [entry["noise_level"] for entry in run["robustness"]] == [0.0, 0.2]
+    assert len(run["robustness"][1]["episodes"]["return"]) == 1
+
+
+def test_runs_of_different_settings_are_pooled_with_a_note(tmp_path, capsys):
+    config = {"policy": "MlpPolicy", "curv_coef": 1.0, "gamma": 0.99, "n_timesteps": 1e5, "seed": 1, "device": "cpu"}
+    for number, arguments in enumerate(({}, {"arguments": {"g": 5.0}}, {"trained_agent": "a.zip"}, {"n_timesteps": 300}), 1):
+        own = {**config, "seed": number, "curv_coef": 0.5} if number == 2 else config
+        save_run(tmp_path / "logs", "sac", number, small(SAC, seed=0), own, **arguments)
+    main([*FAST, "--algo", "sac", "-f", str(tmp_path / "logs"), "-o", str(tmp_path / "out")])
+    report = json.loads((tmp_path / "out.json").read_text())
+    assert len(report["runs"]) == 4
+    (note,) = report["notes"]
+    assert "Runs of sac differ in curv_coef (1; 0.5 in Pendulum-v1_2)" in note and "--exp-id chooses" in note
+    assert "env_kwargs (none; {g: 5} in Pendulum-v1_2), trained_agent (none; a.zip in Pendulum-v1_3)" in note
+    assert not any(name in note for name in ("gamma", "seed", "device", "policy"))
+    assert note in (tmp_path / "out.md").read_text() and "differ in curv_coef" in capsys.readouterr().out
+
+
+def test_an_algorithm_without_a_model_does_not_cost_the_others(logs, tmp_path):
+    (logs / "td3" / "Pendulum-v1_1" / "Pendulum-v1.zip").unlink()
+    main([*FAST, "--algo", "td3", "sac", "ppo", "--exp-id", "0", "-f", str(logs), "-o", str(tmp_path / "out")])
+    report = json.loads((tmp_path / "out.json").read_text())
+    assert [run["run"] for run in report["runs"]] == ["Pendulum-v1_3"]
+    assert any("No run of td3 on Pendulum-v1" in note for note in report["notes"])
+    assert any("No run of ppo on Pendulum-v1" in note for note in report["notes"])
+
+
+def test_the_latest_run_is_the_latest_with_a_model(logs):
+    skipped = []
+    (logs / "sac" / "Pendulum-v1_3" / "Pendulum-v1.zip").unlink()
+    assert [run.run for run in find_runs(logs, "sac", "Pendulum-v1", [0], skip=skipped.append)] == ["Pendulum-v1_1"]
+    (note,) = skipped
+    assert note.startswith("Run 3 of sac on Pendulum-v1: ") and note.endswith("; run 1 is taken")
+    with pytest.raises(AgentError, match="Run 3 of sac"):
+        find_runs(logs, "sac", "Pendulum-v1", [0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--algo", "sac", "pave_sak"], "There is no algorithm pave_sak: did you mean pave_sac?"),
+        (["--algo", "sac", "-f", "nologs"], "The log folder nologs does not exist"),
+        (["logs/sac/Pendulum-v1_1/Pendulum-v1.zip", "--algo", "pave_sak"], "did you mean pave_sac?"),
+        (["logs/sac/Pendulum-v1_1/Pendulum-v1.zip", "--algo", "td3"], "does not load as TD3: it is a model of SAC"),
+        (["logs/sac/Pendulum-v1_1", "--env", "MountainCarContinuous-v0"], "observations of shape (3,), but those of this"),
+        (["logs/sac"], "logs/sac is a folder, and not that of a finished run"),
+    ],
+)
+def test_what_was_mistaken_is_said(logs, tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        main([*FAST, *arguments, "-o", "out"])
+    assert stop.value.code == 1 and message in capsys.readouterr().err
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_the_folder_of_a_run_is_enough_and_a_file_given_twice_is_noted(logs, tmp_path):
+    run = logs / "td3" / "Pendulum-v1_1"
+    files = [str(run), str(run / "Pendulum-v1.zip")]
+    main([*files, *FAST, "--labels", "a", "b", "-o", str(tmp_path / "out")])
+    report = json.loads((tmp_path / "out.json").read_text())
+    assert [run["model"] for run in report["runs"]] == [files[1]]
+    assert report["notes"] == [f"{run / 'Pendulum-v1.zip'} was given 2 times: it is measured once, under its last label"]
+
+
+@pytest.mark.parametrize(
+    ("output", "file"),
+    [("p4.json", "p4"), ("p4.md", "p4"), ("gain-0.5", "gain-0.5"), ("there", "there/{}"), ("new/", "new/{}"), (None, "{}")],
+)
+def test_a_report_is_saved_where_it_was_meant_to_be(tmp_path, monkeypatch, output, file):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there").mkdir()
+    path = output_path(output, "evaluation", "ALE/Pong-v5", suffixes=tuple(SUFFIXES.values()))
+    assert str(path) == file.format("evaluation-ALE-Pong-v5")
+
+
+def test_a_film_without_a_name_has_its_ending(tmp_path):
+    assert output_path(f"{tmp_path}/", "film", "Pong-v5", ".mp4") == tmp_path / "film-Pong-v5.mp4"
+    assert str(output_path("film.gif", "film", "Pong-v5", ".mp4")) == "film.gif"
+
+
+def test_the_caption_is_a_paragraph_and_not_as_narrow_as_the_table(logs, tmp_path, capsys):
+    main([*FAST, "--algo", "td3", "-f", str(logs), "-o", str(tmp_path / "out")])
+    assert "Pendulum-v1: deterministic actions, seed 0, control rate 20 Hz." in capsys.readouterr().out

@@ -86,6 +86,9 @@ def test_an_existing_film_is_kept_unless_told(zips, tmp_path, capsys):
         ([], 2, "what to film"),
         (["--algo", "sac", "--vec-normalize", "x.pkl"], 2, "zip files"),
         (["a.zip", "b.zip", "c.zip", "--algo", "sac", "td3"], 2, "3 zip files need one --algo"),
+        (["a.zip", "-f", "logs", "--exp-id", "3"], 2, "--folder goes with runs in a log folder"),
+        (["--algo", "sac", "-f", "nologs"], 1, "The log folder nologs does not exist"),
+        (["ZIP", "--env", "MountainCarContinuous-v0"], 1, "was trained with observations of shape (3,)"),
         (["missing.zip"], 1, "missing.zip does not exist"),
         (["ZIP", "--labels", "a", "b"], 1, "1 agents need as many labels, not 2"),
         (["ZIP", "--actions", "1"], 1, "no action 1: the environment has 1"),
@@ -112,3 +115,16 @@ def test_a_missing_package_is_named_with_the_extra(zips, tmp_path, monkeypatch, 
     with pytest.raises(SystemExit):
         main([*zips, *FAST, "-o", str(tmp_path / "film.mp4")])
     assert 'needs imageio_ffmpeg, which is not installed: pip install "sb3-pave[eval]"' in capsys.readouterr().err
+
+
+def test_the_latest_run_that_is_filmed_has_a_model(tmp_path, monkeypatch, capsys):
+    seen = []
+    monkeypatch.setattr(
+        "sb3_pave.evaluation.film.make_film", lambda agents, settings, path, _: (seen.append(agents), path.touch())
+    )
+    save_run(tmp_path / "logs", "sac", 1, small(SAC, seed=1))
+    crashed = save_run(tmp_path / "logs", "sac", 2, small(SAC, seed=2))
+    (crashed / "Pendulum-v1.zip").unlink()
+    main([*FAST, "--algo", "sac", "sac", "-f", str(tmp_path / "logs"), "-o", f"{tmp_path}/"])
+    assert [agent.run for (agent,) in seen] == ["Pendulum-v1_1"] and (tmp_path / "film-Pendulum-v1.mp4").exists()
+    assert "Note: Run 2 of sac on Pendulum-v1: No model found" in capsys.readouterr().err

@@ -20,7 +20,8 @@ pytest.importorskip("matplotlib")
 
 from PIL import Image
 
-from sb3_pave.evaluation import film_picture
+from sb3_pave.evaluation import film, film_picture
+from sb3_pave.evaluation.film import FilmSettings
 from sb3_pave.evaluation.film_file import save_film
 from sb3_pave.evaluation.film_picture import Script, film_frames
 from sb3_pave.evaluation.style import COLORS
@@ -168,6 +169,26 @@ def test_frames_show_the_agents_side_by_side_in_their_colors():
             n_pixels = (shown == tuple(bytes.fromhex(ink[1:]))).all(axis=1).sum()
             assert n_pixels > 20 if ink == line else n_pixels == 0
     assert (frames[-1] == frames[-2]).all()
+
+
+@pytest.mark.parametrize("n_agents", [1, 2])
+def test_words_stay_within_their_columns(n_agents):
+    long = "PAVE TD3, Pendulum-v1_1/a_name_so_long_that_no_line_holds_it " * 3
+    takes = [take([[1.0], [1.5]], BLUE)] * n_agents
+    sheet = film_picture._Sheet(takes, script(title=long, labels=["PAVE TD3, Pendulum-v1_1/best_model", long][:n_agents]))
+    boxes = {text.get_text(): text.get_window_extent(sheet.canvas.get_renderer()) for text in sheet.figure.texts}
+    assert all(box.x0 >= 0 and box.x1 <= sheet.width for box in boxes.values())
+    if n_agents == 2:
+        first, second = sorted((box for words, box in boxes.items() if words.startswith("PAVE")), key=lambda box: box.x0)[-2:]
+        assert first.x1 < second.x0
+    assert any(words.startswith("sm: smoothness") and words.endswith("bounds") for words in boxes)
+
+
+def test_the_title_says_which_of_many_actions_are_traced():
+    env = make_vec_env(Undrawn)
+    env.action_space = spaces.Box(-1.0, 1.0, (4,), np.float32)
+    assert film._plan(env, FilmSettings("X", ["A"])).script.title.endswith(", actions 0-2 of 4")
+    assert "actions 0-2" not in film._plan(env, FilmSettings("X", ["A"], action_dims=[3])).script.title
 
 
 def test_who_has_ended_stays_greyed_while_the_other_goes_on():

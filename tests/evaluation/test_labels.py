@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from sb3_pave.evaluation.agents import Agent
-from sb3_pave.evaluation.labels import short_paths, told_apart
+from sb3_pave.evaluation.labels import given_twice, short_paths, titles, told_apart
 
 
 def zips(*agents):
@@ -42,3 +42,19 @@ def test_agents_of_one_algorithm_are_joined_only_by_a_label():
 def test_a_file_given_twice_is_one_agent():
     named = told_apart(zips(("sac", "a.zip"), ("sac", "b/../a.zip")))
     assert [(one.label, one.run) for one in named] == [("sac", "a")]
+    assert given_twice(zips(("sac", "a.zip"), ("sac", "b.zip"))) == []
+    (note,) = given_twice(zips(("sac", "a.zip"), ("sac", "b/../a.zip")))
+    assert note.startswith("/logs/a.zip was given 2 times")
+
+
+@pytest.mark.parametrize(
+    ("paths", "expected"),
+    [
+        (["sac 1/x", "td3 1/x"], ["sac", "td3"]),
+        (["sac 1/x", "sac 1/best"], ["sac, x", "sac, best"]),
+        (["sac 1/x", "sac 2/x"], ["sac, 1/x", "sac, 2/x"]),
+        (["sac 1/x", "sac 1/x", "td3 1/y"], ["sac, x", "sac, x (2)", "td3"]),
+    ],
+)
+def test_no_two_titles_are_the_same(paths, expected):
+    assert titles(zips(*((name, f"{path}.zip") for name, path in map(str.split, paths)))) == expected

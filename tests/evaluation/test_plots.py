@@ -76,6 +76,21 @@ def test_traces_show_the_episode_in_seconds(report):
     assert axes[0].get_ylim() == axes[1].get_ylim()
 
 
+def test_the_title_says_which_actions_are_traced(report):
+    assert "actions 0-" not in plots.draw("traces", report).get_suptitle()
+    for run in report["runs"]:
+        run["trace"] = {"actions": np.zeros((5, 4)).tolist(), "low": [-2.0] * 4, "high": [2.0] * 4}
+    assert plots.draw("traces", report).get_suptitle().endswith(", actions 0-2 of 4")
+
+
+@pytest.mark.parametrize("kind", ["scatter", "robustness", "training"])
+def test_the_axis_of_the_return_spans_what_one_episode_differs_from_the_next(report, kind):
+    for run in report["runs"]:
+        run["episodes"]["return"] = [-500.0, 0.0, 500.0]
+    low, high = plots.draw(kind, report).axes[0].get_ylim()
+    assert high - low >= np.std([-500.0, 0.0, 500.0])
+
+
 def test_steps_are_not_called_seconds_where_the_rate_is_unknown(report):
     report["settings"]["control_rate"] = 1.0
     assert plots.draw("traces", report).axes[0].get_xlabel() == "step"

@@ -12,6 +12,7 @@ from torch import nn
 
 from sb3_pave.evaluation import report as rep
 from sb3_pave.evaluation.geometry import rollout_geometry
+from sb3_pave.evaluation.intervals import FEWEST_RUNS
 from sb3_pave.evaluation.robustness import evaluate_robustness
 from sb3_pave.evaluation.rollout import record_rollout
 from sb3_pave.evaluation.surface import field_surface, surface_plane
@@ -68,6 +69,19 @@ def test_a_single_run_has_no_interval():
     result = rep.aggregate([[1.0, 3.0]])
     assert (result.mean, result.std, result.iqm) == (2.0, 1.0, 2.0)
     assert math.isnan(result.low) and math.isnan(result.high)
+
+
+@pytest.mark.parametrize("n_runs", [2, 3, 4, 5, 6])
+def test_the_interval_of_few_runs_is_their_range_and_the_caption_says_so(n_runs):
+    means = np.random.default_rng(n_runs).normal(size=n_runs)
+    runs = [[mean] for mean in means]
+    result = rep.aggregate(runs)
+    few = n_runs < FEWEST_RUNS
+    assert few == np.allclose([result.low, result.high], [means.min(), means.max()])
+    alone, beside = rep.caption(some_report(sac=runs)), rep.caption(some_report(sac=runs, td3=[[1.0]] * 6))
+    assert ("range of the runs" in alone) is few and ("95 % bootstrap interval" in alone) is not few
+    assert "95 % bootstrap interval, of fewer than 5 runs their range" in beside
+    assert "interquartile" not in rep.caption(some_report(sac=[[1.0]]))
 
 
 def test_the_table_has_a_column_an_algorithm():

@@ -1,0 +1,66 @@
+"""The folder of a run as RL Zoo leaves it: a model, and the settings that it was trained with in a folder beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sb3_pave.evaluation.errors import AgentError
+
+
+def model_file(path: Path) -> Path:
+    """
+    The zip file that is meant: SB3 leaves out ``.zip`` in names; the zoo names a run's model after its settings' folder.
+
+    :param path: the zip file, its name without ``.zip``, or the folder of a run
+    :return: the zip file
+    :raises AgentError: if there is none
+    """
+    zipped = path.with_name(f"{path.name}.zip")
+    if path.is_file():
+        return path
+    if zipped.is_file():
+        return zipped
+    inside = [path / f"{settings.name}.zip" for settings in settings_folders(path)]
+    if len(inside) == 1 and inside[0].is_file():
+        return inside[0]
+    if path.is_dir():
+        raise AgentError(f"{path} is a folder, and not that of a finished run of the zoo: name the zip file")
+    raise AgentError(f"{path} does not exist")
+
+
+def settings_folders(folder: Path) -> list[Path]:
+    """
+    :param folder: the folder of a run
+    :return: folders in it in which the zoo keeps the settings of a run, one where all is well
+    """
+    if not folder.is_dir():
+        return []
+    names = ("args.yml", "config.yml", "vecnormalize.pkl")
+    return [one for one in sorted(folder.iterdir()) if any((one / name).is_file() for name in names)]
+
+
+def read_settings(folder: Path | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """
+    Both files of a run's settings; the zoo's reader does not name a broken one.
+
+    :param folder: the folder of the settings, None if there is none
+    :return: the arguments of the training and its hyperparameters, empty where there is no file
+    :raises AgentError: if a file can't be read
+    """
+    return ({}, {}) if folder is None else (_read(folder / "args.yml"), _read(folder / "config.yml"))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    import yaml
+
+    if not path.is_file():
+        return {}
+    try:
+        with path.open() as file:
+            content = yaml.load(file, Loader=yaml.UnsafeLoader)  # the zoo writes an OrderedDict
+    except Exception as error:  # whatever the file names may raise anything
+        raise AgentError(f"{path} could not be read: {error}") from error
+    if not isinstance(content, dict):
+        raise AgentError(f"{path} holds no settings: it is empty, or was not written to its end")
+    return content

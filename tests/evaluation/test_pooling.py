@@ -1,0 +1,55 @@
+"""What runs of one label differ in, read from the settings that the zoo leaves."""
+
+import json
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+
+from sb3_pave.evaluation.agents import Agent
+from sb3_pave.evaluation.pooling import differences
+
+yaml = pytest.importorskip("yaml")
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Makes a run of 1000 steps."""
+
+    def make(number, config=None, algorithm="sac", done=1000, **arguments):
+        folder = tmp_path / f"Env_{number}"
+        (folder / "Env").mkdir(parents=True)
+        (folder / "Env" / "config.yml").write_text(yaml.dump({"n_timesteps": 1000, **(config or {})}))
+        (folder / "Env" / "args.yml").write_text(yaml.dump({"n_timesteps": -1, "seed": number, **arguments}))
+        with ZipFile(folder / "Env.zip", "w") as file:
+            file.writestr("data", json.dumps({"num_timesteps": done}))
+        return Agent(algorithm, folder.name, folder / "Env.zip", folder / "Env")
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "said"),
+    [
+        ({}, {"config": {"device": "cuda", "seed": 3, "verbose": 2}}, None),
+        ({}, {"env_kwargs": {}, "trained_agent": "", "done": 1008}, None),
+        ({"config": {"gamma": 1}}, {"config": {"gamma": 1.0}}, None),
+        ({"config": {"env_kwargs": {"g": 5}}}, {"env_kwargs": {"g": 5}}, None),
+        ({"config": {"a": {"x": 1, "y": (2,)}}}, {"config": {"a": {"y": [2.0], "x": 1}}}, None),
+        ({}, {"config": {"gamma": 0.9}}, "gamma (none; 0.9 in Env_2)"),
+        ({}, {"n_timesteps": 600}, "n_timesteps (1000; 600 in Env_2)"),
+        ({}, {"done": 400}, "n_timesteps (1000; 400 in Env_2)"),
+        ({}, {"algorithm": "td3"}, "algorithm (sac; td3 in Env_2)"),
+        ({"config": {"a": "x" * 99}}, {}, f"a ({'x' * 60}…; none in Env_2)"),
+    ],
+)
+def test_what_matters_and_nothing_else_is_said(run, one, other, said):
+    agents = [Agent(**{**vars(agent), "label": "mine"}) for agent in (run(1, **one), run(2, **other))]
+    notes = differences(agents, "REMEDY")
+    expected = f"Runs of mine differ in {said}: they are pooled as runs of one setting; REMEDY"
+    assert notes == ([] if said is None else [expected])
+
+
+def test_other_labels_may_differ_and_unknown_settings_do_not(run):
+    alone = Agent("sac", "alone", Path("alone.zip"))
+    assert differences([run(1), alone, run(2, {"gamma": 0.9}, algorithm="td3")], "") == []
