@@ -1,4 +1,4 @@
-"""PAVE_SAC solves a task, under the paper's protocol."""
+"""PAVE_SAC solves a task, under the paper's protocol and with the defaults."""
 
 import gymnasium as gym
 import numpy as np
@@ -19,9 +19,6 @@ def test_pave_sac_swings_the_pendulum_up():
         train_freq=50,
         gradient_steps=50,
         ent_coef=0.2,
-        mpr_coef=0.1,
-        vfc_coef=0.005,
-        curv_coef=0.5,
         seed=1,
     )
     model.learn(15_000)
