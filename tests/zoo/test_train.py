@@ -112,7 +112,7 @@ def test_conf_takes_the_zoos_files(algo, host, sb3_pave_command, tmp_path):
     sb3_pave_command("train", "--algo", algo, "-conf", conf, *SHORT, *NO_EVALUATION, "-params", *SMALL)
     data = saved_data(tmp_path / "logs", algo)
     # Nothing in the zoo's file speaks of PAVE: the class's defaults
-    assert (data["mpr_coef"], data["vfc_coef"], data["curv_coef"]) == (0.1, 0.1, 0.01)
+    assert (data["mpr_coef"], data["vfc_coef"], data["curv_coef"]) == (0.5, 0.005, 0.03)
 
 
 def test_conf_takes_a_users_file(sb3_pave_command, tmp_path):
@@ -181,7 +181,7 @@ def test_an_environment_that_only_the_zoo_lists(sb3_pave_command, tmp_path):
     assert data["use_sde"]
     assert data["policy_kwargs"]["net_arch"] == [64, 64]
     assert data["policy_kwargs"]["activation_fn"] is nn.SiLU
-    assert (data["gamma"], data["mpr_coef"]) == (0.9999, 0.1)
+    assert (data["gamma"], data["mpr_coef"]) == (0.9999, 0.5)
 
 
 def test_a_goal_environment_with_the_zoos_her_entry(sb3_pave_command, tmp_path, capsys):
