@@ -1,6 +1,6 @@
 """Time and memory of one gradient step: PAVE's ways of doing it against the plain host."""
 
-from sb3_pave.benchmark.timing import Report, Timing, benchmark
+from sb3_pave.benchmark.timing import DifferentLosses, Report, Timing, benchmark
 from sb3_pave.benchmark.workload import (
     HOST,
     Variant,
@@ -13,6 +13,7 @@ from sb3_pave.benchmark.workload import (
 
 __all__ = [
     "HOST",
+    "DifferentLosses",
     "Report",
     "Timing",
     "Variant",

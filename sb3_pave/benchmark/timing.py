@@ -71,6 +71,10 @@ class Report:
         return asdict(self)
 
 
+class DifferentLosses(RuntimeError):
+    """Variants that do not compute the same losses can't be compared."""
+
+
 def benchmark(
     workload: Workload,
     variants: Sequence[Variant] | None = None,
@@ -95,7 +99,7 @@ def benchmark(
         0: leave it out
     :param learn_steps: environment steps of each of three rounds of ``learn()``; 0: leave it out
     :param progress: called with a line of text as the work proceeds
-    :raises RuntimeError: if the variants do not compute the same losses
+    :raises DifferentLosses: if the variants do not compute the same losses
     """
     chosen = [HOST, *(v for v in variants or default_variants(workload) if v != HOST)]
     with threads(workload.threads):
@@ -162,13 +166,13 @@ def _compare_losses(variants: Sequence[Variant], losses: dict[str, tuple[float, 
     for variant in variants:
         ours, critic_loss = losses[variant.name]
         if not np.isclose(ours, td_loss, rtol=1e-4):
-            raise RuntimeError(f"{variant.name} computes a TD loss of {ours}, the host one of {td_loss} on the same batch.")
+            raise DifferentLosses(f"{variant.name} computes a TD loss of {ours}, the host one of {td_loss} on the same batch.")
         if variant.pave:
             on_average = ours + (critic_loss - ours) / variant.interval
             alike = (variant.has_terms, variant.kwargs.get("pave_batch_size"))
             other, expected = sums.setdefault(alike, (variant.name, on_average))
             if not np.isclose(on_average, expected, rtol=1e-4):
-                raise RuntimeError(f"{variant.name} optimises {on_average}, {other} {expected} on the same batch.")
+                raise DifferentLosses(f"{variant.name} optimises {on_average}, {other} {expected} on the same batch.")
 
 
 def _time_blocks(

@@ -118,7 +118,7 @@ def make_model(workload: Workload, variant: Variant) -> OffPolicyAlgorithm:
 
     :param workload: its networks and batch
     :param variant: host, PAVE or a rival
-    :raises ValueError: if there is no such algorithm
+    :raises ValueError: if there is no such algorithm or environment, or the environment has no continuous actions
     """
     pave_class = _pave_class(workload.algo)
     kwargs = {"policy_kwargs": {}, **variant.kwargs}
@@ -177,7 +177,16 @@ class _RandomTransitions(gym.Env):
 def _make_env(workload: Workload) -> gym.Env:
     if workload.env_id is None:
         return _RandomTransitions(workload.obs_dim, workload.action_dim)
-    return gym.make(workload.env_id)
+    try:
+        env = gym.make(workload.env_id)
+    except (gym.error.Error, ImportError) as error:
+        raise ValueError(f"The environment {workload.env_id} can't be made: {error}") from error
+    actions, observations = env.action_space, env.observation_space
+    if not (isinstance(actions, spaces.Box) and np.issubdtype(actions.dtype, np.floating)):
+        raise ValueError(f"{workload.env_id} has no continuous actions ({actions}), and so no action gradient.")
+    if isinstance(observations, spaces.Dict):
+        raise ValueError(f"{workload.env_id} has Dict observations; bench times MlpPolicy, which does not take them.")
+    return env
 
 
 def _without_closed_form(critic_class: type[nn.Module]) -> type[nn.Module]:

@@ -5,7 +5,7 @@ import importlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sb3_pave.commands.extras import naming_the_extra
+from sb3_pave.commands.extras import import_gym_packages, naming_the_extra
 
 DEFAULT_FOLDER = "logs"
 
@@ -97,8 +97,4 @@ def import_needed(parser: argparse.ArgumentParser, needed: Iterable[str], gym_pa
     with naming_the_extra(parser, "eval"):
         for module in needed:
             importlib.import_module(module)
-    for package in gym_packages:
-        try:
-            importlib.import_module(package)
-        except ModuleNotFoundError as error:
-            parser.exit(1, f"{parser.prog}: --gym-packages: {error}\n")
+    import_gym_packages(parser, gym_packages)

@@ -4,11 +4,22 @@ import argparse
 import json
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sb3_pave.benchmark import Report, Timing, Variant, Workload, benchmark, default_variants, rival_variants
-from sb3_pave.commands.extras import naming_the_extra
+import torch as th
+
+from sb3_pave.benchmark import (
+    DifferentLosses,
+    Report,
+    Timing,
+    Variant,
+    Workload,
+    benchmark,
+    default_variants,
+    rival_variants,
+)
+from sb3_pave.commands.extras import import_gym_packages, naming_the_extra
 
 _WATCHED = 1000  # updates over which a growth of memory says something
 # The batch sizes of the paper's protocol
@@ -23,8 +34,9 @@ def main(argv: Sequence[str]) -> None:
     args = parser.parse_args(argv)
     with naming_the_extra(parser, "zoo"):
         from rich.console import Console
-    if args.output is not None and args.output.exists() and not args.force:
-        parser.error(f"{args.output} exists; --force overwrites it")
+    if args.output is not None:
+        _check_output(parser, args.output, args.overwrite)
+    import_gym_packages(parser, args.gym_packages)
     workload = Workload(
         algo=args.algo,
         env_id=args.env,
@@ -47,11 +59,12 @@ def main(argv: Sequence[str]) -> None:
                 learn_steps=args.learn or 0,
                 progress=status.update,
             )
-        except ValueError as error:
-            parser.error(str(error))
-    Console(width=None if sys.stdout.isatty() else 127).print(table(report))
+        except (ValueError, DifferentLosses) as error:
+            parser.exit(1, f"{parser.prog}: {error}\n")
+    console = Console(width=None if sys.stdout.isatty() else 127)
+    console.print(table(report))
+    console.print(caption(report), highlight=False, markup=False)  # a table's own would be as narrow as the table
     if args.output is not None:
-        args.output.parent.mkdir(parents=True, exist_ok=True)
         args.output.write_text(json.dumps(report.as_dict(), indent=2) + "\n")
 
 
@@ -62,15 +75,9 @@ def table(report: Report) -> Any:
     """
     from rich.table import Table
 
-    workload, machine = report.workload, report.machine
+    workload = report.workload
     sizes = workload.env_id or f"{workload.obs_dim}/{workload.action_dim}"
-    result = Table(
-        title=f"One gradient step of {workload.algo.upper()}, {sizes}, batch {workload.batch_size}",
-        caption=(
-            f"{machine['device']}, {machine['threads']} threads, PyTorch {machine['torch']}; medians (quartiles) of "
-            f"{report.repetitions} interleaved rounds; floor: matrix products at {report.gflops:.0f} GFLOP/s"
-        ),
-    )
+    result = Table(title=f"One gradient step of {workload.algo.upper()}, {sizes}, batch {workload.batch_size}")
     columns = ["variant", "ms", "ratio to host", "floor ms", "ratio to floor", "first update s", "peak MB"]
     watched = report.memory_updates >= _WATCHED
     columns += ["growth MB"] if watched else []
@@ -85,6 +92,30 @@ def table(report: Report) -> Any:
             cells.append("-" if timing.env_steps_per_s is None else _spread(timing.env_steps_per_s, 0))
         result.add_row(*cells)
     return result
+
+
+def caption(report: Report) -> str:
+    """
+    :param report: of a benchmark
+    :return: what its table shows
+    """
+    machine = report.machine
+    return (
+        f"{machine['device']}, {machine['threads']} threads, PyTorch {machine['torch']}; medians (quartiles) of "
+        f"{report.repetitions} interleaved rounds; floor: matrix products at {report.gflops:.0f} GFLOP/s"
+    )
+
+
+def _check_output(parser: argparse.ArgumentParser, path: pathlib.Path, overwrite: bool) -> None:
+    """Ends the command before the work if the file can't be written after it."""
+    if path.is_dir():
+        parser.error(f"{path} is a folder: name the file to write")
+    if path.exists() and not overwrite:
+        parser.error(f"{path} exists: choose another --output, or --overwrite it")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"{path} can't be written: {error.strerror}")
 
 
 def _floor(timing: Timing) -> list[str]:
@@ -106,36 +137,58 @@ def _chosen(parser: argparse.ArgumentParser, args: argparse.Namespace, variants:
     known = {variant.name: variant for variant in [*variants, *rivals]}
     unknown = set(names or []) - set(known)
     if unknown:
-        parser.error(f"no such variant: {', '.join(sorted(unknown))}; there are: {', '.join(known)}")
+        parser.error(f"no such variant: {_quoted(sorted(unknown))}; there are: {_quoted(known)}")
     chosen = variants if names is None else [known[name] for name in names]
     return [*chosen, *(rival for rival in rivals if rival not in chosen)] if args.rivals else chosen
+
+
+def _quoted(names: Iterable[str]) -> str:
+    """As a shell takes them: some have commas and spaces."""
+    return ", ".join(f'"{name}"' for name in names)
+
+
+def _epilog() -> str:
+    anywhere, on_gpu = ([v.name for v in default_variants(Workload(device=device))] for device in ("cpu", "cuda"))
+    groups = {
+        "--variants takes": anywhere,
+        "on a GPU also": [name for name in on_gpu if name not in anywhere],
+        "and what --rivals adds": [variant.name for variant in rival_variants()],
+    }
+    return "; ".join(f"{group} {_quoted(names)}" for group, names in groups.items()) + "."
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="sb3-pave bench",
         description="Time one gradient step of PAVE in each of its modes against the plain host.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        epilog=_epilog(),
     )
-    parser.add_argument("--algo", default="td3", help="host algorithm")
-    parser.add_argument("--env", help="environment whose transitions are replayed (default: random ones of these sizes:)")
-    parser.add_argument("--obs-dim", type=_positive, default=17, help="observation size")
-    parser.add_argument("--action-dim", type=_positive, default=6, help="action size")
-    parser.add_argument("--net-arch", type=_positive, nargs="*", help="hidden layers (default: the host's own)")
-    parser.add_argument("--batch-size", type=_positive, help="transitions of an update (default: 256; SAC: 100)")
-    parser.add_argument("--device", default="cpu", help="of the networks")
-    parser.add_argument("--threads", type=_positive, help="of PyTorch")
-    parser.add_argument("--repetitions", type=_positive, default=50, help="timed rounds")
-    parser.add_argument("--seed", type=int, default=0, help="of networks and batches")
-    parser.add_argument("--variants", nargs="+", metavar="NAME", help="compare these only")
-    parser.add_argument("--rivals", action="store_true", help="compare the actor-side methods, too")
-    parser.add_argument("--learn", type=_positive, metavar="STEPS", help="time learn() too, three rounds of STEPS each")
-    parser.add_argument(
-        "--memory-updates", type=_positive, default=20, metavar="N", help="measure the memory of N updates, and its growth"
+    add = parser.add_argument
+    add("--algo", default="td3", help="host algorithm (default: td3)")
+    add("--env", metavar="ID", help="environment whose transitions are replayed (default: random ones of these sizes:)")
+    add("--obs-dim", type=_positive, default=17, metavar="N", help="observation size (default: 17)")
+    add("--action-dim", type=_positive, default=6, metavar="N", help="action size (default: 6)")
+    add("--gym-packages", nargs="+", default=[], help="packages to import that register environments")
+    add("--net-arch", type=_positive, nargs="*", metavar="N", help="hidden layers (default: the host's own)")
+    add("--batch-size", type=_positive, metavar="N", help="transitions of an update (default: 256; SAC: 100)")
+    add("--device", type=_device, default="cpu", help="of the networks (default: cpu)")
+    add("--threads", type=_positive, metavar="N", help="of PyTorch (default: PyTorch's own choice)")
+    add("--repetitions", type=_positive, default=50, metavar="N", help="timed rounds (default: 50)")
+    add("--seed", type=int, default=0, help="of networks and batches (default: 0)")
+    add("--variants", nargs="+", metavar="NAME", help="compare these only, see below; quote them (default: all)")
+    add("--rivals", action="store_true", help="compare the actor-side methods, too")
+    add("--learn", type=_positive, metavar="STEPS", help="time learn() too, three rounds of STEPS each")
+    add(
+        "--memory-updates",
+        type=_positive,
+        default=20,
+        metavar="N",
+        help="measure the memory of N updates, and its growth (default: 20)",
     )
-    parser.add_argument("--no-memory", action="store_true", help="leave the memory out")
-    parser.add_argument("-o", "--output", type=pathlib.Path, metavar="FILE", help="write a JSON report")
-    parser.add_argument("--force", action="store_true", help="overwrite FILE")
+    add("--no-memory", action="store_true", help="leave the memory out")
+    add("-o", "--output", type=pathlib.Path, metavar="FILE", help="write a JSON report")
+    add("--overwrite", action="store_true", help="replace FILE")
+    add("--force", dest="overwrite", action="store_true", help=argparse.SUPPRESS)  # its name of before
     return parser
 
 
@@ -144,3 +197,13 @@ def _positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, not {value}")
     return value
+
+
+def _device(text: str) -> str:
+    try:
+        device = th.device(text)
+    except RuntimeError:
+        raise argparse.ArgumentTypeError(f"PyTorch knows no device {text!r}; cpu and cuda, for example") from None
+    if device.type == "cuda" and (device.index or 0) >= th.cuda.device_count():
+        raise argparse.ArgumentTypeError(f"PyTorch finds no {text} on this machine")
+    return text

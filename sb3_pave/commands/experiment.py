@@ -8,6 +8,8 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sb3_pave.commands.extras import find_modules_here
+
 if TYPE_CHECKING:
     from sb3_pave.experiments import Outcome, RunStatus
 
@@ -71,13 +73,15 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     from sb3_pave.experiments import GridError, Specification, run_grid
+    from sb3_pave.experiments.files import make_folder
 
+    find_modules_here()  # of the specification, as its runs do
     specification, folder = Path(args.specification), Path(args.output)
     gpus = [gpu.strip() for gpu in args.gpus.split(",") if gpu.strip()]
     n_jobs = (len(gpus) or 1) if args.n_jobs is None else args.n_jobs
     try:
         runs = Specification.load(specification).runs()
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         if specification.resolve() != (folder / specification.name).resolve():
             shutil.copy(specification, folder)  # what the folder holds, for those who find it
         outcome = run_grid(runs, folder, n_jobs, args.backend, gpus, not args.no_progress, args.address)
@@ -130,6 +134,8 @@ def _print_status(found: list[RunStatus]) -> None:
     console.print(table)
     for one in found:
         if one.state is RunState.RUNNING:
-            console.print(f"running: {one.folder.name}, {one.steps} of {one.run['steps']} steps", highlight=False)
+            steps = one.run["steps"]
+            how_far = f"{one.steps} of {steps} steps" if one.steps < steps else "trained, being measured"
+            console.print(f"running: {one.folder.name}, {how_far}", highlight=False)
         if one.state is RunState.FAILED:
             console.print(f"failed: {one.folder.name}, see {one.folder / 'log.txt'}", highlight=False)

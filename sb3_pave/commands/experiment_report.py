@@ -60,9 +60,11 @@ def _print(title: str, caption: str, cells: pd.DataFrame) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
+    table = Table(title=title, title_justify="left")
     for i, column in enumerate(cells.columns):
         table.add_column(column, justify="right" if i else "left")
     for row in cells.itertuples(index=False, name=None):
         table.add_row(*row)
-    Console(markup=False).print(table)  # brackets in names are no markup
+    console = Console(markup=False)  # brackets in names are no markup
+    console.print(table)
+    console.print(f"{caption}\n", highlight=False)  # a table's own caption would be as narrow as the table

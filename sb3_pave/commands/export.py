@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import os
 import sys
 
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_pave.commands.extras import import_gym_packages
 from sb3_pave.evaluation.agents import AgentError, load_model, unused_statistics
 from sb3_pave.export import ExportError, export_onnx
 from sb3_pave.export.observations import read_observations
@@ -27,8 +27,7 @@ def main(argv: list[str]) -> None:
     args = parser.parse_args(argv)
     try:
         check_packages()
-        for package in args.gym_packages:
-            importlib.import_module(package)
+        import_gym_packages(parser, args.gym_packages)
         saved = find_model(args.model)
         statistics = args.vec_normalize or saved.vec_normalize
         # In a folder of the zoo it is known that there are none

@@ -1,7 +1,10 @@
-"""Packages of an extra that is not installed: a sentence in place of a traceback."""
+"""What a command needs beyond this package: packages of an extra, and modules of the user."""
 
 import argparse
-from collections.abc import Collection, Iterator
+import importlib
+import os
+import sys
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 
 
@@ -25,3 +28,37 @@ def naming_the_extra(
             raise
         prog = f"{parser.prog} {command}".rstrip()
         parser.exit(1, f'{prog} needs {missing}, which is not installed: pip install "sb3-pave[{extra}]"\n')
+
+
+def find_modules_here() -> None:
+    """
+    Let modules in the current folder be imported, as ``python -m`` does; the last of all, so that no file there can stand in
+    for what is installed. Not where Python was told that the folder is not safe (``-P``, ``PYTHONSAFEPATH``).
+    """
+    here = os.getcwd()
+    if here not in sys.path and "" not in sys.path and not getattr(sys.flags, "safe_path", False):
+        sys.path.append(here)
+
+
+def import_gym_packages(parser: argparse.ArgumentParser, packages: Iterable[str]) -> None:
+    """
+    Import packages that register environments; ends the command where one can't be found.
+
+    :param parser: of the command
+    :param packages: what ``--gym-packages`` was given
+    """
+    find_modules_here()
+    for package in packages:
+        try:
+            importlib.import_module(package)
+        except ImportError as error:
+            parser.exit(1, f"{parser.prog}: --gym-packages: {not_found(error)}\n")
+
+
+def not_found(error: ImportError) -> str:
+    """
+    :param error: that a module of the user has raised
+    :return: what it says, and where modules are looked for
+    """
+    missing = isinstance(error, ModuleNotFoundError)
+    return f"{error}; it is neither installed nor in the current folder" if missing else str(error)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from sb3_pave import __version__
-from sb3_pave.commands.extras import naming_the_extra
+from sb3_pave.commands.extras import find_modules_here, naming_the_extra, not_found
 
 
 class ZooCommand(NamedTuple):
@@ -88,9 +88,28 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _run_zoo_command(parser: argparse.ArgumentParser, command: str, arguments: list[str]) -> None:
     _, module, function, view_only = ZOO_COMMANDS[command]
     with naming_the_extra(parser, "zoo", ZOO_REQUIREMENTS, command):
+        from sb3_pave.zoo.errors import ZooError
         from sb3_pave.zoo.running import run
 
-        run(module, function, arguments, prog=f"{parser.prog} {command}", view_only=view_only)
+        prog = f"{parser.prog} {command}"
+        # Asked to import modules of the user; the zoo does so by itself
+        with_packages = any(argument.startswith("--gym") for argument in arguments)
+        if with_packages:
+            find_modules_here()
+        try:
+            run(module, function, arguments, prog=prog, view_only=view_only)
+        except ZooError as error:
+            parser.exit(1, f"{prog}: {error}\n")
+        except ModuleNotFoundError as error:
+            if not with_packages or error.name not in _with_parents(arguments):
+                raise
+            parser.exit(1, f"{prog}: --gym-packages: {not_found(error)}\n")
+
+
+def _with_parents(modules: Sequence[str]) -> set[str]:
+    """Names of modules, and of the packages that they lie in."""
+    parts = [module.rpartition("=")[2].split(".") for module in modules]
+    return {".".join(names[: i + 1]) for names in parts for i in range(len(names))}
 
 
 def _parser() -> argparse.ArgumentParser:

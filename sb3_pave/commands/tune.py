@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sb3_pave.commands.extras import naming_the_extra
+from sb3_pave.commands.extras import find_modules_here, naming_the_extra
+
+if TYPE_CHECKING:
+    from sb3_pave.experiments.front import Trial
+    from sb3_pave.experiments.search import SearchSpecification
 
 EXAMPLES = """examples:
   sb3-pave tune search.yml -o search --trials 40 -j 2
   sb3-pave tune search.yml -o search --trials 40 --keep-return 0.98 --pick smoothest
   sb3-pave tune search.yml -o search --export 17 --export-to tuned.yml
 
-The same command goes on where it was; --trials counts those of before."""
+The same command goes on where it was; --trials counts those of before. --storage and --study-name are noted in FOLDER, and
+later calls have to name the same."""
 
 # What the optional extras bring
 REQUIREMENTS = {"rl_zoo3", "joblib", "rich", "rliable", "pandas", "matplotlib", "yaml", "filelock", "optuna"}
@@ -27,6 +32,7 @@ def main(argv: list[str]) -> None:
     """
     parser = _parser()
     args = parser.parse_args(argv)
+    find_modules_here()  # of the specification, as its runs do
     with naming_the_extra(parser, "experiments", REQUIREMENTS):
         _tune(parser, args)
 
@@ -58,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--no-progress", action="store_true", help="print nothing while it works")
     chosen = parser.add_mutually_exclusive_group()
     chosen.add_argument(
-        "--export", type=int, metavar="TRIAL", help="do not search on; write this trial as a YAML file of the zoo"
+        "--export", type=int, metavar="TRIAL", help="run nothing; write this trial as a YAML file of the zoo, and nothing else"
     )
     chosen.add_argument("--pick", choices=("smoothest", "knee"), help="afterwards, write that trial of the front likewise")
     add("--export-to", metavar="FILE.yml", help="where to (default: ALGORITHM-trial-N.yml in FOLDER)")
@@ -70,45 +76,62 @@ def _tune(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     import optuna
 
     from sb3_pave.experiments import GridError, SpecificationError
-    from sb3_pave.experiments.front import find_trial, pick
-    from sb3_pave.experiments.outcome import save_outcome
-    from sb3_pave.experiments.search import SearchError, SearchSpecification, search
-    from sb3_pave.experiments.zoo_file import export
+    from sb3_pave.experiments.search import SearchError, SearchSpecification
+    from sb3_pave.experiments.zoo_file import check_free, export
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    gpus = [gpu.strip() for gpu in args.gpus.split(",") if gpu.strip()]
     try:
+        if args.export_to is not None and (args.export is not None or args.pick is not None):
+            check_free(args.export_to, args.overwrite)  # rather than after hours
         specification = SearchSpecification.load(args.specification)
-        searched = search(
-            specification,
-            args.output,
-            0 if args.export is not None else args.trials,
-            args.keep_return,
-            args.storage,
-            args.study_name,
-            args.sampler,
-            args.sampler_seed,
-            (len(gpus) or 1) if args.n_jobs is None else args.n_jobs,
-            args.backend,
-            gpus,
-            not args.no_progress,
-        )
-        files = save_outcome(searched, args.output)
-        _print(searched)
-        print("Saved", ", ".join(str(file) for file in files))
-        if args.export is None and args.pick is None:
+        searched, trial = _search(args, specification) if args.export is None else _find(args, specification)
+        if trial is None:
             return
-        trials = searched["trials"]
-        trial = find_trial(trials, args.export) if args.export is not None else pick(searched, args.pick)
         default = Path(args.output) / f"{searched['algorithm']}-trial-{trial['number']}.yml"
         path = Path(args.export_to or default)
         export(searched, trial, specification.grid.runs(), path, args.overwrite)
-    except (SpecificationError, GridError, SearchError, ValueError, FileExistsError) as error:
+    except (SpecificationError, GridError, SearchError, ValueError, OSError) as error:
         parser.exit(1, f"{parser.prog}: {error}\n")
     except KeyboardInterrupt:
         parser.exit(130, f"{parser.prog}: stopped; the same command goes on where it was\n")
     (env_id, *_) = searched["environments"]
     print(f"Wrote trial {trial['number']}: sb3-pave train --algo {searched['algorithm']} --env {env_id} -conf {path}")
+
+
+def _find(args: argparse.Namespace, specification: SearchSpecification) -> tuple[dict[str, Any], Trial]:
+    """The search as it is, and the trial of ``--export``."""
+    from sb3_pave.experiments.front import find_trial
+    from sb3_pave.experiments.search import search_so_far
+
+    searched = search_so_far(specification, args.output, args.storage, args.study_name)
+    return searched, find_trial(searched["trials"], args.export)
+
+
+def _search(args: argparse.Namespace, specification: SearchSpecification) -> tuple[dict[str, Any], Trial | None]:
+    """Search on, save and print what was found; with the trial of ``--pick``."""
+    from sb3_pave.experiments.front import pick
+    from sb3_pave.experiments.outcome import save_outcome
+    from sb3_pave.experiments.search import search
+
+    gpus = [gpu.strip() for gpu in args.gpus.split(",") if gpu.strip()]
+    searched = search(
+        specification,
+        args.output,
+        args.trials,
+        args.keep_return,
+        args.storage,
+        args.study_name,
+        args.sampler,
+        args.sampler_seed,
+        (len(gpus) or 1) if args.n_jobs is None else args.n_jobs,
+        args.backend,
+        gpus,
+        not args.no_progress,
+    )
+    files = save_outcome(searched, args.output)
+    _print(searched)
+    print("Saved", ", ".join(str(file) for file in files))
+    return searched, None if args.pick is None else pick(searched, args.pick)
 
 
 def _print(searched: dict[str, Any]) -> None:
@@ -118,9 +141,11 @@ def _print(searched: dict[str, Any]) -> None:
     from sb3_pave.experiments.outcome import front_caption, front_table
 
     cells = front_table(searched)
-    table = Table(caption=front_caption(searched), caption_justify="left")
+    table = Table()
     for column in cells.columns:
         table.add_column(column, justify="right")
     for row in cells.itertuples(index=False, name=None):
         table.add_row(*row)
-    Console().print(table)
+    console = Console(markup=False)  # brackets in names are no markup
+    console.print(table)
+    console.print(front_caption(searched), highlight=False)  # a table's own caption would be as narrow as the table

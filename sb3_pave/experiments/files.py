@@ -12,6 +12,18 @@ from pathlib import Path
 from typing import Any
 
 
+def make_folder(folder: Path) -> None:
+    """
+    :param folder: a folder that is made, with those above it, if it is not there
+    :raises NotADirectoryError: if it, or one above it, is a file
+    :raises OSError: if it can't be made
+    """
+    taken = next(one for one in (folder, *folder.parents) if one.exists())
+    if not taken.is_dir():
+        raise NotADirectoryError(f"{taken} is a file, not a folder")
+    folder.mkdir(parents=True, exist_ok=True)
+
+
 def write_json(path: Path, data: Any, indent: int | None = None) -> None:
     """
     Write strict JSON under another name, bring it to the disk, then rename it: whoever sees the file sees all of it.

@@ -60,6 +60,8 @@ def find_trial(trials: Sequence[Trial], number: int) -> Trial:
     :return: that one
     :raises ValueError: if there is none of that number with a result
     """
+    if not trials:
+        raise ValueError("no trial of the search has a result")
     found = next((trial for trial in trials if trial["number"] == number), None)
     if found is None:
         raise ValueError(

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from sb3_pave.evaluation.report import format_number
-from sb3_pave.experiments.files import write_json
+from sb3_pave.experiments.files import read_json, write_json
 from sb3_pave.experiments.front import Trial, pareto_front
 
 
@@ -55,8 +55,14 @@ def save_outcome(searched: Mapping[str, Any], folder: str | Path) -> list[Path]:
     :param searched: a search
     :param folder: its folder
     :return: the files written
+    :raises ValueError: if no trial has a result, and the files of before tell of some that had
     """
     folder = Path(folder)
+    if not searched["trials"] and (n_before := _n_saved_trials(folder / "search.json")):
+        raise ValueError(
+            f"no trial of this search has a result, and the tables in {folder} are of {n_before} that had: they stay as they "
+            "are"
+        )
     table, files = front_table(searched), [folder / name for name in ("search.json", "front.md", "front.csv", "front.png")]
     write_json(files[0], searched, indent=1)
     rows = [list(table.columns), ["---"] * len(table.columns), *table.itertuples(index=False, name=None)]
@@ -71,6 +77,13 @@ def save_outcome(searched: Mapping[str, Any], folder: str | Path) -> list[Path]:
     files[1].write_text(f"{lines}\n\n{front_caption(searched)}\n", encoding="utf-8")
     table.to_csv(files[2], index=False)
     return files
+
+
+def _n_saved_trials(path: Path) -> int:
+    if not path.is_file():
+        return 0
+    saved = read_json(path)
+    return len(saved.get("trials", ())) if isinstance(saved, dict) else 0
 
 
 def _cell(trial: Trial, name: str) -> str:

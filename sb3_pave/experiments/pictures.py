@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -16,10 +17,13 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from sb3_pave.evaluation.style import COLORS, STYLE, WIDTH, line_styles, marker_styles, span_at_least
 from sb3_pave.experiments.front import pareto_front
-from sb3_pave.experiments.titles import over_tasks_title, task_title
+from sb3_pave.experiments.titles import over_tasks_title, spread_name, task_title
 
 # Where the largest sm is so many times the smallest, equal ratios take equal room
 _LOG_FROM = 6.0
+
+# Characters that a line of a title has room for
+_TITLE_WIDTH = 90
 
 _AXES = {"return": "return", "sm": "sm (lower is smoother)"}
 
@@ -54,8 +58,9 @@ def method_names(report: Mapping[str, Any]) -> list[str]:
 
 def front(task: Mapping[str, Any], names: Sequence[str]) -> Figure:
     """
-    Return against ``sm``: each run faintly, and the interquartile mean over runs with its 95 % intervals. The axis of the
-    return spans at least the standard deviation of episodes, what one episode may differ from the next by chance.
+    Return against ``sm``: each run faintly, and the interquartile mean over runs with its 95 % intervals (of few runs, their
+    range). The axis of the return spans at least the standard deviation of episodes, what one episode may differ from the next
+    by chance.
 
     :param task: an entry of a report's ``tasks``
     :param names: all methods, which colors go by
@@ -64,7 +69,7 @@ def front(task: Mapping[str, Any], names: Sequence[str]) -> Figure:
     shown = [one["method"] for one in task["methods"]]
     styles = {name: style for name, style in marker_styles(names).items() if name in shown}
     with _figure(
-        f"{task_title(task)}: runs (faint), their interquartile mean and its 95 % interval", 4.6, styles, linestyle="none"
+        f"{task_title(task)}: runs (faint), their interquartile mean and {spread_name(task)}", 4.6, styles, linestyle="none"
     ) as figure:
         ax = figure.subplots()
         for one in task["methods"]:
@@ -104,7 +109,7 @@ def front_over_tasks(report: Mapping[str, Any]) -> Figure:
 
 def learning_curves(task: Mapping[str, Any], names: Sequence[str]) -> Figure:
     """
-    Return and ``sm`` over the steps: interquartile mean over runs, shaded its 95 % interval.
+    Return and ``sm`` over the steps: interquartile mean over runs, shaded its 95 % interval (of few runs, their range).
 
     :param task: an entry of a report's ``tasks``, with ``curves``
     :param names: all methods, which colors go by
@@ -113,7 +118,7 @@ def learning_curves(task: Mapping[str, Any], names: Sequence[str]) -> Figure:
     drawn = [one for one in task["methods"] if one["curves"]]
     shown = [one["method"] for one in drawn]
     styles = {name: style for name, style in line_styles(names).items() if name in shown}
-    with _figure(f"{task_title(task)}: interquartile mean over runs and its 95 % interval", 4.0, styles) as figure:
+    with _figure(f"{task_title(task)}: interquartile mean over runs and {spread_name(task)}", 4.0, styles) as figure:
         for ax, measure in zip(figure.subplots(1, 2), _AXES, strict=True):
             for one in drawn:
                 if (curve := one["curves"].get(measure)) is None:
@@ -182,7 +187,7 @@ def _figure(title: str, height: float, styles: Mapping[str, Any], **legend: Any)
     """A figure with its title, and a legend of the methods."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
-        figure.suptitle(title, fontsize=11)
+        figure.suptitle(textwrap.fill(title, _TITLE_WIDTH), fontsize=11)
         yield figure
         handles = [Line2D([], [], label=name, **style, **legend) for name, style in styles.items()]
         figure.legend(handles=handles, loc="outside lower center", ncols=4)

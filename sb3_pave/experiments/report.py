@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from sb3_pave.evaluation.intervals import interquartile_intervals
 from sb3_pave.evaluation.report import check_free, format_number
 from sb3_pave.experiments.collection import Result, read_results
-from sb3_pave.experiments.titles import over_tasks_title, task_title
+from sb3_pave.experiments.titles import over_tasks_title, spread_name, task_title
 
 FORMAT = 1
 
@@ -36,7 +36,7 @@ COLUMNS = {
 CURVES = ("return", "sm")
 _VARIANT = re.compile(r" \(\d+\)$")  # what ``_variant`` adds
 
-CAPTION = "Interquartile mean over runs (seeds) and its 95 % bootstrap interval. Lower sm is smoother."
+CAPTION = "Interquartile mean over runs (seeds) and {spread}. Lower sm is smoother."
 GEOMETRY_CAPTION = " M/μ bounds the actor's sensitivity; concave states are those with a negative definite ∇²_aa Q."
 OVER_TASKS_CAPTION = (
     "Each run on the scale of {reference}'s interquartile mean on its task: return 1 + (R - R_ref)/|R_ref|, so that 0.98 has "
@@ -94,7 +94,7 @@ def task_table(task: Mapping[str, Any]) -> pd.DataFrame:
     The table of a task as it is read: a row for each method.
 
     :param task: an entry of a report's ``tasks``
-    :return: text, ``IQM [95 % interval]``
+    :return: text, ``IQM [95 % interval]``; of few runs, that interval is their range
     """
     shown = {name: column for name, column in COLUMNS.items() if any(name in one["measures"] for one in task["methods"])}
     rows = []
@@ -134,7 +134,8 @@ def tables(report: Mapping[str, Any]) -> list[tuple[str, str, pd.DataFrame]]:
     shown = []
     for task in report["tasks"]:
         table = task_table(task)
-        caption = CAPTION + (GEOMETRY_CAPTION if COLUMNS["geometry_bound_median"][0] in table else "")
+        caption = CAPTION.format(spread=spread_name(task))
+        caption += GEOMETRY_CAPTION if COLUMNS["geometry_bound_median"][0] in table else ""
         shown.append((task_title(task), caption, table))
     if report["over_tasks"]:
         caption = OVER_TASKS_CAPTION.format(reference=report["reference"])

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.trial import Trial
+from optuna.trial import FrozenTrial, Trial
 
 from sb3_pave.experiments.collection import Result, read_result
 from sb3_pave.experiments.files import plain
@@ -30,7 +30,14 @@ from sb3_pave.experiments.results import RESULT_FILE
 from sb3_pave.experiments.runs import Run
 from sb3_pave.experiments.search_space import SearchSpace, make_space
 from sb3_pave.experiments.specification import SECTIONS, Specification, SpecificationError, from_file
-from sb3_pave.experiments.study import HYPERPARAMETERS, OUTCOME, SamplerName, SearchStudy
+from sb3_pave.experiments.study import (
+    HYPERPARAMETERS,
+    OUTCOME,
+    SamplerName,
+    SearchStudy,
+    check_agreement,
+    existing_study,
+)
 
 KEYS = (*(section for section in SECTIONS if section != "methods"), "method", "search", "plain", "host_space")
 RUNS_FOLDER = "runs"
@@ -193,6 +200,33 @@ def search(
     return describe(specification, study, scales, keep_return)
 
 
+def search_so_far(
+    specification: SearchSpecification, folder: str | os.PathLike, storage: str | None = None, study_name: str = "search"
+) -> dict[str, Any]:
+    """
+    What a search has found until now. Nothing is run, and nothing is written.
+
+    :param specification: what is searched
+    :param folder: where runs and study are
+    :param storage: URL of an Optuna storage; None for the journal file in the folder
+    :param study_name: name of the study in it
+    :return: ``environments``, ``algorithm``, ``n_runs`` of a trial and ``trials``, see :func:`describe`
+    :raises ValueError: if the study lies elsewhere, or was begun with another specification
+    :raises SearchError: if no trial has a result
+    """
+    study = existing_study(Path(folder), storage, study_name)
+    complete = [] if study is None else [trial for trial in study.get_trials(deepcopy=False) if _has_result(trial)]
+    if study is None or not complete:
+        if storage is None:
+            raise SearchError(f"no trial has a result in {folder}; was it searched with --storage?")
+        raise SearchError(f"no trial of the study {study_name} in the storage has a result")
+    begun_with = study.user_attrs.get("specification", {})
+    # How the trials were judged does not matter to what each of them is
+    judged = {"keep_return": begun_with.get("keep_return")}
+    check_agreement(begun_with, {**specification.to_dict(), **judged}, storage is not None)
+    return {**_searched(specification), "trials": [_described(trial) for trial in complete]}
+
+
 class _Searching:
     """
     :param specification: what is searched
@@ -272,7 +306,7 @@ class _Searching:
 
     def _say(self, text: str) -> None:
         if self.how["progress"]:
-            print(text)
+            print(text, flush=True)
 
 
 def measure(results: Sequence[Result], scales: Mapping[str, Scale]) -> dict[str, Any]:
@@ -327,31 +361,42 @@ def describe(
         ``plain`` (its ``return`` and ``sm``, or None), ``n_failed`` and ``trials``: ``number``, ``hyperparameters``,
         ``return``, ``sm``, ``returns``, ``sms``, ``episode_std`` and ``feasible``
     """
-    (method,) = specification.grid.methods
     least = None if keep_return is None else least_return(scales, keep_return)
-    trials = [
-        {
-            "number": trial.number,
-            "hyperparameters": trial.user_attrs[HYPERPARAMETERS],
-            **trial.user_attrs[OUTCOME],
-            "feasible": least is None or trial.user_attrs[OUTCOME]["return"] >= least,
-        }
-        for trial in study.trials()
-        if trial.state.name == "COMPLETE"
-    ]
+    trials = [_described(trial) for trial in study.trials() if _has_result(trial)]
+    for trial in trials:
+        trial["feasible"] = least is None or trial["return"] >= least
     reached = None
     if scales:
         (first, *others) = scales.values()
         reached = {"return": 1.0, "sm": 1.0} if others else {"return": first.total, "sm": first.sm}
     return {
         "format": FORMAT,
-        "environments": {environment.id: environment.steps for environment in specification.grid.environments},
-        "algorithm": method.algorithm,
-        "n_runs": len(specification.grid.runs()),
+        **_searched(specification),
         "least_return": least,
         "plain": reached,
         "n_failed": study.n_settled() - len(trials),
         "trials": trials,
+    }
+
+
+def _searched(specification: SearchSpecification) -> dict[str, Any]:
+    (method,) = specification.grid.methods
+    return {
+        "environments": {environment.id: environment.steps for environment in specification.grid.environments},
+        "algorithm": method.algorithm,
+        "n_runs": len(specification.grid.runs()),
+    }
+
+
+def _has_result(trial: FrozenTrial) -> bool:
+    return trial.state.name == "COMPLETE"
+
+
+def _described(trial: FrozenTrial) -> dict[str, Any]:
+    return {
+        "number": trial.number,
+        "hyperparameters": trial.user_attrs[HYPERPARAMETERS],
+        **trial.user_attrs[OUTCOME],
     }
 
 

@@ -46,10 +46,10 @@ def grid_status(folder: str | os.PathLike) -> list[RunStatus]:
     """
     :param folder: folder of a grid
     :return: its runs, in the order of their folders' names
-    :raises ValueError: if there is no such folder, or a file in it can't be read
+    :raises ValueError: if there is no such folder or no run in it, or a file in it can't be read
     """
     if not Path(folder).is_dir():
-        raise ValueError(f"{folder} is not a folder of a grid")
+        raise ValueError(f"{folder} is not a folder of a grid: {'a file' if Path(folder).exists() else 'there is none'}")
     found = []
     for path in sorted(Path(folder).iterdir()):
         if (path / RUN_FILE).is_file() or is_done(path):
@@ -57,6 +57,8 @@ def grid_status(folder: str | os.PathLike) -> list[RunStatus]:
             state = run_state(path)
             error = read_json(path / FAILED_FILE)["error"] if state is RunState.FAILED else ""
             found.append(RunStatus(run, state, steps_done(path, run["steps"]), path, error))
+    if not found:
+        raise ValueError(f"{folder} is not a folder of a grid: no run lies in it")
     return found
 
 
@@ -70,6 +72,15 @@ def run_state(folder: Path) -> RunState:
     if is_claimed(folder):
         return RunState.RUNNING
     return RunState.FAILED if (folder / FAILED_FILE).is_file() else RunState.WAITING
+
+
+def is_measured(folder: Path, steps: int) -> bool:
+    """
+    :param folder: folder of a run
+    :param steps: all of its steps
+    :return: whether it has been trained and is being measured
+    """
+    return run_state(folder) is RunState.RUNNING and steps_done(folder, steps) >= steps
 
 
 def steps_done(folder: Path, steps: int) -> int:

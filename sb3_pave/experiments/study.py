@@ -15,11 +15,14 @@ from typing import Any, Literal
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.exceptions import UpdateFinishedTrialError
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from sb3_pave.experiments.claims import HEARTBEAT, Claim, is_claimed
+from sb3_pave.experiments.files import make_folder
+from sb3_pave.experiments.study_place import check_place, note_place, without_password
 
 JOURNAL_FILE, SEARCHERS = "search.journal", ".searchers"
 
@@ -52,6 +55,8 @@ class SearchStudy:
     :param constrained: whether there is one objective under a constraint, ``sm`` down, or two, return up and ``sm`` down
     :param sampler: ``tpe``, ``nsga2`` or ``random``
     :param seed: seed of the sampler; None draws anew each time
+    :raises ValueError: if the folder's study lies elsewhere, the storage can't be opened, or the study has the other number of
+        objectives
     """
 
     def __init__(
@@ -66,13 +71,15 @@ class SearchStudy:
         self.folder = folder
         self.constrained = constrained
         self.token = uuid.uuid4().hex
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
+        check_place(folder, storage, name)
         self._storage: Any = _journal(folder / JOURNAL_FILE) if storage is None else _database(storage)
         self._database = storage is not None
         directions: list[Any] = ["minimize"] if constrained else ["maximize", "minimize"]
         self.study = optuna.create_study(storage=self._storage, study_name=name, directions=directions, load_if_exists=True)
         if len(self.study.directions) != len(directions):
             raise ValueError(f"the study {name} was begun {'without' if constrained else 'with'} a constraint on the return")
+        note_place(folder, storage, name)
         self._sampler = _SamplerOfEach(lambda of_trial: _sampler(sampler, constrained, of_trial), seed)
         self.study.sampler = self._sampler
 
@@ -85,12 +92,7 @@ class SearchStudy:
         if begun_with is None:
             self.study.set_user_attr("specification", specification)
             return
-        differing = [name for name in {**begun_with, **specification} if begun_with.get(name) != specification.get(name)]
-        if differing:
-            raise ValueError(
-                f"the study was begun with another specification: {', '.join(differing)} differ. Search in another folder"
-                + (" or under another study name" if self._database else "")
-            )
+        check_agreement(begun_with, specification, self._database)
 
     def start_with(self, params: dict[str, Any]) -> None:
         """
@@ -221,6 +223,40 @@ class SearchStudy:
                 place.rmdir()
 
 
+def existing_study(folder: Path, storage: str | None = None, name: str = "search") -> optuna.Study | None:
+    """
+    :param folder: folder of a search
+    :param storage: URL of an Optuna storage; None for the journal file in the folder
+    :param name: name of the study
+    :return: the study, to look at; None if there is none
+    :raises ValueError: if the folder's study lies elsewhere, or the storage can't be opened
+    """
+    check_place(folder, storage, name)
+    if storage is None and not (folder / JOURNAL_FILE).is_file():
+        return None
+    try:
+        return optuna.load_study(
+            study_name=name, storage=_journal(folder / JOURNAL_FILE) if storage is None else _database(storage)
+        )
+    except KeyError:
+        return None
+
+
+def check_agreement(begun_with: dict[str, Any], specification: dict[str, Any], in_database: bool) -> None:
+    """
+    :param begun_with: what a study was begun with
+    :param specification: what it is to go on with
+    :param in_database: whether a storage may hold another study beside it
+    :raises ValueError: if the two differ
+    """
+    differing = [name for name in {**begun_with, **specification} if begun_with.get(name) != specification.get(name)]
+    if differing:
+        raise ValueError(
+            f"the study was begun with another specification: {', '.join(differing)} differ. Search in another folder"
+            + (" or under another study name" if in_database else "")
+        )
+
+
 class _SamplerOfEach(BaseSampler):
     """
     Each trial has a sampler of its own, seeded with the trial's number. With one seed for all, processes that share a study
@@ -289,8 +325,12 @@ def _database(url: str) -> Any:
     known = inspect.signature(optuna.storages.RDBStorage.__init__).parameters
     callback = next(name for name in ("heartbeat_stale_trial_callback", "failed_trial_callback") if name in known)
     beats: dict[str, Any] = {"heartbeat_interval": HEARTBEAT_INTERVAL, "grace_period": GRACE_PERIOD, callback: _retry()}
-    with _experimental():
-        return optuna.storages.RDBStorage(url, **beats)
+    shown = without_password(url)
+    try:
+        with _experimental():
+            return optuna.storages.RDBStorage(url, **beats)
+    except (SQLAlchemyError, StorageInternalError, ImportError) as error:
+        raise ValueError(f"the storage {shown} could not be opened: {error}") from error
 
 
 def _retry() -> Any:

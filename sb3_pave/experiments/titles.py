@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+#: Of fewer runs, the ends of the bootstrap's 95 % interval are the lowest and the highest run: more than 2.5 % of its samples
+#: hold little but that one
+FEWEST_RUNS = 5
+
 
 def task_title(task: Mapping[str, Any]) -> str:
     """
@@ -13,6 +17,19 @@ def task_title(task: Mapping[str, Any]) -> str:
     """
     steps = f"{task['steps']:,}".replace(",", " ")
     return f"{task['environment']}, {steps} steps"
+
+
+def spread_name(task: Mapping[str, Any]) -> str:
+    """
+    :param task: an entry of a report's ``tasks``
+    :return: what stands beside its interquartile means over runs
+    """
+    numbers = {value["n_runs"] for one in task["methods"] for value in one["measures"].values()} - {0, 1}
+    if not numbers or min(numbers) >= FEWEST_RUNS:
+        return "its 95 % bootstrap interval"
+    if max(numbers) < FEWEST_RUNS:
+        return "the range of the runs"
+    return f"its 95 % interval (below {FEWEST_RUNS} runs: their range)"
 
 
 def over_tasks_title(report: Mapping[str, Any]) -> str:

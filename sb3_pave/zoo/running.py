@@ -12,6 +12,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from sb3_pave.zoo.checks import refuse_misspelled_algorithm
 from sb3_pave.zoo.registration import register
 
 
@@ -24,8 +25,10 @@ def run(module: str, function: str | None, argv: Sequence[str], prog: str, view_
     :param argv: the arguments after the command
     :param prog: how the command was started, for its usage line
     :param view_only: whether the command loads agents only to look at them
+    :raises ZooError: if it was given what can't be
     """
     register(view_only=view_only)
+    refuse_misspelled_algorithm(argv)
     if module == "rl_zoo3.push_to_hub":
         _make_hub_metadata_public()
     ffmpeg = _ffmpeg() if module in ("rl_zoo3.record_training", "rl_zoo3.push_to_hub") else nullcontext()

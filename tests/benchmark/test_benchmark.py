@@ -1,7 +1,9 @@
 """The benchmark compares like with like, and counts what is computed. What it measures is no test's business."""
 
 import json
+import sys
 
+import gymnasium as gym
 import pytest
 import torch as th
 from torch.utils.flop_counter import FlopCounterMode
@@ -120,21 +122,87 @@ def test_the_command_writes_a_table_and_json(tmp_path, capsys):
     assert report["workload"]["env_id"] == "Pendulum-v1" and report["gflops"] > 0
     with pytest.raises(SystemExit):
         benchmark_command.main(arguments)
-    assert "--force overwrites it" in capsys.readouterr().err
+    assert "--overwrite it" in capsys.readouterr().err
+    for option in ("--overwrite", "--force"):  # the latter was its name
+        output.write_text("")
+        benchmark_command.main([*arguments, option])
+        assert json.loads(output.read_text())["gflops"] > 0
+
+
+def test_the_caption_is_a_paragraph_of_its_own(capsys):
+    report = benchmark(Workload(**SMALL), [Variant("pave")], repetitions=1, warmup=0, memory_updates=0)
+    assert benchmark_command.table(report).caption is None
+    assert "interleaved rounds; floor: matrix products at" in benchmark_command.caption(report)
+
+
+@pytest.fixture
+def dict_env():
+    """An environment with Dict observations, registered for a test."""
+    gym.register("DictObservations-v0", lambda: Environment())
+
+    class Environment(gym.Env):
+        observation_space = gym.spaces.Dict({"state": gym.spaces.Box(-1, 1, (2,))})
+        action_space = gym.spaces.Box(-1, 1, (1,))
+
+    yield
+    del gym.registry["DictObservations-v0"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--algo", "ppo"], "There is no algorithm 'ppo'"),
-        (["--variants", "warp"], "no such variant: warp"),
+        (
+            ["--variants", "warp", "drive, fast"],
+            'no such variant: "drive, fast", "warp"; there are: "host", "autograd", "pave"',
+        ),
         (["--repetitions", "0"], "must be at least 1"),
+        (["--env", "Pendulm-v1"], "Did you mean: `Pendulum`?"),
+        (["--env", "no_such_package:Any-v0"], "No module named 'no_such_package'"),
+        (["--env", "CartPole-v1"], "CartPole-v1 has no continuous actions (Discrete(2))"),
+        (["--env", "DictObservations-v0"], "has Dict observations"),
+        (["--gym-packages", "no_such_package"], "--gym-packages: No module named 'no_such_package'; it is neither installed"),
+        (["--device", "banana"], "PyTorch knows no device 'banana'"),
+        (["--device", "cuda:99"], "PyTorch finds no cuda:99 on this machine"),
+        (["-o", "/"], "/ is a folder"),
+        (["-o", "/dev/null/bench.json"], "/dev/null/bench.json can't be written"),
     ],
 )
-def test_bad_arguments_are_explained(arguments, message, capsys):
-    with pytest.raises(SystemExit):
+def test_bad_arguments_are_explained(arguments, message, capsys, dict_env):
+    with pytest.raises(SystemExit) as stopped:
         benchmark_command.main(arguments)
-    assert message in capsys.readouterr().err
+    assert stopped.value.code != 0 and message in " ".join(capsys.readouterr().err.split())
+
+
+def test_variants_that_differ_end_the_command_with_a_sentence(monkeypatch, capsys):
+    def refuse(*args, **kwargs):
+        raise RuntimeError("pave optimises 1.0, autograd 2.0 on the same batch.")
+
+    monkeypatch.setattr(benchmark_command, "benchmark", refuse)
+    with pytest.raises(SystemExit):
+        benchmark_command.main([])
+    assert capsys.readouterr().err.strip().endswith("sb3-pave bench: pave optimises 1.0, autograd 2.0 on the same batch.")
+
+
+def test_help_names_every_variant_and_each_default_once(capsys):
+    with pytest.raises(SystemExit):
+        benchmark_command.main(["--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    for variant in [*default_variants(Workload(device="cuda")), *rival_variants()]:
+        assert f'"{variant.name}"' in shown
+    assert "(default: None)" not in shown and ") (default" not in shown and "--force" not in shown
+
+
+def test_environments_of_the_users_packages_are_known(tmp_path, monkeypatch, capsys):
+    (tmp_path / "envs_of_bench.py").write_text(
+        "import gymnasium as gym\n"
+        "gym.register('OfBench-v0', 'gymnasium.envs.classic_control:PendulumEnv', max_episode_steps=50)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    arguments = ["--env", "OfBench-v0", "--gym-packages", "envs_of_bench", "--net-arch", "8", "--batch-size", "8"]
+    benchmark_command.main([*arguments, "--repetitions", "1", "--no-memory", "--variants", "pave"])
+    assert "OfBench-v0" in capsys.readouterr().out
 
 
 def test_threads_are_as_before_afterwards():

@@ -1,6 +1,7 @@
 import re
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 from rl_zoo3.utils import ALGOS
@@ -88,9 +89,44 @@ def test_zoo_command_without_an_undeclared_requirement_says_what_to_install(monk
     assert "sb3-pave load_from_hub needs requests" in capsys.readouterr().err
 
 
-def test_a_missing_module_of_the_user_is_not_taken_for_ours(sb3_pave_command):
-    with pytest.raises(ModuleNotFoundError, match="no_such_envs"):
-        sb3_pave_command("train", "--algo", "pave_sac", "--gym-packages", "no_such_envs")
+def test_a_missing_module_of_the_user_is_not_taken_for_ours(sb3_pave_command, tmp_path, monkeypatch):
+    # With what is missing in a module of theirs, the whole traceback
+    (tmp_path / "envs_that_import.py").write_text("import no_such_package")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    with pytest.raises(ModuleNotFoundError, match="no_such_package"):
+        sb3_pave_command("train", "--algo", "pave_sac", "--gym-packages", "envs_that_import")
+
+
+@pytest.mark.parametrize("given", [["--gym-packages", "no_such_envs"], ["--gym-packages=no_such_envs.deeper"]])
+def test_where_modules_of_the_user_are_looked_for_is_said(given, sb3_pave_command, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    with pytest.raises(SystemExit) as exit_info:
+        sb3_pave_command("train", "--algo", "pave_sac", *given)
+    shown = capsys.readouterr().err
+    assert exit_info.value.code == 1 and "pip install" not in shown
+    assert "sb3-pave train: --gym-packages: No module named 'no_such_envs'; it is neither installed nor" in shown
+
+
+def test_modules_of_the_current_folder_never_stand_in_for_others(tmp_path):
+    """As the installed script, whose path does not begin with the current folder."""
+    (tmp_path / "json.py").write_text("raise AssertionError('not the installed one')")
+    (tmp_path / "envs_right_here.py").write_text("print('found')")
+    script = tmp_path / "bin" / "script.py"
+    script.parent.mkdir()
+    script.write_text(
+        "from sb3_pave.commands.extras import find_modules_here\nfind_modules_here()\nimport json, envs_right_here\n"
+    )
+    run = partial(subprocess.run, cwd=tmp_path, capture_output=True, text=True)
+    assert run([sys.executable, str(script)]).stdout == "found\n"
+    if sys.version_info >= (3, 11):
+        assert "No module named 'envs_right_here'" in run([sys.executable, "-P", str(script)]).stderr
+
+
+def test_a_misspelled_algorithm_is_answered_with_the_nearest(sb3_pave_command, capsys):
+    with pytest.raises(SystemExit) as exit_info:
+        sb3_pave_command("train", "--algo", "pave_sak", "--env", "Pendulum-v1")
+    assert exit_info.value.code == 1
+    assert capsys.readouterr().err == "sb3-pave train: --algo: there is no 'pave_sak'; did you mean pave_sac?\n"
 
 
 @pytest.mark.parametrize("command", cli.ZOO_COMMANDS)

@@ -15,8 +15,10 @@ import pytest
 pytest.importorskip("joblib")
 pytest.importorskip("rl_zoo3")
 
-from sb3_pave.experiments import EvaluationSettings, GridError, RunState, grid, grid_status, process, run_grid
+from sb3_pave.experiments import EvaluationSettings, GridError, RunState, grid, grid_status, process, progress, run_grid
+from sb3_pave.experiments.claims import Claim
 from sb3_pave.experiments.files import write_json
+from sb3_pave.experiments.status import is_measured
 from tests.experiments import doubles
 from tests.experiments.doubles import QuickJob, quick_run, started
 from tests.experiments.processes import children_of, is_running, wait_for
@@ -47,7 +49,12 @@ def test_two_runners_share_the_runs_and_do_none_twice(tmp_path):
 def test_a_crash_costs_its_run_alone(tmp_path, quick, capsys):
     good, bad = [quick_run(seed) for seed in range(3)], quick_run(9, ABORT)
     outcome = run_grid([bad, *good], tmp_path, n_jobs=2)
-    lines = sorted(line.partition(" ")[2] for line in capsys.readouterr().out.splitlines())
+    printed = capsys.readouterr().out.splitlines()
+    names = {f"Pendulum-v1 quick seed {seed}" for seed in (0, 1, 2, 9)}
+    starts = [line for line in printed if line.startswith("started ")]
+    assert {line[len("started ") : line.index(" (")] for line in starts} == names
+    assert [line[line.index(" (") :] for line in starts] == [f" ({i} of 4)" for i in range(1, 5)]
+    lines = sorted(line.partition(" ")[2] for line in printed if line not in starts)
     measured = [f"Pendulum-v1 quick seed {seed}: return -2, sm 0.5 (7 s of training)" for seed in range(3)]
     assert lines == [*measured, "Pendulum-v1 quick seed 9 has failed"]
     assert (outcome.done, outcome.failed) == (good, [bad])
@@ -59,6 +66,28 @@ def test_a_crash_costs_its_run_alone(tmp_path, quick, capsys):
     # Started again, it is tried again, and what is done is not
     run_grid([bad, *good], tmp_path, progress=False)
     assert len(started(tmp_path)) == 3 + 3 + 3
+
+
+def test_a_run_that_is_only_measured_is_not_called_done(tmp_path):
+    run = quick_run(1)
+    folder = tmp_path / run.folder_name
+    (folder / "tries" / "1").mkdir(parents=True)
+    (folder / "tries" / "1" / "steps.txt").write_text("9")
+    claim = Claim.acquire(folder)
+    assert claim is not None
+    lines, bar = progress.Lines([run], tmp_path, with_starts=True), progress._bar()
+    assert list(lines.new()) == ["started Pendulum-v1 quick seed 1 (1 of 1)"] and list(lines.new()) == []
+    bar.add_task("", total=11, completed=9, n_measured=0)
+    (task,) = bar.tasks
+    assert not is_measured(folder, run.steps) and str(bar.columns[-1](task)).startswith("left")
+    (folder / "tries" / "1" / "steps.txt").write_text("10")
+    assert is_measured(folder, run.steps) and progress._completed([run], tmp_path) == 10
+    bar.update(task.id, completed=10, n_measured=1)
+    assert str(bar.columns[-1](task)) == "measuring 1" and not task.finished
+    claim.release()
+    write_json(folder / "result.json", {})
+    assert progress._completed([run], tmp_path) == 11 and not is_measured(folder, run.steps)
+    assert list(lines.new()) == ["1/1 Pendulum-v1 quick seed 1: done"]
 
 
 def test_the_end_of_what_a_failed_process_printed_is_kept(tmp_path, quick):

@@ -12,7 +12,7 @@ from sb3_pave.commands import experiment_report
 from sb3_pave.evaluation.intervals import interquartile_intervals, interquartile_mean
 from sb3_pave.experiments import pictures
 from sb3_pave.experiments.collection import read_results
-from sb3_pave.experiments.report import ReportError, report, return_share, save_report, task_table
+from sb3_pave.experiments.report import ReportError, report, return_share, save_report, tables, task_table
 from tests.experiments.fabricated import fabricated_result, write_grid, write_result
 
 pytest.importorskip("rliable")
@@ -91,6 +91,23 @@ def test_an_interval_lies_within_the_runs_and_a_single_run_has_none(tmp_path):
     assert (single["iqm"], single["low"], single["high"]) == (7.0, None, None)
     assert task_table(made["tasks"][0]).set_index("method").loc["B", "return"] == "7"
     assert any("different seeds" in note for note in made["notes"])
+
+
+@pytest.mark.parametrize(("n_runs", "is_range"), [(2, True), (3, True), (4, True), (5, False), (9, False)])
+def test_what_is_called_the_range_of_the_runs_is_that(tmp_path, n_runs, is_range):
+    for seed in range(n_runs):
+        write_result(tmp_path, fabricated_result("A", seed, [float(seed**2)], [1.0]))
+    made = report(tmp_path)
+    total = entry(made, "A")["measures"]["return"]
+    assert ([total["low"], total["high"]] == [0.0, float((n_runs - 1) ** 2)]) == is_range
+    ((_, caption, _),) = tables(made)
+    assert ("the range of the runs" in caption) == is_range != ("95 % bootstrap interval" in caption)
+    title = pictures.front(made["tasks"][0], ["A"]).get_suptitle()
+    assert ("the range of the runs" in title.replace("\n", " ")) == is_range and max(map(len, title.split("\n"))) <= 90
+    for seed in range(9):
+        write_result(tmp_path, fabricated_result("B", seed, [float(seed)], [1.0]))
+    ((_, caption, _),) = tables(report(tmp_path))
+    assert ("(below 5 runs: their range)" in caption) == is_range and "95 %" in caption
 
 
 @pytest.mark.parametrize(("total", "reference", "share"), [(98.0, 100.0, 0.98), (-102.0, -100.0, 0.98), (-90.0, -100.0, 1.1)])
@@ -284,6 +301,8 @@ def test_the_command_prints_saves_and_refuses_to_overwrite(grid, tmp_path, capsy
     printed = capsys.readouterr().out
     assert "Pendulum-v1, 40 000 steps" in printed and "PAVE" in printed and "CAPS" not in printed
     assert f"Note: {damaged}" in printed.replace("\n", "")
+    # Broken where the terminal ends, not where the table does
+    assert "Interquartile mean over runs (seeds) and its 95 % interval (below 5 runs: their" in printed
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "measures.csv",
         "report.json",

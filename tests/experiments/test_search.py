@@ -21,12 +21,13 @@ from sb3_pave.experiments import search as searching
 from sb3_pave.experiments import study as studies
 from sb3_pave.experiments.files import write_json
 from sb3_pave.experiments.front import find_trial, pareto_front, pick
-from sb3_pave.experiments.outcome import front_table
+from sb3_pave.experiments.outcome import front_table, save_outcome
 from sb3_pave.experiments.pictures import search_front
 from sb3_pave.experiments.process import RunFailed
 from sb3_pave.experiments.search import Scale, SearchError, SearchSpecification, least_return, search
 from sb3_pave.experiments.search_space import make_space
 from sb3_pave.experiments.study import SearchStudy
+from sb3_pave.experiments.study_place import without_password
 from sb3_pave.zoo.search import WEIGHT_RANGES
 from tests.experiments.fabricated import fabricated_result
 
@@ -453,6 +454,8 @@ def test_the_front_and_the_picks_by_hand():
         pick(some_search(points, least=0.0), "knee")
     with pytest.raises(ValueError, match="no trial 9"):
         find_trial(searched["trials"], 9)
+    with pytest.raises(ValueError, match="no trial of the search has a result"):
+        find_trial([], 0)
     table = front_table(searched).set_index("trial")
     assert list(table.index) == ["5", "2", "1", "0", "plain"] and table.loc["1", "mpr_coef"] == "0.1"
 
@@ -464,6 +467,118 @@ def test_the_picture_of_a_front_shows_every_trial():
     assert {(trial["sm"], trial["return"]) for trial in searched["trials"]} | {(1.0, -100.0)} == shown
     low, high = ax.get_ylim()
     assert high - low >= 50.0  # the standard deviation of episodes
+
+
+def refused(capsys, *arguments):
+    with pytest.raises(SystemExit) as stopped:
+        tune.main([str(argument) for argument in arguments])
+    assert stopped.value.code == 1
+    return capsys.readouterr().err
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def search_file(tmp_path):
+    path = tmp_path / "search.yml"
+    path.write_text(yaml.safe_dump(SPECIFICATION))
+    return path
+
+
+def test_to_export_from_a_folder_without_a_search_runs_and_writes_nothing(search_file, tmp_path, capsys):
+    folder = tmp_path / "search"
+    message = refused(capsys, search_file, "-o", folder, "--export", 0)
+    assert f"no trial has a result in {folder}; was it searched with --storage?" in message
+    assert not folder.exists()
+
+
+def test_to_export_writes_the_trial_alone_also_of_a_search_under_a_constraint(search_file, tmp_path, capsys):
+    folder = tmp_path / "search"
+    tune.main([str(search_file), "-o", str(folder), "--no-progress", "--trials", "2", "--keep-return", "0.9"])
+    before = contents(folder)
+    tune.main([str(search_file), "-o", str(folder), "--export", "1"])
+    assert contents(folder).items() - before.items() == {
+        (folder / "pave_sac-trial-1.yml", (folder / "pave_sac-trial-1.yml").read_bytes())
+    }
+    assert before.items() <= contents(folder).items()
+    assert "there is no trial 7 with a result; there are 0, 1" in refused(capsys, search_file, "-o", folder, "--export", 7)
+    search_file.write_text(yaml.safe_dump({**SPECIFICATION, "seeds": [3]}))
+    assert "runs, plain differ" in refused(capsys, search_file, "-o", folder, "--export", 1)
+
+
+def test_a_search_in_a_database_is_not_taken_for_an_empty_one(search_file, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "search"
+    command = [str(search_file), "-o", str(folder), "--no-progress"]
+    storage = ["--storage", "sqlite:///s.db", "--study-name", "mine"]
+    tune.main([*command, *storage, "--trials", "2"])
+    before = contents(folder)
+    others = [[], ["--storage", "sqlite:///t.db", "--study-name", "mine"], ["--storage", "sqlite:///s.db"]]
+    for other in others:
+        for doing in (["--export", "0"], ["--trials", "3"]):
+            message = refused(capsys, *command, *other, *doing)
+            assert f"--storage sqlite:///{tmp_path}/s.db --study-name mine" in message
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")  # where sqlite:///s.db is another file
+    assert "s.db" in refused(capsys, *command, *storage, "--export", 0)
+    assert contents(folder) == before and not (tmp_path / "t.db").exists()
+    monkeypatch.chdir(tmp_path)
+    tune.main([*command, *storage, "--export", "0"])
+    assert (folder / "pave_sac-trial-0.yml").exists()
+
+
+def test_the_search_in_a_folder_does_not_move_to_a_database(specification, tmp_path):
+    quick(specification, tmp_path, 1)
+    with pytest.raises(ValueError, match="journal in the folder"):
+        quick(specification, tmp_path, 1, storage=f"sqlite:///{tmp_path}/s.db")
+
+
+@pytest.mark.parametrize(
+    ("url", "noted"),
+    [
+        ("postgresql://me:secret@host:5432/db?sslpassword=secret&mode=a", "postgresql://me@host:5432/db?mode=a"),
+        ("sqlite:////data/s.db", "sqlite:////data/s.db"),
+        ("sqlite://", "sqlite://"),
+    ],
+)
+def test_where_a_study_lies_is_noted_without_a_password(url, noted):
+    assert without_password(url) == noted
+
+
+@pytest.mark.parametrize("storage", ["secret", "no.such.database://me:secret@host", "sqlite:////no/such/folder/s.db"])
+def test_a_storage_that_cannot_be_opened_is_an_error(specification, tmp_path, storage):
+    with pytest.raises(ValueError, match="storage") as raised:
+        quick(specification, tmp_path, 1, storage=storage)
+    assert "secret" not in str(raised.value)
+
+
+def test_a_front_is_not_replaced_by_an_empty_one(tmp_path):
+    save_outcome(some_search([(-100.0, 1.0)]), tmp_path)
+    before = contents(tmp_path)
+    with pytest.raises(ValueError, match="are of 1 that had: they stay as they are"):
+        save_outcome(some_search([]), tmp_path)
+    assert contents(tmp_path) == before
+    (tmp_path / "another").mkdir()
+    save_outcome(some_search([]), tmp_path / "another")
+
+
+def test_a_file_in_the_place_of_the_folder_is_called_one(search_file, capsys):
+    for folder in (search_file, search_file / "inside"):
+        assert f"{search_file} is a file, not a folder" in refused(capsys, search_file, "-o", folder, "--trials", 1)
+
+
+def test_a_file_that_may_not_be_replaced_is_said_before_the_search(search_file, tmp_path, capsys):
+    message = refused(capsys, search_file, "-o", tmp_path / "new", "--pick", "knee", "--export-to", search_file)
+    assert "--overwrite" in message and not (tmp_path / "new").exists()
+
+
+def test_the_caption_is_a_paragraph_of_its_own(capsys):
+    tune._print(some_search([(-100.0, 1.0)]))
+    printed = capsys.readouterr().out
+    caption = printed[printed.index("pave_sac on Pendulum-v1") :]
+    assert len(caption.splitlines()) <= 4  # a table of 40 columns would make 7 of it
 
 
 def test_the_command_searches_and_its_file_trains_as_it_is(tmp_path, monkeypatch, capsys, sb3_pave_command):
