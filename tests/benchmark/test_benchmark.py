@@ -8,7 +8,16 @@ import pytest
 import torch as th
 from torch.utils.flop_counter import FlopCounterMode
 
-from sb3_pave.benchmark import HOST, Variant, Workload, benchmark, default_variants, make_model, rival_variants
+from sb3_pave.benchmark import (
+    HOST,
+    DifferentLosses,
+    Variant,
+    Workload,
+    benchmark,
+    default_variants,
+    make_model,
+    rival_variants,
+)
 from sb3_pave.benchmark.flops import gradient_step_flops
 from sb3_pave.commands import bench as benchmark_command
 from sb3_pave.fast import matmul
@@ -176,7 +185,7 @@ def test_bad_arguments_are_explained(arguments, message, capsys, dict_env):
 
 def test_variants_that_differ_end_the_command_with_a_sentence(monkeypatch, capsys):
     def refuse(*args, **kwargs):
-        raise RuntimeError("pave optimises 1.0, autograd 2.0 on the same batch.")
+        raise DifferentLosses("pave optimises 1.0, autograd 2.0 on the same batch.")
 
     monkeypatch.setattr(benchmark_command, "benchmark", refuse)
     with pytest.raises(SystemExit):
