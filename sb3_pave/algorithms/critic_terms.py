@@ -141,10 +141,10 @@ class CriticTerms(OffPolicyAlgorithm):
     def _coefs(self) -> tuple[float, float, float]:
         return 0.0 if self._mpr_is_idle else self.mpr_coef, self.vfc_coef, self.curv_coef
 
-    def _huber_share(self) -> Callable[[Any, th.Tensor], th.Tensor] | None:
+    def _huber_share(self) -> Callable[[Any, th.Tensor, th.Tensor], th.Tensor] | None:
         """
-        What the TD loss is of that of squared errors, of what ``_td_loss`` takes and without gradient; None: it is that loss.
-        Scale-free terms, which are squares, count as much less.
+        What the TD loss is of that of squared errors: a function, without gradient, of what ``_td_loss`` takes and returns.
+        Scale-free terms, which are squares, count as much less. None: the TD loss is that of squared errors.
         """
         return None
 

@@ -102,9 +102,9 @@ class Execution:
         :param target: of the batch
         """
         current = self.model.critic(terms.inputs.observations, terms.inputs.actions)
-        td, huber_share, share = td_loss(current, target), self.model._huber_share(), {}
-        if huber_share is not None:
-            share["huber_share"] = huber_share(current, target)
-            terms = terms._replace(coefs=[share["huber_share"] * coef for coef in terms.coefs])
+        td, logged = td_loss(current, target), {}
+        if (huber_share := self.model._huber_share()) is not None:
+            share = logged["huber_share"] = huber_share(current, target, td)
+            terms = terms._replace(coefs=[share * coef for coef in terms.coefs])
         loss, scalars = self.terms(terms)
-        return [td, loss], {"critic_loss": td.detach() + loss.detach(), "td_loss": td.detach(), **share, **scalars}
+        return [td, loss], {"critic_loss": td.detach() + loss.detach(), "td_loss": td.detach(), **logged, **scalars}

@@ -10,12 +10,12 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.save_util import load_from_zip_file
 from torch import nn
 
-from sb3_pave.algorithms.units import staying, stored_numbers, weights_to_load
+from sb3_pave.algorithms.units import PAPER, staying, stored_numbers, weights_to_load
 from sb3_pave.fast.graphs import GraphedUpdate, without_capture
 from sb3_pave.method.scales import Scales
 
 # Those that are alike enough to be taken for one another
-_OURS = ("scale_free", "mpr_coef", "vfc_coef", "curv_coef", "mpr_sigma", "curv_delta", "pave_interval", "pave_batch_size")
+_OURS = ("scale_free", *PAPER, "pave_interval", "pave_batch_size")
 
 SelfPave = TypeVar("SelfPave", bound="SavedAsHost")
 

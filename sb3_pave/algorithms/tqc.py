@@ -29,7 +29,7 @@ class PAVE_TQC(MaxEntropyPave, TQC):
         # The same target for each critic
         return quantile_huber_loss(current, target.unsqueeze(dim=1), sum_over_quantiles=False)
 
-    def _huber_share(self) -> Callable[[th.Tensor, th.Tensor], th.Tensor] | None:
+    def _huber_share(self) -> Callable[[th.Tensor, th.Tensor, th.Tensor], th.Tensor] | None:
         return _huber_share if self.scale_free else None
 
     @staticmethod
@@ -42,20 +42,21 @@ class PAVE_TQC(MaxEntropyPave, TQC):
 
 
 @th.no_grad()
-def _huber_share(current: th.Tensor, target: th.Tensor) -> th.Tensor:
+def _huber_share(current: th.Tensor, target: th.Tensor, td_loss: th.Tensor) -> th.Tensor:
     """
     TQC's TD loss by the one that has the square of every error ``e``, ``E |τ - 1{e < 0}| e² / 2``: 1 while no error exceeds 1,
     beyond which Huber's loss grows like them.
 
     :param current: quantiles ``τ``, shape (batch, n_critics, quantiles)
     :param target: their targets, shape (batch, target quantiles)
+    :param td_loss: TQC's loss of these
     """
     current = current.detach()
     n_quantiles = current.shape[2]
     levels = (th.arange(n_quantiles, device=current.device, dtype=current.dtype) + 0.5) / n_quantiles
     errors = target[:, None, None, :] - current[:, :, :, None]
     squares = ((levels[:, None] - (errors < 0).to(current.dtype)).abs() * errors.square()).mean() / 2
-    return th.where(squares > 0, PAVE_TQC._td_loss(current, target) / squares, th.ones_like(squares))
+    return th.where(squares > 0, td_loss.detach() / squares, th.ones_like(squares))
 
 
 def _lowest_quantiles(quantiles: th.Tensor, n: int) -> th.Tensor:

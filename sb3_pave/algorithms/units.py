@@ -34,17 +34,25 @@ def staying(path: Any) -> Iterator[None]:
         path.seek(position)
 
 
-def stored_numbers(path: Any) -> dict[str, Any]:
+def stored_data(path: Any) -> dict[str, Any]:
     """
     :param path: of a saved agent, or a file-like object
-    :return: its attributes as far as they are numbers
+    :return: its attributes as JSON has them: what is no number, text, list or None is described
     """
     with staying(path), ExitStack() as opened:
         file = open_path(path, "r", verbose=0, suffix="zip")
         if file is not path:
             opened.enter_context(file)
         archive = opened.enter_context(zipfile.ZipFile(file))
-        data = json.loads(archive.read("data")) if "data" in archive.namelist() else {}
+        return json.loads(archive.read("data")) if "data" in archive.namelist() else {}
+
+
+def stored_numbers(path: Any) -> dict[str, Any]:
+    """
+    :param path: of a saved agent, or a file-like object
+    :return: its attributes as far as they are numbers
+    """
+    data = stored_data(path)
     return {name: value for name, value in data.items() if isinstance(value, (bool, int, float))}
 
 

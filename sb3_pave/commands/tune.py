@@ -75,14 +75,15 @@ def _parser() -> argparse.ArgumentParser:
 def _tune(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     import optuna
 
+    from sb3_pave.evaluation.report import check_free
     from sb3_pave.experiments import GridError, SpecificationError
     from sb3_pave.experiments.search import SearchError, SearchSpecification
-    from sb3_pave.experiments.zoo_file import check_free, export
+    from sb3_pave.experiments.zoo_file import export
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         if args.export_to is not None and (args.export is not None or args.pick is not None):
-            check_free(args.export_to, args.overwrite)  # rather than after hours
+            check_free([args.export_to], args.overwrite, "--export-to")  # rather than after hours
         specification = SearchSpecification.load(args.specification)
         searched, trial = _search(args, specification) if args.export is None else _find(args, specification)
         if trial is None:

@@ -325,15 +325,16 @@ def save_report(report: Mapping[str, Any], base: str | Path, overwrite: bool = F
     return list(files.values())
 
 
-def check_free(files: Iterable[Path], overwrite: bool) -> None:
+def check_free(files: Iterable[Path], overwrite: bool, option: str = "--output") -> None:
     """
     :param files: files about to be written
     :param overwrite: whether they may exist
+    :param option: what names them
     :raises FileExistsError: if one of them exists
     """
     existing = [str(file) for file in files if os.path.exists(file)]  # no error of a name that is too long
     if existing and not overwrite:
-        raise FileExistsError(f"{existing[0]} exists: choose another --output, or --overwrite it")
+        raise FileExistsError(f"{existing[0]} exists: choose another {option}, or --overwrite it")
 
 
 def check_writable(files: Iterable[Path]) -> None:

@@ -16,7 +16,7 @@ def model_file(path: Path) -> Path:
     :return: the zip file
     :raises AgentError: if there is none
     """
-    zipped = path.with_name(f"{path.name}.zip")
+    zipped = Path(f"{path}.zip")
     if path.is_file():
         return path
     if zipped.is_file():

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-#: Of fewer runs, the ends of the bootstrap's 95 % interval are the lowest and the highest run: more than 2.5 % of its samples
-#: hold little but that one
-FEWEST_RUNS = 5
+from sb3_pave.evaluation.intervals import FEWEST_RUNS
 
 
 def task_title(task: Mapping[str, Any]) -> str:

@@ -39,16 +39,6 @@ def zoo_yaml(searched: Mapping[str, Any], trial: Mapping[str, Any], runs: list[R
     return head + yaml.safe_dump(entries, sort_keys=False)
 
 
-def check_free(path: str | Path, overwrite: bool) -> None:
-    """
-    :param path: a file about to be written
-    :param overwrite: whether it may exist
-    :raises FileExistsError: if it exists and may not
-    """
-    if Path(path).exists() and not overwrite:
-        raise FileExistsError(f"{path} exists: choose another --export-to, or --overwrite it")
-
-
 def export(
     searched: Mapping[str, Any], trial: Mapping[str, Any], runs: list[Run], path: str | Path, overwrite: bool = False
 ) -> None:
@@ -62,7 +52,9 @@ def export(
     :param overwrite: whether it may exist
     :raises FileExistsError: if it exists and may not
     """
+    from sb3_pave.evaluation.report import check_free
+
     path = Path(path)
-    check_free(path, overwrite)
+    check_free([path], overwrite, "--export-to")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(zoo_yaml(searched, trial, runs), encoding="utf-8")

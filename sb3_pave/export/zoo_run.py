@@ -13,7 +13,9 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.save_util import load_from_pkl
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_pave.evaluation.agents import AgentError, from_zip, own_statistics
+from sb3_pave.evaluation.agents import from_zip, own_statistics
+from sb3_pave.evaluation.errors import AgentError
+from sb3_pave.evaluation.run_folder import model_file, settings_folders
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,8 @@ def find_model(path: str | os.PathLike) -> SavedModel:
     :return: the model
     :raises AgentError: if there is none
     """
-    path = _zip_file(Path(path))
-    folders = _settings(path.parent)
+    path = model_file(Path(path))
+    folders = settings_folders(path.parent)
     if len(folders) != 1:
         return SavedModel(path, vec_normalize=own_statistics(path))
     (settings,) = folders
@@ -83,29 +85,6 @@ def load_replay_buffer(saved: SavedModel, model: BaseAlgorithm) -> None:
         model.replay_buffer = load_from_pkl(saved.replay_buffer)
     except Exception as error:  # a foreign pickle may raise anything
         raise AgentError(f"{saved.replay_buffer} could not be read: {type(error).__name__}: {error}") from error
-
-
-def _zip_file(path: Path) -> Path:
-    """The file that is meant: SB3 leaves out ``.zip`` in names; the zoo names a run's model after its settings' folder."""
-    zipped = Path(f"{path}.zip")
-    if path.is_file():
-        return path
-    if zipped.is_file():
-        return zipped
-    inside = [path / f"{settings.name}.zip" for settings in _settings(path)]
-    if len(inside) == 1 and inside[0].is_file():
-        return inside[0]
-    if path.is_dir():
-        raise AgentError(f"{path} is a folder, and not that of a finished run of the zoo: name the zip file")
-    raise AgentError(f"{path} does not exist")
-
-
-def _settings(folder: Path) -> list[Path]:
-    """Folders in which the zoo keeps the settings of a run."""
-    if not folder.is_dir():
-        return []
-    names = ("args.yml", "config.yml", "vecnormalize.pkl")
-    return [one for one in sorted(folder.iterdir()) if any((one / name).is_file() for name in names)]
 
 
 def _env_id(settings: Path) -> str | None:

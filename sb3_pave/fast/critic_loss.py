@@ -24,13 +24,13 @@ class TdError(NamedTuple):
     :param output: what the critic returns, of its networks' outputs of shape (n_critics, batch, outputs)
     :param loss: the TD loss, of that and the target
     :param target: the target, whose rows are the batch's
-    :param share: what the terms count relative to it, likewise of both, without gradient; None: 1
+    :param share: what the terms count, of both and the TD loss, without gradient; None: 1
     """
 
     output: Callable[[th.Tensor], Any]
     loss: Callable[[Any, th.Tensor], th.Tensor]
     target: th.Tensor
-    share: Callable[[Any, th.Tensor], th.Tensor] | None = None
+    share: Callable[[Any, th.Tensor, th.Tensor], th.Tensor] | None = None
 
 
 def mlp_critic_loss(
@@ -109,7 +109,7 @@ def loss_and_gradient(
             current = td.output(values)
             scalars["td_loss"] = td.loss(current, td.target)
             if td.share is not None:
-                scalars["huber_share"] = td.share(current, td.target)
+                scalars["huber_share"] = td.share(current, td.target, scalars["td_loss"])
                 total = scalars["huber_share"] * total
             total = scalars["critic_loss"] = scalars["td_loss"] + total
         return total, {**scalars, "loss": total}

@@ -6,16 +6,16 @@ hyperparameter nor the file.
 import difflib
 import functools
 import inspect
-import json
-import zipfile
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
+from zipfile import BadZipFile
 
 from rl_zoo3.exp_manager import ExperimentManager
 from rl_zoo3.utils import ALGOS
 
 from sb3_pave.algorithms.mixin import Pave
+from sb3_pave.algorithms.units import stored_data
 from sb3_pave.baselines.mixin import ActorSideMethod
 from sb3_pave.zoo.errors import ZooError
 
@@ -104,7 +104,6 @@ def _is_learned(ent_coef: Any) -> bool:
 def _stored(agent: str) -> dict[str, Any]:
     """The plain data of a zip file; nothing where it can't be read, which load() will say."""
     try:
-        with zipfile.ZipFile(agent) as archive:
-            return json.loads(archive.read("data"))
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+        return stored_data(agent)
+    except (OSError, ValueError, BadZipFile):
         return {}
