@@ -28,8 +28,9 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace pictures of the same name")
     args = parser.parse_args(argv)
     with naming_the_extra(parser, "eval"):
+        from sb3_pave.evaluation.output_path import check_free, check_writable
         from sb3_pave.evaluation.plots import draw, left_out
-        from sb3_pave.evaluation.report import check_free, check_writable, load_report
+        from sb3_pave.evaluation.report_files import load_report
 
     source = Path(args.report)
     folder = source.parent if args.output is None else Path(args.output)

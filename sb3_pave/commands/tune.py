@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
 def _tune(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     import optuna
 
-    from sb3_pave.evaluation.report import check_free
+    from sb3_pave.evaluation.output_path import check_free
     from sb3_pave.experiments import GridError, SpecificationError
     from sb3_pave.experiments.search import SearchError, SearchSpecification
     from sb3_pave.experiments.zoo_file import export

@@ -1,7 +1,7 @@
 """
 Measurements of any SB3 agent: episodes, smoothness, robustness, geometry of the critic.
 
-Numbers only, with what Stable-Baselines3 itself depends on. The tables (:mod:`sb3_pave.evaluation.report`) and pictures
+Numbers only, with what Stable-Baselines3 itself depends on. The tables (:mod:`sb3_pave.evaluation.tables`) and pictures
 (:mod:`sb3_pave.evaluation.plots`) need the packages of the extra ``eval``.
 """
 

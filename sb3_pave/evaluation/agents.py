@@ -1,25 +1,21 @@
-"""Trained agents on disk: found, loaded and given their environment as RL Zoo's ``enjoy`` does it."""
+"""Trained agents on disk, with the environment that they were trained in, as RL Zoo's ``enjoy`` makes it."""
 
 from __future__ import annotations
 
-import difflib
 import os
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
-import stable_baselines3 as sb3
 from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
-from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack, VecNormalize
 
-from sb3_pave.evaluation.errors import AgentError, NoModelError
+from sb3_pave.evaluation.errors import AgentError
 from sb3_pave.evaluation.run_folder import model_file, read_settings
+from sb3_pave.evaluation.zip_files import algorithm_name, load_model
 
 
 @dataclass(frozen=True)
@@ -124,115 +120,6 @@ class Agent:
         return {key: (value.mean(axis=1) if value.ndim == 2 else value).tolist() for key, value in arrays.items()}
 
 
-def find_runs(
-    folder: str | os.PathLike,
-    algorithm: str,
-    env_id: str,
-    exp_ids: Sequence[int] | None = None,
-    load_best: bool = False,
-    skip: Callable[[str], None] | None = None,
-) -> list[Agent]:
-    """
-    The runs of an algorithm in a log folder of the zoo.
-
-    :param folder: the log folder
-    :param algorithm: name of the algorithm in the zoo
-    :param env_id: the environment
-    :param exp_ids: numbers of the runs, 0 for the latest one with a model; None for all of them
-    :param load_best: whether to take the best model of each run in place of the last
-    :param skip: called with a sentence on each run without a model yet or whose settings can't be read, where all runs or
-        the latest one are asked for; None makes it an error
-    :return: the runs, each once
-    :raises NoModelError: if no run has a model
-    :raises AgentError: if the folder or a run that was asked for by its number is missing, or its settings can't be read
-    """
-    from huggingface_sb3 import EnvironmentName
-
-    check_algorithm(algorithm, folder)
-    of_algorithm, env_name = Path(folder, algorithm), EnvironmentName(env_id)
-    numbers = _run_numbers(of_algorithm, env_name)
-    # Where no run has a number, the zoo's 0 is the algorithm's folder itself
-    if not numbers and (exp_ids is None or (0 in exp_ids and not any(of_algorithm.glob("*.zip")))):
-        raise NoModelError(f"No run of {algorithm} on {env_id} in {of_algorithm}")
-
-    def find(number: int) -> Agent:
-        return _run(Path(folder), algorithm, env_id, number, load_best)
-
-    found: list[Agent] = []
-    for number in numbers if exp_ids is None else exp_ids:
-        if exp_ids is None:
-            found += _first_with_a_model([number], find, skip)
-        elif number == 0 and numbers:
-            found += _first_with_a_model(numbers[::-1], find, skip)
-        else:
-            found.append(find(number))
-    if not found:
-        raise NoModelError(
-            f"No run of {algorithm} on {env_id} in {of_algorithm} has a model yet and settings that can be read"
-        )
-    return list({agent.model_path: agent for agent in found}.values())
-
-
-def check_algorithm(algorithm: str, folder: str | os.PathLike | None = None) -> None:
-    """
-    :param algorithm: name of an algorithm
-    :param folder: the log folder in which runs of it are looked for
-    :raises AgentError: if there is no such folder, or the name is neither one of the zoo's nor that of a folder in it
-    """
-    from rl_zoo3.utils import ALGOS
-
-    if folder is not None and not os.path.isdir(folder):
-        raise AgentError(f"The log folder {folder} does not exist")
-    known = [*ALGOS, *([] if folder is None else sorted(one.name for one in Path(folder).iterdir() if one.is_dir()))]
-    if algorithm not in known:
-        closest = difflib.get_close_matches(algorithm, known, n=1)
-        hint = f"did you mean {closest[0]}?" if closest else f"known are {', '.join(sorted(ALGOS))}"
-        raise AgentError(f"There is no algorithm {algorithm}: {hint}")
-
-
-def _run_numbers(folder: Path, env_name: str) -> list[int]:
-    from rl_zoo3.utils import get_latest_run_id
-
-    latest = get_latest_run_id(str(folder), env_name)
-    return [number for number in range(1, latest + 1) if (folder / f"{env_name}_{number}").is_dir()]
-
-
-def _first_with_a_model(
-    numbers: Sequence[int], find: Callable[[int], Agent], skip: Callable[[str], None] | None
-) -> list[Agent]:
-    """The first of some runs that can be found, alone in a list; an empty one if none can."""
-    passed_over: list[str] = []
-    agents: list[Agent] = []
-    taken = ""
-    for number in numbers:
-        try:
-            agents, taken = [find(number)], f"; run {number} is taken"
-            break
-        except AgentError as error:
-            if skip is None:
-                raise
-            passed_over.append(str(error))
-    for sentence in passed_over:
-        assert skip is not None
-        skip(sentence + taken)
-    return agents
-
-
-def _run(folder: Path, algorithm: str, env_id: str, number: int, load_best: bool) -> Agent:
-    from huggingface_sb3 import EnvironmentName
-    from rl_zoo3.utils import get_model_path
-
-    env_name = EnvironmentName(env_id)
-    try:
-        _, model_path, log_path = get_model_path(number, str(folder), algorithm, env_name, load_best=load_best)
-        settings = Path(log_path) / env_name
-        read_settings(settings)
-    except (AgentError, AssertionError, ValueError) as error:
-        raise AgentError(f"Run {number} of {algorithm} on {env_id}: {error}") from error
-    path = Path(model_path)
-    return Agent(algorithm, Path(log_path).name, path, settings, own_statistics(path))
-
-
 def from_zip(
     path: str | os.PathLike, env_id: str, algorithm: str | None = None, vec_normalize_path: str | os.PathLike | None = None
 ) -> Agent:
@@ -282,29 +169,6 @@ def unused_statistics(path: Path) -> str | None:
     return f"{statistics} was not used for {path.name}: if it was trained with these statistics, name them by --vec-normalize"
 
 
-def load_model(path: str | os.PathLike, algorithm: type[BaseAlgorithm] | None = None, device: str = "auto") -> BaseAlgorithm:
-    """
-    Load a saved model to look at it, not to train it: its replay buffer holds a single transition.
-
-    :param path: the zip file
-    :param algorithm: its class; None takes :func:`algorithm_class`
-    :param device: PyTorch device
-    :return: the model
-    :raises AgentError: if it does not load
-    """
-    algorithm = algorithm or algorithm_class(path)
-    kwargs: dict[str, Any] = {}
-    if issubclass(algorithm, OffPolicyAlgorithm):
-        # A buffer of another class may need an environment (hindsight replay)
-        kwargs.update(buffer_size=1, optimize_memory_usage=False, replay_buffer_class=None, replay_buffer_kwargs={})
-    # Schedules are pickled functions: not needed here, and they may not unpickle on another Python
-    unused = {"learning_rate": 0.0, "lr_schedule": _zero, "clip_range": _zero}
-    try:
-        return algorithm.load(Path(path), custom_objects=unused, device=device, **kwargs)
-    except Exception as error:
-        raise AgentError(f"{path} does not load as {algorithm.__name__}: {_why_not(path, algorithm) or error}") from error
-
-
 def check_spaces(agent: Agent, model: BaseAlgorithm, env: VecEnv) -> None:
     """
     :param agent: an agent
@@ -321,87 +185,8 @@ def check_spaces(agent: Agent, model: BaseAlgorithm, env: VecEnv) -> None:
             )
 
 
-def algorithm_class(path: str | os.PathLike) -> type[BaseAlgorithm]:
-    """
-    A class that loads a saved model. A zip file does not name its algorithm; its policy tells the family, and what is saved of
-    its settings the member.
-
-    :param path: the zip file
-    :return: SAC, TD3, DDPG, PPO, A2C, or TQC, CrossQ, TRPO, ARS, RecurrentPPO if sb3-contrib is installed
-    :raises AgentError: if the file is not a model of one of these
-    """
-    data = _zip_data(Path(path))
-    policy_class = data.get("policy_class")
-    for algorithm in _families():
-        if isinstance(policy_class, type) and issubclass(policy_class, tuple(algorithm.policy_aliases.values())):
-            return _member(algorithm, data)
-    raise AgentError(f"{path}: a policy of {policy_class} is none of {', '.join(one.__name__ for one in _families())}")
-
-
-def algorithm_name(path: str | os.PathLike) -> str:
-    """
-    :param path: the zip file
-    :return: a name for its algorithm as in the zoo: ``sac``, ``pave_sac`` if it was trained with PAVE, ``caps_sac`` or
-        ``caps_pave_sac`` if an actor-side method had part in it
-    :raises AgentError: if the file is not a model of a known algorithm
-    """
-    name = algorithm_class(path).__name__.lower()
-    name = "ppo_lstm" if name == "recurrentppo" else name
-    data = _zip_data(Path(path))
-    parts = (data.get("actor_side_method"), "pave" if "mpr_coef" in data else None, name)
-    return "_".join(part for part in parts if part)
-
-
 def _shape(space: spaces.Space) -> Any:
     """What a network has to fit; bounds may differ, with the arguments of an environment for example."""
     if isinstance(space, spaces.Dict):
         return {key: _shape(one) for key, one in sorted(space.spaces.items())}
     return getattr(space, "n", None) or space.shape
-
-
-def _why_not(path: str | os.PathLike, algorithm: type[BaseAlgorithm]) -> str | None:
-    """A sentence if a file is one of another algorithm, which the error of its loading does not say."""
-    try:
-        saved = algorithm_class(path)
-    except AgentError:
-        return None
-    if issubclass(algorithm, saved) or issubclass(saved, algorithm):
-        return None
-    return f"it is a model of {saved.__name__} (without --algo, that is read from the file)"
-
-
-def _families() -> list[type[BaseAlgorithm]]:
-    """The first of them that has a policy's class is its family: the special ones come first."""
-    try:
-        from sb3_contrib import ARS, TQC, CrossQ, RecurrentPPO
-    except ImportError:
-        return [sb3.TD3, sb3.SAC, sb3.PPO]
-    return [sb3.TD3, sb3.SAC, RecurrentPPO, sb3.PPO, TQC, CrossQ, ARS]
-
-
-def _member(family: type[BaseAlgorithm], data: dict[str, Any]) -> type[BaseAlgorithm]:
-    """Of algorithms that share their policies, the one that leaves these settings."""
-    if family is sb3.TD3:
-        # DDPG is TD3 without its tricks
-        return sb3.DDPG if (data.get("policy_delay"), data.get("target_noise_clip")) == (1, 0.0) else sb3.TD3
-    if family is sb3.PPO and "clip_range" not in data:
-        if "cg_max_steps" in data:
-            from sb3_contrib import TRPO
-
-            return TRPO
-        return sb3.A2C
-    return family
-
-
-def _zip_data(path: Path) -> dict[str, Any]:
-    try:
-        data, _, _ = load_from_zip_file(path, device="cpu", custom_objects={"lr_schedule": _zero, "clip_range": _zero})
-    except Exception as error:
-        raise AgentError(f"{path} is not a model saved by Stable-Baselines3: {error}") from error
-    if data is None:
-        raise AgentError(f"{path} holds no model, only parameters")
-    return data
-
-
-def _zero(_: float) -> float:
-    return 0.0

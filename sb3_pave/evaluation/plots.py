@@ -16,7 +16,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
-from sb3_pave.evaluation.report import aggregate, algorithms, runs_of
+from sb3_pave.evaluation.aggregate import aggregate
+from sb3_pave.evaluation.report import algorithms, runs_of
 from sb3_pave.evaluation.smoothness import action_spectrum
 from sb3_pave.evaluation.style import MARKERS, STYLE, WIDTH, line_styles, shown_dims, span_at_least
 

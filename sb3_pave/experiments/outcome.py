@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from sb3_pave.evaluation.report import format_number
+from sb3_pave.evaluation.tables import format_number
 from sb3_pave.experiments.files import read_json, write_json
 from sb3_pave.experiments.front import Trial, pareto_front
 

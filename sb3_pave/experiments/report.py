@@ -18,7 +18,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sb3_pave.evaluation.intervals import interquartile_intervals
-from sb3_pave.evaluation.report import check_free, format_number
+from sb3_pave.evaluation.output_path import check_free
+from sb3_pave.evaluation.tables import format_number
 from sb3_pave.experiments.collection import Result, read_results
 from sb3_pave.experiments.titles import over_tasks_title, spread_name, task_title
 

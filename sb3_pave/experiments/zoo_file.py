@@ -52,7 +52,7 @@ def export(
     :param overwrite: whether it may exist
     :raises FileExistsError: if it exists and may not
     """
-    from sb3_pave.evaluation.report import check_free
+    from sb3_pave.evaluation.output_path import check_free
 
     path = Path(path)
     check_free([path], overwrite, "--export-to")

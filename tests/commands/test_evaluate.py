@@ -13,10 +13,14 @@ from torch import nn
 
 from sb3_pave.commands.evaluate import main
 from sb3_pave.commands.plot import main as plot
-from sb3_pave.evaluation.agents import AgentError, algorithm_name, find_runs, from_zip, load_model
+from sb3_pave.evaluation.agents import from_zip
+from sb3_pave.evaluation.errors import AgentError
 from sb3_pave.evaluation.output_path import output_path
-from sb3_pave.evaluation.report import FORMAT, SUFFIXES
+from sb3_pave.evaluation.report import FORMAT
+from sb3_pave.evaluation.report_files import SUFFIXES
 from sb3_pave.evaluation.rollout import record_rollout
+from sb3_pave.evaluation.zip_files import algorithm_name, load_model
+from sb3_pave.evaluation.zoo_runs import find_runs
 
 pytest.importorskip("rl_zoo3")
 pytest.importorskip("rliable")
@@ -376,7 +380,7 @@ def test_a_report_that_can_no_longer_be_saved_is_printed(tmp_path, monkeypatch, 
     def full(*_):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("sb3_pave.evaluation.report.save_report", full)
+    monkeypatch.setattr("sb3_pave.evaluation.report_files.save_report", full)
     with pytest.raises(SystemExit) as stop:
         main([str(tmp_path / "agent.zip"), *FAST, "-o", str(tmp_path / "out")])
     printed = capsys.readouterr()

@@ -10,7 +10,7 @@ pytest.importorskip("rliable")
 
 from sb3_pave.commands.plot import KINDS, main
 from sb3_pave.evaluation import plots
-from sb3_pave.evaluation.report import MEASURES
+from sb3_pave.evaluation.tables import MEASURES
 
 
 def entry(algorithm, number, rng, n_steps):

@@ -10,22 +10,25 @@ from stable_baselines3 import SAC
 from stable_baselines3.common.env_util import make_vec_env
 from torch import nn
 
-from sb3_pave.evaluation import report as rep
+from sb3_pave.evaluation.aggregate import aggregate
 from sb3_pave.evaluation.geometry import rollout_geometry
 from sb3_pave.evaluation.intervals import FEWEST_RUNS
+from sb3_pave.evaluation.report import new_report, run_record
+from sb3_pave.evaluation.report_files import load_report, save_report
 from sb3_pave.evaluation.robustness import evaluate_robustness
 from sb3_pave.evaluation.rollout import record_rollout
 from sb3_pave.evaluation.surface import field_surface, surface_plane
+from sb3_pave.evaluation.tables import MEASURES, caption, markdown, summary_table
 
 pytest.importorskip("rliable")
 
 
 def some_report(**episodes):
     """A report of one algorithm, its runs given as lists of returns."""
-    report = rep.new_report("Pendulum-v1", deterministic=True, seed=0, control_rate=1.0)
+    report = new_report("Pendulum-v1", deterministic=True, seed=0, control_rate=1.0)
     for algorithm, runs in episodes.items():
         for i, returns in enumerate(runs):
-            values = {name: list(returns) for name in rep.MEASURES}
+            values = {name: list(returns) for name in MEASURES}
             report["runs"].append({"algorithm": algorithm, "run": f"run_{i}", "model": "", "episodes": values})
     return report
 
@@ -33,7 +36,7 @@ def some_report(**episodes):
 def test_the_interquartile_mean_is_of_the_middle_half_of_the_runs():
     """Runs count, not episodes: the fourth run's hundred episodes weigh no more than another's single one."""
     runs = [[-100.0], [1.0], [2.0], [3.0] * 100, [4.0, 4.0], [5.0], [6.0], [900.0]]
-    result = rep.aggregate(runs)
+    result = aggregate(runs)
     assert result.iqm == pytest.approx((2 + 3 + 4 + 5) / 4)
     assert result.mean == pytest.approx((-100 + 1 + 2 + 300 + 8 + 5 + 6 + 900) / 108)
     assert result.std == pytest.approx(np.std(np.concatenate(runs)))
@@ -44,29 +47,29 @@ def test_the_interquartile_mean_is_of_the_middle_half_of_the_runs():
 def test_the_interval_is_a_percentile_bootstrap_over_runs():
     rng = np.random.default_rng(0)
     means = rng.normal(size=20)
-    result = rep.aggregate([[mean] for mean in means])
+    result = aggregate([[mean] for mean in means])
     resampled = np.sort(rng.choice(means, (20_000, 20)), axis=1)[:, 5:15].mean(axis=1)
     np.testing.assert_allclose([result.low, result.high], np.quantile(resampled, [0.025, 0.975]), atol=0.06)
-    assert result == rep.aggregate([[mean] for mean in means])
+    assert result == aggregate([[mean] for mean in means])
 
 
 def test_aggregating_leaves_numpys_generator_alone():
     np.random.seed(3)
     expected = np.random.random()
     np.random.seed(3)
-    rep.aggregate([[1.0], [2.0]])
+    aggregate([[1.0], [2.0]])
     assert np.random.random() == expected
 
 
 def test_values_that_are_not_defined_are_left_out():
-    result = rep.aggregate([[1.0, None], [None, math.nan], [3.0, 5.0]])
+    result = aggregate([[1.0, None], [None, math.nan], [3.0, 5.0]])
     assert (result.mean, result.n_runs) == (3.0, 2)
     assert result.iqm == pytest.approx((1.0 + 4.0) / 2)
-    assert rep.aggregate([[None]]).n_runs == 0 and math.isnan(rep.aggregate([[None]]).mean)
+    assert aggregate([[None]]).n_runs == 0 and math.isnan(aggregate([[None]]).mean)
 
 
 def test_a_single_run_has_no_interval():
-    result = rep.aggregate([[1.0, 3.0]])
+    result = aggregate([[1.0, 3.0]])
     assert (result.mean, result.std, result.iqm) == (2.0, 1.0, 2.0)
     assert math.isnan(result.low) and math.isnan(result.high)
 
@@ -75,22 +78,22 @@ def test_a_single_run_has_no_interval():
 def test_the_interval_of_few_runs_is_their_range_and_the_caption_says_so(n_runs):
     means = np.random.default_rng(n_runs).normal(size=n_runs)
     runs = [[mean] for mean in means]
-    result = rep.aggregate(runs)
+    result = aggregate(runs)
     few = n_runs < FEWEST_RUNS
     assert few == np.allclose([result.low, result.high], [means.min(), means.max()])
-    alone, beside = rep.caption(some_report(sac=runs)), rep.caption(some_report(sac=runs, td3=[[1.0]] * 6))
+    alone, beside = caption(some_report(sac=runs)), caption(some_report(sac=runs, td3=[[1.0]] * 6))
     assert ("range of the runs" in alone) is few and ("95 % bootstrap interval" in alone) is not few
     assert "95 % bootstrap interval, of fewer than 5 runs their range" in beside
-    assert "interquartile" not in rep.caption(some_report(sac=[[1.0]]))
+    assert "interquartile" not in caption(some_report(sac=[[1.0]]))
 
 
 def test_the_table_has_a_column_an_algorithm():
-    table = rep.summary_table(some_report(sac=[[-150.0, -170.0]], pave_sac=[[1.0], [2.0]]))
+    table = summary_table(some_report(sac=[[-150.0, -170.0]], pave_sac=[[1.0], [2.0]]))
     assert list(table.columns) == ["sac", "pave_sac"]
     assert table.loc["return", "sac"] == "-160 ± 10"
     assert table.loc["return", "pave_sac"].startswith("1.5 ± 0.5\n1.5 [1, 2]")
     assert table.loc["runs x episodes"].tolist() == ["1 x 2", "2 x 1"]
-    lines = rep.markdown(some_report(sac=[[1.0]])).splitlines()
+    lines = markdown(some_report(sac=[[1.0]])).splitlines()
     assert lines[0] == "| measure | sac |" and "deterministic" in lines[-1]
 
 
@@ -100,19 +103,19 @@ def test_a_run_that_lacks_a_measure_does_not_cost_the_others_theirs():
     first["geometry"], second["geometry"] = {"M_sup": 5.0, "actor_jacobian_sup": 2.0}, {"actor_jacobian_sup": 4.0}
     second["robustness"] = [{"noise_level": level, "episodes": {"return": [7.0], "sm": [0.5]}} for level in (0.0, 0.1)]
     report["notes"] = ["sac run_1: no geometry of its critic: it is another's"]
-    table = rep.summary_table(report)
+    table = summary_table(report)
     assert table.loc["M, sup", "sac"] == "5\n(1 of 2 runs)"
     assert table.loc["‖∇_s π‖, sup", "sac"].startswith("3 ± 1\n3 [") and "runs" not in table.loc["‖∇_s π‖, sup", "sac"]
     assert table.loc["return, noise 0.1", "sac"] == "7 ± 0\n(1 of 2 runs)"
     assert table.loc["M, sup", "ppo"] == ""
-    assert rep.markdown(report).endswith("- sac run_1: no geometry of its critic: it is another's\n")
+    assert markdown(report).endswith("- sac run_1: no geometry of its critic: it is another's\n")
 
 
 @pytest.mark.parametrize(("deterministic", "word"), [(True, "deterministic"), (False, "stochastic")])
 def test_every_report_says_how_the_policy_acted(deterministic, word):
     report = some_report(sac=[[1.0]])
     report["settings"]["deterministic"] = deterministic
-    assert word in rep.caption(report)
+    assert word in caption(report)
 
 
 @pytest.fixture(scope="module")
@@ -122,19 +125,19 @@ def measured():
     env = make_vec_env("Pendulum-v1")
     plain = record_rollout(model, env, 2, seed=0)
     plane = surface_plane(model, plain, grid_size=4)
-    report = rep.new_report("Pendulum-v1", deterministic=True, seed=0, control_rate=20.0, noise_reference=None)
+    report = new_report("Pendulum-v1", deterministic=True, seed=0, control_rate=20.0, noise_reference=None)
     noisy = evaluate_robustness(model, env, [0.0, 0.1], n_eval_episodes=1)
     geometry = rollout_geometry(model, plain)
-    record = rep.run_record("sac", "run_1", "sac.zip", plain, 20.0, None, noisy, geometry, plane, field_surface(model, plane))
+    record = run_record("sac", "run_1", "sac.zip", plain, 20.0, None, noisy, geometry, plane, field_surface(model, plane))
     report["runs"].append(record)
     return report, plain, geometry
 
 
 def test_what_is_saved_is_what_was_measured(measured, tmp_path):
     report, plain, geometry = measured
-    files = rep.save_report(report, tmp_path / "out" / "pendulum")
+    files = save_report(report, tmp_path / "out" / "pendulum")
     assert [file.name for file in files] == ["pendulum.json", "pendulum.csv", "pendulum_geometry.csv", "pendulum.md"]
-    loaded = rep.load_report(files[0])
+    loaded = load_report(files[0])
     assert loaded == report
     (run,) = loaded["runs"]
     assert run["episodes"]["sm"] == plain.smoothness(20.0)["sm"].tolist()
@@ -150,10 +153,10 @@ def test_what_is_saved_is_what_was_measured(measured, tmp_path):
 
 
 def test_nothing_is_overwritten_unasked(measured, tmp_path):
-    rep.save_report(measured[0], tmp_path / "pendulum")
+    save_report(measured[0], tmp_path / "pendulum")
     with pytest.raises(FileExistsError, match="--overwrite"):
-        rep.save_report(measured[0], tmp_path / "pendulum")
-    rep.save_report(some_report(sac=[[1.0]]), tmp_path / "pendulum", overwrite=True)
+        save_report(measured[0], tmp_path / "pendulum")
+    save_report(some_report(sac=[[1.0]]), tmp_path / "pendulum", overwrite=True)
     assert not (tmp_path / "pendulum_geometry.csv").exists()
 
 
@@ -162,4 +165,4 @@ def test_another_file_is_not_taken_for_a_report(content, tmp_path):
     path = tmp_path / "report.json"
     path.write_text(content)
     with pytest.raises(ValueError, match=r"report\.json"):
-        rep.load_report(path)
+        load_report(path)
