@@ -25,7 +25,10 @@ def main(argv: list[str]) -> None:
     parser = _parser()
     args = parser.parse_args(argv)
     with naming_the_extra(parser, "eval"):
-        from sb3_pave.experiments.report import ReportError, report, save_report, tables
+        from sb3_pave.experiments.grouping import ReportError
+        from sb3_pave.experiments.report import report
+        from sb3_pave.experiments.report_files import save_report
+        from sb3_pave.experiments.report_tables import tables
     folder = args.output or Path(args.folders[0]) / "report"
     try:
         made = report(args.folders, args.methods, args.reference)

@@ -10,7 +10,7 @@ from sb3_pave.commands.extras import find_modules_here, naming_the_extra
 
 if TYPE_CHECKING:
     from sb3_pave.experiments.front import Trial
-    from sb3_pave.experiments.search import SearchSpecification
+    from sb3_pave.experiments.search_specification import SearchSpecification
 
 EXAMPLES = """examples:
   sb3-pave tune search.yml -o search --trials 40 -j 2
@@ -77,7 +77,8 @@ def _tune(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
 
     from sb3_pave.evaluation.output_path import check_free
     from sb3_pave.experiments import GridError, SpecificationError
-    from sb3_pave.experiments.search import SearchError, SearchSpecification
+    from sb3_pave.experiments.search import SearchError
+    from sb3_pave.experiments.search_specification import SearchSpecification
     from sb3_pave.experiments.zoo_file import export
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -9,27 +9,22 @@ the ratio of ``sm`` are on the scale of the plain agent.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import math
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial
 
 from sb3_pave.experiments.collection import Result, read_result
 from sb3_pave.experiments.files import plain
 from sb3_pave.experiments.grid import run_grid
-from sb3_pave.experiments.report import return_share
 from sb3_pave.experiments.results import RESULT_FILE
 from sb3_pave.experiments.runs import Run
-from sb3_pave.experiments.search_space import SearchSpace, make_space
-from sb3_pave.experiments.specification import SECTIONS, Specification, SpecificationError, from_file
+from sb3_pave.experiments.search_specification import SearchSpecification
 from sb3_pave.experiments.study import (
     HYPERPARAMETERS,
     OUTCOME,
@@ -38,8 +33,8 @@ from sb3_pave.experiments.study import (
     check_agreement,
     existing_study,
 )
+from sb3_pave.experiments.trial_measures import Scale, least_return, measure
 
-KEYS = (*(section for section in SECTIONS if section != "methods"), "method", "search", "plain", "host_space")
 RUNS_FOLDER = "runs"
 
 FORMAT = 1
@@ -53,93 +48,6 @@ POLL_INTERVAL = 5.0
 
 class SearchError(RuntimeError):
     """A search that can't go on; the message says why."""
-
-
-@dataclass(frozen=True)
-class SearchSpecification:
-    """
-    :param grid: environments, seeds and the rest, with the method that is searched as its only one
-    :param space: what may change of it
-    :param plain: the same grid with the agent that it is compared with; None for none
-    """
-
-    grid: Specification
-    space: SearchSpace
-    plain: Specification | None = None
-
-    @classmethod
-    def load(cls, path: str | os.PathLike) -> SearchSpecification:
-        """
-        :param path: a YAML file
-        :return: the specification
-        :raises SpecificationError: if the file can't be read, or as in :meth:`from_dict`
-        """
-        return from_file(path, cls.from_dict)
-
-    @classmethod
-    def from_dict(cls, content: Any, base_folder: str | os.PathLike = ".") -> SearchSpecification:
-        """
-        :param content: what the YAML file holds: the keys of a grid, ``method`` in place of ``methods`` (an algorithm, or a
-            mapping with ``algorithm``, ``hyperparameters``, ``conf``); ``search``, see
-            :func:`sb3_pave.experiments.search_space.make_space`; ``host_space``, whether the zoo's space of the host is
-            searched as well; ``plain``, the method that it is compared with
-        :param base_folder: what paths in it are relative to
-        :return: the specification
-        :raises SpecificationError: if a key, an algorithm or a hyperparameter is unknown, or a value is out of range
-        """
-        if not isinstance(content, dict):
-            raise SpecificationError(f"the specification takes a mapping with {', '.join(KEYS)}; got {content!r}")
-        unknown = [str(key) for key in content if key not in KEYS]
-        if unknown:
-            raise SpecificationError(f"the specification: {unknown[0]!r} is not known; known: {', '.join(KEYS)}")
-        if "method" not in content:
-            raise SpecificationError("the specification needs method: the algorithm that is searched, pave_td3 for example")
-        if not isinstance(content.get("host_space", False), bool):
-            raise SpecificationError(f"host_space takes true or false; got {content['host_space']!r}")
-        common = {key: content[key] for key in SECTIONS if key in content}
-        grid = _with_method(common, content["method"], "searched", base_folder)
-        method, env_id = grid.methods[0], grid.environments[0].id
-        space = make_space(content.get("search"), method.algorithm, env_id, content.get("host_space", False))
-        searched = {**method.hyperparameters, **dict.fromkeys(space.ranges)}  # are they known?
-        _with_method(common, {**_as_mapping(content["method"]), "hyperparameters": searched}, "searched", base_folder)
-        against = None
-        if content.get("plain") is not None:
-            against = _with_method(common, content["plain"], "plain", base_folder)
-        elif len(grid.environments) > 1:
-            raise SpecificationError("several environments need plain, the agent whose return and sm are the scale of each")
-        return cls(grid, space, against)
-
-    def runs(self, hyperparameters: Mapping[str, Any]) -> list[Run]:
-        """
-        :param hyperparameters: what was drawn
-        :return: the runs of that trial
-        """
-        (method,) = self.grid.methods
-        drawn = dataclasses.replace(method, hyperparameters={**method.hyperparameters, **hyperparameters})
-        return dataclasses.replace(self.grid, methods=(drawn,)).runs()
-
-    def to_dict(self) -> dict[str, Any]:
-        """:return: all that determines the results of trials, as JSON knows it"""
-        described: dict[str, Any] = {
-            "runs": sorted(run.key for run in self.grid.runs()),
-            "plain": None if self.plain is None else sorted(run.key for run in self.plain.runs()),
-            "search": {name: repr(values) for name, values in self.space.ranges.items()},
-            "host_space": self.space.host is not None,
-        }
-        return plain(described)
-
-
-@dataclass(frozen=True)
-class Scale:
-    """
-    What the plain agent reaches on an environment.
-
-    :param total: its mean return over the runs
-    :param sm: its mean ``sm``
-    """
-
-    total: float
-    sm: float
 
 
 def search(
@@ -309,44 +217,6 @@ class _Searching:
             print(text, flush=True)
 
 
-def measure(results: Sequence[Result], scales: Mapping[str, Scale]) -> dict[str, Any]:
-    """
-    :param results: the runs of a trial
-    :param scales: what the plain agent reaches, by environment; needed for more than one
-    :return: ``return`` and ``sm`` of the trial; ``returns`` and ``sms`` of its runs; ``episode_std`` of the return
-    """
-    environments = dict.fromkeys(result.data["environment"] for result in results)
-    returns = [result.values["return"] for result in results]
-    sms = [result.values["sm"] for result in results]
-    stds = [float(np.std(result.returns)) for result in results]
-    if len(environments) > 1:
-        of_run = [scales[result.data["environment"]] for result in results]
-        returns = [return_share(total, scale.total) for total, scale in zip(returns, of_run, strict=True)]
-        sms = [sm / scale.sm for sm, scale in zip(sms, of_run, strict=True)]  # type: ignore[operator]
-        stds = [std / abs(scale.total) for std, scale in zip(stds, of_run, strict=True)]
-    return plain(
-        {
-            "return": float(np.mean(returns)),  # type: ignore[arg-type]
-            "sm": float(np.mean(sms)),  # type: ignore[arg-type]
-            "returns": returns,
-            "sms": sms,
-            "episode_std": float(np.median(stds)),
-        }
-    )
-
-
-def least_return(scales: Mapping[str, Scale], keep_return: float) -> float:
-    """
-    :param scales: what the plain agent reaches, by environment
-    :param keep_return: the share of its return that has to be kept
-    :return: the return that a trial has to reach; of several environments, the share
-    """
-    if len(scales) > 1:
-        return keep_return
-    (scale,) = scales.values()
-    return scale.total - (1.0 - keep_return) * abs(scale.total)
-
-
 def describe(
     specification: SearchSpecification, study: SearchStudy, scales: Mapping[str, Scale], keep_return: float | None
 ) -> dict[str, Any]:
@@ -426,16 +296,3 @@ def _starting_point(specification: SearchSpecification) -> dict[str, Any]:
     from sb3_pave.experiments.zoo_file import full_entry
 
     return specification.space.starting_point(full_entry(specification.grid.runs()[0], {}))
-
-
-def _with_method(common: Mapping[str, Any], method: Any, name: str, base_folder: str | os.PathLike) -> Specification:
-    own = _as_mapping(method)
-    if not isinstance(own, dict) or "algorithm" not in own:
-        raise SpecificationError(
-            f"{name}: takes an algorithm, or a mapping with algorithm, hyperparameters, conf; got {method!r}"
-        )
-    return Specification.from_dict({**common, "methods": {name: own}}, base_folder)
-
-
-def _as_mapping(method: Any) -> Any:
-    return {"algorithm": method} if isinstance(method, str) else method

@@ -12,7 +12,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from sb3_pave.experiments.files import plain
-from sb3_pave.experiments.specification import SpecificationError
+from sb3_pave.experiments.given import SpecificationError
 
 RANGE_KEYS = ("low", "high", "log", "int")
 

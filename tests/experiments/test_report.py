@@ -12,7 +12,10 @@ from sb3_pave.commands import experiment_report
 from sb3_pave.evaluation.intervals import interquartile_intervals, interquartile_mean
 from sb3_pave.experiments import pictures
 from sb3_pave.experiments.collection import read_results
-from sb3_pave.experiments.report import ReportError, report, return_share, save_report, tables, task_table
+from sb3_pave.experiments.grouping import ReportError
+from sb3_pave.experiments.report import report, return_share
+from sb3_pave.experiments.report_files import save_report
+from sb3_pave.experiments.report_tables import tables, task_table
 from tests.experiments.fabricated import fabricated_result, write_grid, write_result
 
 pytest.importorskip("rliable")

@@ -24,10 +24,12 @@ from sb3_pave.experiments.front import find_trial, pareto_front, pick
 from sb3_pave.experiments.outcome import front_table, save_outcome
 from sb3_pave.experiments.pictures import search_front
 from sb3_pave.experiments.process import RunFailed
-from sb3_pave.experiments.search import Scale, SearchError, SearchSpecification, least_return, search
+from sb3_pave.experiments.search import SearchError, search
 from sb3_pave.experiments.search_space import make_space
+from sb3_pave.experiments.search_specification import SearchSpecification
 from sb3_pave.experiments.study import SearchStudy
 from sb3_pave.experiments.study_place import without_password
+from sb3_pave.experiments.trial_measures import Scale, least_return
 from sb3_pave.zoo.search import WEIGHT_RANGES
 from tests.experiments.fabricated import fabricated_result
 

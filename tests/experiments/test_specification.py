@@ -11,7 +11,7 @@ import yaml
 pytest.importorskip("rl_zoo3")
 
 from sb3_pave.experiments import EvaluationSettings, Run, Specification, SpecificationError
-from sb3_pave.experiments.search import SearchSpecification
+from sb3_pave.experiments.search_specification import SearchSpecification
 
 README = Path(__file__).parents[2] / "README.md"
 SPECIFICATION = """

@@ -1,0 +1,104 @@
+"""What a search is: a grid with one method, and what may change of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sb3_pave.experiments.files import plain
+from sb3_pave.experiments.given import SpecificationError, from_file
+from sb3_pave.experiments.runs import Run
+from sb3_pave.experiments.search_space import SearchSpace, make_space
+from sb3_pave.experiments.specification import SECTIONS, Specification
+
+KEYS = (*(section for section in SECTIONS if section != "methods"), "method", "search", "plain", "host_space")
+
+
+@dataclass(frozen=True)
+class SearchSpecification:
+    """
+    :param grid: environments, seeds and the rest, with the method that is searched as its only one
+    :param space: what may change of it
+    :param plain: the same grid with the agent that it is compared with; None for none
+    """
+
+    grid: Specification
+    space: SearchSpace
+    plain: Specification | None = None
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> SearchSpecification:
+        """
+        :param path: a YAML file
+        :return: the specification
+        :raises SpecificationError: if the file can't be read, or as in :meth:`from_dict`
+        """
+        return from_file(path, cls.from_dict)
+
+    @classmethod
+    def from_dict(cls, content: Any, base_folder: str | os.PathLike = ".") -> SearchSpecification:
+        """
+        :param content: what the YAML file holds: the keys of a grid, ``method`` in place of ``methods`` (an algorithm, or a
+            mapping with ``algorithm``, ``hyperparameters``, ``conf``); ``search``, see
+            :func:`sb3_pave.experiments.search_space.make_space`; ``host_space``, whether the zoo's space of the host is
+            searched as well; ``plain``, the method that it is compared with
+        :param base_folder: what paths in it are relative to
+        :return: the specification
+        :raises SpecificationError: if a key, an algorithm or a hyperparameter is unknown, or a value is out of range
+        """
+        if not isinstance(content, dict):
+            raise SpecificationError(f"the specification takes a mapping with {', '.join(KEYS)}; got {content!r}")
+        unknown = [str(key) for key in content if key not in KEYS]
+        if unknown:
+            raise SpecificationError(f"the specification: {unknown[0]!r} is not known; known: {', '.join(KEYS)}")
+        if "method" not in content:
+            raise SpecificationError("the specification needs method: the algorithm that is searched, pave_td3 for example")
+        if not isinstance(content.get("host_space", False), bool):
+            raise SpecificationError(f"host_space takes true or false; got {content['host_space']!r}")
+        common = {key: content[key] for key in SECTIONS if key in content}
+        grid = _with_method(common, content["method"], "searched", base_folder)
+        method, env_id = grid.methods[0], grid.environments[0].id
+        space = make_space(content.get("search"), method.algorithm, env_id, content.get("host_space", False))
+        searched = {**method.hyperparameters, **dict.fromkeys(space.ranges)}  # are they known?
+        _with_method(common, {**_as_mapping(content["method"]), "hyperparameters": searched}, "searched", base_folder)
+        against = None
+        if content.get("plain") is not None:
+            against = _with_method(common, content["plain"], "plain", base_folder)
+        elif len(grid.environments) > 1:
+            raise SpecificationError("several environments need plain, the agent whose return and sm are the scale of each")
+        return cls(grid, space, against)
+
+    def runs(self, hyperparameters: Mapping[str, Any]) -> list[Run]:
+        """
+        :param hyperparameters: what was drawn
+        :return: the runs of that trial
+        """
+        (method,) = self.grid.methods
+        drawn = dataclasses.replace(method, hyperparameters={**method.hyperparameters, **hyperparameters})
+        return dataclasses.replace(self.grid, methods=(drawn,)).runs()
+
+    def to_dict(self) -> dict[str, Any]:
+        """:return: all that determines the results of trials, as JSON knows it"""
+        described: dict[str, Any] = {
+            "runs": sorted(run.key for run in self.grid.runs()),
+            "plain": None if self.plain is None else sorted(run.key for run in self.plain.runs()),
+            "search": {name: repr(values) for name, values in self.space.ranges.items()},
+            "host_space": self.space.host is not None,
+        }
+        return plain(described)
+
+
+def _with_method(common: Mapping[str, Any], method: Any, name: str, base_folder: str | os.PathLike) -> Specification:
+    own = _as_mapping(method)
+    if not isinstance(own, dict) or "algorithm" not in own:
+        raise SpecificationError(
+            f"{name}: takes an algorithm, or a mapping with algorithm, hyperparameters, conf; got {method!r}"
+        )
+    return Specification.from_dict({**common, "methods": {name: own}}, base_folder)
+
+
+def _as_mapping(method: Any) -> Any:
+    return {"algorithm": method} if isinstance(method, str) else method

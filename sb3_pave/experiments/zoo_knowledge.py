@@ -1,0 +1,115 @@
+"""What RL Zoo knows of the names in a specification: environments, algorithms, their hyperparameters and entries."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from sb3_pave.experiments.given import SpecificationError, unknown
+
+# Entries of the zoo's files that no constructor takes
+ZOO_KEYS = frozenset(
+    (
+        *("n_envs", "normalize", "frame_stack", "env_wrapper", "vec_env_wrapper", "callback", "env_kwargs"),
+        *("monitor_kwargs", "noise_type", "noise_std"),
+    )
+)
+
+
+def zoos_entry(where: str, algorithm: str, conf: Path | None, env_id: str) -> dict[str, Any]:
+    """
+    :param where: what an error calls the place
+    :param algorithm: name of an algorithm in the zoo
+    :param conf: a file in the zoo's format; None for that of the algorithm
+    :param env_id: the environment
+    :return: its entry in that file, or the file's default
+    :raises SpecificationError: if the file can't be read, or has neither
+    """
+    import yaml
+
+    from sb3_pave.zoo.defaults import default_hyperparameters
+
+    try:
+        if conf is None:
+            return dict(default_hyperparameters(algorithm, env_id))
+        entries = yaml.safe_load(conf.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        file = f"the file of {algorithm}" if conf is None else conf
+        raise SpecificationError(f"{where}: {file} could not be read: {error}") from error
+    except KeyError:
+        entries = None
+    entry = entries.get(env_id, entries.get("default")) if isinstance(entries, dict) else None
+    if not isinstance(entry, dict):
+        raise SpecificationError(
+            f"{where}: {conf or algorithm} has no entry for {env_id}, and no default: give a conf file that has one"
+        )
+    return dict(entry)
+
+
+def know(gym_packages: Collection[str]) -> None:
+    """
+    Register our algorithms and the environments of the zoo's and the user's packages.
+
+    :param gym_packages: names of the user's modules
+    :raises SpecificationError: if one of them can't be imported
+    :raises ModuleNotFoundError: if RL Zoo is not installed
+    """
+    try:
+        from sb3_pave.zoo import register
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError('Grids need RL Zoo: pip install "sb3-pave[experiments]"', name=error.name) from error
+    importlib.import_module("rl_zoo3.import_envs")
+    register()
+    for package in gym_packages:
+        try:
+            importlib.import_module(package)
+        except ImportError as error:
+            raise SpecificationError(f"gym_packages: {package} could not be imported: {error}") from error
+
+
+def check_environment(env_id: str) -> None:
+    """
+    :param env_id: the environment
+    :raises SpecificationError: if it is not registered
+    """
+    import gymnasium as gym
+
+    if env_id not in gym.envs.registry:
+        raise SpecificationError(unknown("environments", env_id, gym.envs.registry))
+
+
+def check_algorithm(where: str, algorithm: str) -> None:
+    """
+    :param where: what an error calls the place
+    :param algorithm: name of an algorithm
+    :raises SpecificationError: if the zoo does not know it
+    """
+    from rl_zoo3.utils import ALGOS
+
+    if algorithm not in ALGOS:
+        raise SpecificationError(unknown(f"{where}: algorithm", algorithm, ALGOS))
+
+
+def check_hyperparameters(where: str, algorithm: str, given: Mapping[str, Any]) -> None:
+    """
+    What neither the zoo nor a constructor of the class or its parents takes is a mistake.
+
+    :param where: what an error calls the place
+    :param algorithm: name of an algorithm in the zoo
+    :param given: hyperparameters
+    :raises SpecificationError: if one of them is unknown
+    """
+    import inspect
+
+    from rl_zoo3.utils import ALGOS
+
+    known = set(ZOO_KEYS)
+    for parent in ALGOS[algorithm].__mro__:
+        if "__init__" in vars(parent):
+            known.update(inspect.signature(vars(parent)["__init__"]).parameters)
+    known -= {"self", "args", "kwargs", "env", "seed", "device", "verbose", "tensorboard_log", "_init_setup_model"}
+    for name in given:
+        if name not in known:
+            raise SpecificationError(unknown(where, str(name), known))
