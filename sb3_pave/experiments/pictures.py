@@ -68,9 +68,9 @@ def front(task: Mapping[str, Any], names: Sequence[str]) -> Figure:
     """
     shown = [one["method"] for one in task["methods"]]
     styles = {name: style for name, style in marker_styles(names).items() if name in shown}
-    with _figure(
-        f"{task_title(task)}: runs (faint), their interquartile mean and {spread_name(task)}", 4.6, styles, linestyle="none"
-    ) as figure:
+    spread = spread_name(task)
+    shown_are = f"runs (faint), their interquartile mean and {spread}" if spread else "a run each"
+    with _figure(f"{task_title(task)}: {shown_are}", 4.6, styles, linestyle="none") as figure:
         ax = figure.subplots()
         for one in task["methods"]:
             sm, total = one["measures"]["sm"], one["measures"]["return"]
@@ -118,7 +118,9 @@ def learning_curves(task: Mapping[str, Any], names: Sequence[str]) -> Figure:
     drawn = [one for one in task["methods"] if one["curves"]]
     shown = [one["method"] for one in drawn]
     styles = {name: style for name, style in line_styles(names).items() if name in shown}
-    with _figure(f"{task_title(task)}: interquartile mean over runs and {spread_name(task)}", 4.0, styles) as figure:
+    spread = spread_name(task)
+    shown_are = f"interquartile mean over runs and {spread}" if spread else "a run each"
+    with _figure(f"{task_title(task)}: {shown_are}", 4.0, styles) as figure:
         for ax, measure in zip(figure.subplots(1, 2), _AXES, strict=True):
             for one in drawn:
                 if (curve := one["curves"].get(measure)) is None:

@@ -22,6 +22,7 @@ COLUMNS = {
 
 
 CAPTION = "Interquartile mean over runs (seeds) and {spread}. Lower sm is smoother."
+CAPTION_OF_ONE = "A single run (seed) of each method. Lower sm is smoother."
 
 
 GEOMETRY_CAPTION = " M/μ bounds the actor's sensitivity; concave states are those with a negative definite ∇²_aa Q."
@@ -79,7 +80,8 @@ def tables(report: Mapping[str, Any]) -> list[tuple[str, str, pd.DataFrame]]:
     shown = []
     for task in report["tasks"]:
         table = task_table(task)
-        caption = CAPTION.format(spread=spread_name(task))
+        spread = spread_name(task)
+        caption = CAPTION.format(spread=spread) if spread else CAPTION_OF_ONE
         caption += GEOMETRY_CAPTION if COLUMNS["geometry_bound_median"][0] in table else ""
         shown.append((task_title(task), caption, table))
     if report["over_tasks"]:

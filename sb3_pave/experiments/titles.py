@@ -20,10 +20,12 @@ def task_title(task: Mapping[str, Any]) -> str:
 def spread_name(task: Mapping[str, Any]) -> str:
     """
     :param task: an entry of a report's ``tasks``
-    :return: what stands beside its interquartile means over runs
+    :return: what stands beside its interquartile means over runs; empty where each method has a single run
     """
     numbers = {value["n_runs"] for one in task["methods"] for value in one["measures"].values()} - {0, 1}
-    if not numbers or min(numbers) >= FEWEST_RUNS:
+    if not numbers:
+        return ""
+    if min(numbers) >= FEWEST_RUNS:
         return "its 95 % bootstrap interval"
     if max(numbers) < FEWEST_RUNS:
         return "the range of the runs"

@@ -96,6 +96,16 @@ def test_an_interval_lies_within_the_runs_and_a_single_run_has_none(tmp_path):
     assert any("different seeds" in note for note in made["notes"])
 
 
+def test_single_runs_are_not_called_means(tmp_path):
+    for method in ("A", "B"):
+        write_result(tmp_path, fabricated_result(method, 0, [7.0], [2.0]))
+    made = report(tmp_path)
+    ((_, caption, _),) = tables(made)
+    title = pictures.front(made["tasks"][0], ["A", "B"]).get_suptitle()
+    assert "single run" in caption and "interval" not in caption
+    assert "a run each" in title and "interquartile" not in title
+
+
 @pytest.mark.parametrize(("n_runs", "is_range"), [(2, True), (3, True), (4, True), (5, False), (9, False)])
 def test_what_is_called_the_range_of_the_runs_is_that(tmp_path, n_runs, is_range):
     for seed in range(n_runs):

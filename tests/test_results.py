@@ -1,0 +1,83 @@
+"""The tables that README and the pages of results show are those of the committed result files."""
+
+from pathlib import Path
+
+import pytest
+
+from examples import units
+
+pytest.importorskip("rliable")
+
+from sb3_pave.experiments.report import report
+from sb3_pave.experiments.report_tables import task_table
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "examples" / "results"
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+# Folders of results and the pages that show them
+PAGES = {
+    "pendulum_td3": "pendulum_td3.md",
+    "pendulum_sac": "pendulum_sac.md",
+    "lander_sac": "robots.md",
+    "hopper_sac": "robots.md",
+}
+# Rows of README's first table: the folder and the method
+FIRST_ROWS = [
+    *(("pendulum_td3", method) for method in ("TD3", "PAVE, scale_free", "PAVE")),
+    *(("pendulum_sac", method) for method in ("SAC", "PAVE, scale_free", "PAVE")),
+]
+
+
+def rows_of(text: str) -> list[list[str]]:
+    """The cells of every table's rows, without emphasis and with a minus that programs know."""
+    plain = text.replace("\N{MINUS SIGN}", "-").replace("**", "")
+    return [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in plain.splitlines() if line.startswith("| ")]
+
+
+@pytest.fixture(scope="module")
+def tasks():
+    """The only task of each folder of results."""
+
+    def task(folder: str):
+        (one,) = report(RESULTS / folder)["tasks"]
+        return one
+
+    return {folder: task(folder) for folder in PAGES}
+
+
+@pytest.mark.parametrize("folder", PAGES)
+def test_a_page_shows_the_report_of_its_runs(folder, tasks):
+    """The wall time of runs that share a machine says nothing: it is not shown."""
+    shown = rows_of((RESULTS / PAGES[folder]).read_text(encoding="utf-8"))
+    table = task_table(tasks[folder]).drop(columns="training (min)")
+    for method, *cells in table.itertuples(index=False, name=None):
+        # A page may say more of a method than its name
+        assert any(row[0].startswith(method) and row[1:] == cells for row in shown), (method, cells)
+
+
+def test_readmes_first_table_is_what_was_measured(tasks):
+    table = README.split("## ")[0]
+    shown = rows_of(table)[2:]
+    assert len(shown) == len(FIRST_ROWS)
+    for row, (folder, method) in zip(shown, FIRST_ROWS, strict=True):
+        (entry,) = [one for one in tasks[folder]["methods"] if one["method"] == method]
+        expected = [
+            interval(entry["measures"][name], digits) for name, digits in (("return", 0), ("sm", 2), ("sm_noise_0.1", 2))
+        ]
+        assert row[1:] == expected, row[0]
+    (n_seeds,) = {
+        len(one["seeds"]) for folder, method in FIRST_ROWS for one in tasks[folder]["methods"] if one["method"] == method
+    }
+    assert f"Pendulum-v1, {n_seeds} seeds" in table
+
+
+def interval(value, digits: int) -> str:
+    iqm, low, high = (f"{value[name]:.{digits}f}" for name in ("iqm", "low", "high"))
+    return f"{iqm} [{low}, {high}]"
+
+
+@pytest.mark.parametrize("page", ["README.md", "examples/results/units.md"])
+def test_the_table_of_units_is_what_was_measured(page):
+    shown = rows_of((ROOT / page).read_text(encoding="utf-8"))
+    expected = [sorted(row[1:]) for row in rows_of(units.table(RESULTS / "units"))[2:]]  # its columns have another order
+    assert len(expected) == 5 and all(cells in [sorted(row[1:]) for row in shown] for cells in expected)
