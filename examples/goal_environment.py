@@ -53,8 +53,9 @@ def main(timesteps: int = 4_000) -> None:
         learning_rate=1e-3,
         gamma=0.95,
         seed=0,
+        verbose=1,
     )
-    model.learn(timesteps, progress_bar=True)
+    model.learn(timesteps)
     print(f"Success rate {np.mean(model.ep_success_buffer):.0%}")
 
 

@@ -43,12 +43,12 @@ class PointMass(gym.Env):
 def main(timesteps: int = 5_000) -> None:
     env = VecNormalize(make_vec_env(PointMass, n_envs=2, seed=0))
     eval_env = VecNormalize(make_vec_env(PointMass, n_envs=1, seed=1), training=False, norm_reward=False)
-    model = PAVE_SAC("MlpPolicy", env, gradient_steps=-1, learning_rate=1e-3, seed=0)
+    model = PAVE_SAC("MlpPolicy", env, gradient_steps=-1, learning_rate=1e-3, seed=0, verbose=1)
     callbacks = [
         EvalCallback(eval_env, eval_freq=max(timesteps // 10, 1), best_model_save_path="point_mass", verbose=0),
         CheckpointCallback(save_freq=max(timesteps // 4, 1), save_path="point_mass", save_vecnormalize=True),
     ]
-    model.learn(timesteps, callback=callbacks, progress_bar=True)
+    model.learn(timesteps, callback=callbacks)
     env.save("point_mass/vecnormalize.pkl")
     print(f"Last mean return {callbacks[0].last_mean_reward:.1f}")
 

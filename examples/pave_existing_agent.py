@@ -20,9 +20,9 @@ def main(timesteps: int = 10_000) -> None:
     plain.save("td3_pendulum")
     plain.save_replay_buffer("td3_pendulum_buffer")
 
-    model = PAVE_TD3.load("td3_pendulum", env=plain.get_env())
+    model = PAVE_TD3.load("td3_pendulum", env=plain.get_env(), verbose=1)
     model.load_replay_buffer("td3_pendulum_buffer")
-    model.learn(timesteps, reset_num_timesteps=False, progress_bar=True)
+    model.learn(timesteps, reset_num_timesteps=False)
     print(
         f"{model.num_timesteps} steps, {timesteps} of them with PAVE: field RMS",
         round(model.logger.name_to_value["train/action_grad_rms"], 3),

@@ -23,8 +23,9 @@ def main(timesteps: int = 20_000) -> None:
         batch_size=100,
         ent_coef=0.2,
         seed=0,
+        verbose=1,  # a table of signals every few episodes
     )
-    model.learn(timesteps, progress_bar=True)
+    model.learn(timesteps)
     mean_return, std_return = evaluate_policy(model, model.get_env(), n_eval_episodes=10)
     print(f"Return {mean_return:.0f} ± {std_return:.0f}")
 

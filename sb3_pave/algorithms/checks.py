@@ -146,7 +146,7 @@ def warn_of_flat_fields(model: Any) -> None:
     if curv_coef == 0 and (mpr_coef > 0 or vfc_coef > 0):
         warnings.warn(
             "curv_coef=0 while MPR or VFC is on: they flatten Q in the action, and without curvature preservation the "
-            "paper measured less smooth policies than without PAVE. Use curv_coef=0.01 or more.",
+            "paper measured less smooth policies than without PAVE. Leave curv_coef at its default, or raise it from there.",
             stacklevel=4,
         )
     networks = getattr(getattr(model, "critic", None), "q_networks", [])

@@ -18,7 +18,7 @@ Host = TypeVar("Host", bound=OffPolicyAlgorithm)
 
 def pave(host: type[Host]) -> type[Host]:
     """
-    The given algorithm with PAVE: ``pave(MySAC)("MlpPolicy", env, my_argument=..., curv_coef=0.01)``.
+    The given algorithm with PAVE: ``pave(MySAC)("MlpPolicy", env, my_argument=..., curv_coef=0.05)``.
 
     A subclass of it, which takes its arguments and those of ``Pave``. Where the host inherits ``train()`` from SB3, this is
     ``class PAVE_MySAC(PAVE_SAC, MySAC)``. Where it has its own, that runs as it is and PAVE joins each step of the critic's

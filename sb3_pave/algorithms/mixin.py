@@ -55,7 +55,8 @@ class Pave(DeferredLog, NamedAfterClass, SavedAsHost, CriticTerms):
     :param vfc_coef: ``λ2``, weight of vector-field consistency
     :param curv_coef: ``λ3``, weight of curvature preservation
     :param mpr_sigma: ``σ``, standard deviation of the noise that MPR adds to the observations that the critic sees
-    :param curv_delta: ``δ``, curvature below which Curv vanishes, in units of Q per squared (scaled) action
+    :param curv_delta: ``δ``: Curv vanishes where the curvature is below ``-δ``; in ranges of the return per action dimension,
+        with ``scale_free=False`` in units of Q per squared (scaled) action
     :param pave_interval: only every so many updates have the three terms, with as many times their weights: the same loss on
         average, at a lower price; the updates between are the host's
     :param pave_batch_size: the three terms are means over this many transitions of each batch, drawn at random: the loss
