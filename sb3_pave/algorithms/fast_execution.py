@@ -10,13 +10,14 @@ from stable_baselines3.common.type_aliases import PyTorchObs
 
 from sb3_pave.algorithms.execution import Execution, Network, Sample, Step
 from sb3_pave.algorithms.recording import networks_of, records
+from sb3_pave.fast.capture import CudaCapture
 from sb3_pave.fast.compiled import can_compile, compiled
 from sb3_pave.fast.critic_loss import TdError, mlp_critic_loss
 from sb3_pave.fast.differentiated import Loss, compiled_loss
 from sb3_pave.fast.eligibility import has_closed_form, is_mode_free
 from sb3_pave.fast.ensemble import lay_stacked
 from sb3_pave.fast.fused_adam import fused_adam
-from sb3_pave.fast.graphs import CudaCapture, GraphedUpdate, fixed_numbers
+from sb3_pave.fast.graphs import GraphedUpdate, fixed_numbers
 from sb3_pave.fast.stand_ins import is_mlp_actor, is_mlp_critic, mlp_actor, mlp_critic, see_the_same
 from sb3_pave.fast.update_log import UpdateLog
 from sb3_pave.fast.watch import Watch

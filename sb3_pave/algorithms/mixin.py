@@ -20,7 +20,6 @@ from sb3_pave.algorithms.checks import (
     warn_of_flat_fields,
 )
 from sb3_pave.algorithms.critic_terms import CriticTerms
-from sb3_pave.algorithms.deferred_log import DeferredLog
 from sb3_pave.algorithms.diagnostics import Diagnostics
 from sb3_pave.algorithms.execution import Execution
 from sb3_pave.algorithms.fast_execution import choose_execution
@@ -40,7 +39,7 @@ from sb3_pave.method.successor import Successor
 _NOTHING_YET = float("0")
 
 
-class Pave(DeferredLog, NamedAfterClass, SavedAsHost, CriticTerms):
+class Pave(NamedAfterClass, SavedAsHost, CriticTerms):
     """
     Policy-Aware Value-field Equalization (arXiv 2601.22970) for an SB3 actor-critic, which stands next in the bases.
 
@@ -63,8 +62,8 @@ class Pave(DeferredLog, NamedAfterClass, SavedAsHost, CriticTerms):
         stays unbiased, at a lower price and a higher variance; None: over the whole batch
     :param compile: run targets and losses of MLP networks, with their gradients, through ``torch.compile`` (10 to 20
         seconds, once); on the CPU, also step Adam by PyTorch's fused implementation
-    :param cuda_graph: on a CUDA device, record the update as CUDA graphs and replay them; "auto": where the update calls no
-        Python of the user's, whose decisions a recording would repeat
+    :param cuda_graph: on a CUDA device, record the update as CUDA graphs and replay them; "auto": in the main thread, and
+        where the update calls no Python of the user's, whose decisions a recording would repeat
     :param kwargs: the host's keyword arguments; without an ``activation_fn`` in ``policy_kwargs`` it is SiLU,
         since the critic must be twice differentiable
     :raises ValueError: if a hyperparameter is no number, negative or not finite

@@ -1,12 +1,13 @@
 """Which agents' updates are recorded as CUDA graphs."""
 
+import threading
 from typing import Any
 
 import torch as th
 from torch import nn
 
 from sb3_pave.fast.ensemble import has_hooks
-from sb3_pave.fast.watch import hooks_of_gradient, hooks_of_steps
+from sb3_pave.fast.watch import hooks_of_gradient, hooks_of_steps, own_methods
 
 # Whose modules compute the same at each call, as far as Python goes
 _KNOWN = ("torch", "stable_baselines3", "sb3_contrib", "sb3_pave", "abc", "builtins")
@@ -21,7 +22,9 @@ def records(model: Any) -> bool:
     if model.cuda_graph != "auto":
         return bool(model.cuda_graph)
     on_cuda = model.device.type == "cuda" and th.version.hip is None
-    return on_cuda and model._obstacle_to_recording is None and _is_all_known(model)
+    # While one thread records, random numbers and new memory of another one's raise
+    is_alone = threading.current_thread() is threading.main_thread()
+    return on_cuda and is_alone and model._obstacle_to_recording is None and _is_all_known(model)
 
 
 def networks_of(model: Any) -> list[nn.Module]:
@@ -45,6 +48,6 @@ def _is_all_known(model: Any) -> bool:
     classes = [*map(type, modules), *map(type, optimizers), *type(model).__mro__]
     if not all(cls.__module__.split(".")[0] in _KNOWN for cls in classes):
         return False
-    hooked = any(map(has_hooks, modules)) or any(map(hooks_of_steps, optimizers))
+    hooked = bool(own_methods(model)) or any(map(has_hooks, modules)) or any(map(hooks_of_steps, optimizers))
     hooked = hooked or any(map(hooks_of_gradient, model.policy.parameters()))
     return not hooked and all("capturable" in optimizer.defaults for optimizer in optimizers)

@@ -10,6 +10,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.save_util import load_from_zip_file
 from torch import nn
 
+from sb3_pave.algorithms.deferred_log import DeferredLog
 from sb3_pave.algorithms.units import PAPER, staying, stored_numbers, weights_to_load
 from sb3_pave.fast.graphs import GraphedUpdate, without_capture
 from sb3_pave.method.scales import Scales
@@ -20,7 +21,7 @@ _OURS = ("scale_free", *PAPER, "pave_interval", "pave_batch_size")
 SelfPave = TypeVar("SelfPave", bound="SavedAsHost")
 
 
-class SavedAsHost(OffPolicyAlgorithm):
+class SavedAsHost(DeferredLog, OffPolicyAlgorithm):
     """Saving and loading of PAVE's agents."""
 
     # What the host's constructor adds to the user's policy_kwargs
@@ -76,6 +77,12 @@ class SavedAsHost(OffPolicyAlgorithm):
         self.return_scale = float(self._scales.return_scale)
         self.observation_spread = self._scales.spread_as_numbers() if self.scale_free else None
         super().save(*args, **kwargs)
+
+    def __getstate__(self) -> Any:
+        """What copies and pickles take along: no recordings, which are of this agent's memory, and nothing on its way."""
+        self._finish_log()
+        state = getattr(super(), "__getstate__", lambda: vars(self))()  # Python 3.10's object has none
+        return {**state, "_graphs": None, "_standing": None} if isinstance(state, dict) else state
 
     def get_parameters(self, *args: Any, **kwargs: Any) -> dict[str, dict]:
         """As the host's; optimizers as they are without CUDA graphs, so that a saved agent can be loaded anywhere."""

@@ -31,14 +31,14 @@ def _train_and_read_memory(workload: Workload, variant: Variant, updates: int) -
         model: Any = make_model(workload, variant)
         on_cuda = model.device.type == "cuda"
         if on_cuda:
-            th.cuda.reset_peak_memory_stats()
+            th.cuda.reset_peak_memory_stats(model.device)
         held = []
         for part in (updates // 10, updates - updates // 10):
             for _ in range(part):
                 # As SB3 trains after each environment step
                 model.train(gradient_steps=1, batch_size=workload.batch_size)
-            held.append(th.cuda.memory_allocated() / 2**20 if on_cuda else _resident_mb("VmRSS"))
-    peak = th.cuda.max_memory_allocated() / 2**20 if on_cuda else _resident_mb("VmHWM")
+            held.append(th.cuda.memory_allocated(model.device) / 2**20 if on_cuda else _resident_mb("VmRSS"))
+    peak = th.cuda.max_memory_allocated(model.device) / 2**20 if on_cuda else _resident_mb("VmHWM")
     return peak, held[1] - held[0]
 
 

@@ -193,13 +193,14 @@ def _time_blocks(
 
 def _time_block(model: Any, workload: Workload, updates: int) -> float:
     if model.device.type == "cuda":
-        begin, end = th.cuda.Event(enable_timing=True), th.cuda.Event(enable_timing=True)
-        th.cuda.synchronize()
-        begin.record()
-        model.train(gradient_steps=updates, batch_size=workload.batch_size)
-        end.record()
-        th.cuda.synchronize()
-        return begin.elapsed_time(end) / 1000
+        with th.cuda.device(model.device):
+            begin, end = th.cuda.Event(enable_timing=True), th.cuda.Event(enable_timing=True)
+            th.cuda.synchronize()
+            begin.record()
+            model.train(gradient_steps=updates, batch_size=workload.batch_size)
+            end.record()
+            th.cuda.synchronize()
+            return begin.elapsed_time(end) / 1000
     start = time.perf_counter()
     model.train(gradient_steps=updates, batch_size=workload.batch_size)
     return time.perf_counter() - start

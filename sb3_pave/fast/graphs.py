@@ -3,120 +3,26 @@
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import numpy as np
 import torch as th
 from stable_baselines3.common.buffers import BaseBuffer
 
+from sb3_pave.fast.capture import Capture, Outcome, Update
 from sb3_pave.fast.detached import detach_attributes
 from sb3_pave.fast.fused_adam import fused_adam
+from sb3_pave.fast.static_batch import StaticBatch
 from sb3_pave.fast.update_log import UpdateLog
-from sb3_pave.fast.watch import COUNTERS, same
+from sb3_pave.fast.watch import PASSING, is_of_upstream, same
 from sb3_pave.method.batches import leaves, rebuilt
 
 _WARM_UPS = 3  # updates before a recording: libraries and optimizers set themselves up in the first ones
-_MAX_RECORDINGS = 32
-_ALIGNMENT = 16  # bytes
+_MAX_RECORDINGS = 32  # in a row that were hardly used
+_MANY_REPLAYS = 1000  # what recordings cost is nothing beside these
 _CPU = th.device("cpu")
 # What recordings read from memory, and the parameters, whose addresses count
 _OURS = frozenset({"lr", "params"})
-
-
-class Outcome(NamedTuple):
-    """
-    What one update leaves beside new parameters.
-
-    :param tags: of what it logs
-    :param values: of these, in one tensor
-    :param attributes: what it set on the agent's exploration noise, by name; empty for most agents
-    """
-
-    tags: tuple[str, ...]
-    values: th.Tensor
-    attributes: dict[str, Any]
-
-
-# Runs one update on static inputs
-Update = Callable[[], Outcome]
-
-
-class Capture(Protocol):
-    """
-    How updates are recorded.
-
-    :param device: of networks and inputs
-    :param capturable: whether optimizers have to be ``capturable``
-    :param obstacle: why nothing can be recorded here, or None
-    """
-
-    device: th.device
-    capturable: bool
-    obstacle: str | None
-
-    def warm_up(self, update: Update) -> Outcome:
-        """Run the update, as it will be run while it is recorded."""
-
-    def record(self, update: Update) -> Update:
-        """
-        Record the update without running it; what is returned replays it.
-
-        Whatever is raised inside comes out, and everything but the recording is then as it was before.
-        """
-
-
-class CudaCapture:
-    """
-    Recording by CUDA graphs.
-
-    :param device: of networks and inputs
-    """
-
-    capturable = True
-
-    def __init__(self, device: th.device):
-        self.device = device
-        on_cuda = device.type == "cuda" and th.version.hip is None
-        self.obstacle = None if on_cuda else f"the agent is on the device {device}, and CUDA graphs need a CUDA one"
-
-    def warm_up(self, update: Update) -> Outcome:
-        stream = th.cuda.Stream(self.device)
-        stream.wait_stream(th.cuda.current_stream(self.device))
-        with th.cuda.stream(stream), _unvalidated_distributions():
-            result = update()
-        th.cuda.current_stream(self.device).wait_stream(stream)
-        return result
-
-    def record(self, update: Update) -> Update:
-        graph = th.cuda.CUDAGraph()
-        with th.cuda.device(self.device), self._healing():
-            with th.cuda.graph(graph, stream=th.cuda.Stream(self.device)), _unvalidated_distributions():
-                outcome = update()
-
-        def replay() -> Outcome:
-            graph.replay()
-            return outcome
-
-        return replay
-
-    @contextmanager
-    def _healing(self) -> Iterator[None]:
-        """
-        Undo what a recording that fails leaves behind.
-
-        The current stream is still the recording's, and the default generator still believes that it is recorded: the next
-        random number anywhere in the process would raise. A recording that succeeds ends that.
-        """
-        stream = th.cuda.current_stream(self.device)
-        random_state = th.cuda.get_rng_state(self.device)
-        try:
-            yield
-        except BaseException:  # an interrupt, too
-            th.cuda.set_stream(stream)
-            with th.cuda.graph(th.cuda.CUDAGraph(), stream=th.cuda.Stream(self.device)):
-                th.zeros(1, device=self.device)
-            th.cuda.set_rng_state(random_state, self.device)
-            raise
 
 
 class GraphedUpdate:
@@ -135,7 +41,7 @@ class GraphedUpdate:
         self._quiet = quiet
         self._recordings: dict[Any, _Recording] = {}
         self._made_of: Any = None
-        self._n_recorded = 0
+        self._n_recorded = self._n_replays = 0
         self._optimizers: Sequence[th.optim.Optimizer] = ()
         self._learning_rates: dict[int, _LearningRate] = {}
         self._given_up = False
@@ -151,7 +57,7 @@ class GraphedUpdate:
         self,
         optimizers: Sequence[th.optim.Optimizer],
         tensors: Sequence[th.Tensor],
-        numbers: dict[str, float | bool | None],
+        numbers: dict[str, Any],
         structure: Any = None,
     ) -> bool:
         """
@@ -181,6 +87,9 @@ class GraphedUpdate:
         if self._made_of is None or not same(made_of, self._made_of):
             changed = self._changed_numbers(numbers)
             self._recordings, self._made_of = {}, made_of
+            if self._n_replays >= _MANY_REPLAYS:
+                self._n_recorded = 0
+            self._n_replays = 0
             if self._n_recorded > _MAX_RECORDINGS:
                 self._give_up(f"it was recorded {self._n_recorded} times, since {changed or 'its memory'} keeps changing")
                 return False
@@ -236,6 +145,7 @@ class GraphedUpdate:
                     step(*recording.inputs.batch, log=log)
                     return
                 self._n_recorded += 1
+            self._n_replays += 1
             outcome = recording.replay()
             if noise is not None:
                 vars(noise).update(outcome.attributes)
@@ -244,10 +154,14 @@ class GraphedUpdate:
     @contextmanager
     def sampling_from(self, replay_buffer: Any) -> Iterator[None]:
         """
-        Batches stay on the CPU in this context, to be copied to the device in one piece.
+        Batches stay on the CPU in this context, to be copied to the device in one piece. A buffer of the user's, which may
+        keep its data on the device, is left alone.
 
         :param replay_buffer: the agent's
         """
+        if not is_of_upstream(type(replay_buffer)):
+            yield
+            return
         before = replay_buffer.device
         # They are copied there; SB3's own conversion would copy them once more
         converts_as_sb3 = getattr(type(replay_buffer), "to_torch", None) is BaseBuffer.to_torch
@@ -291,7 +205,7 @@ class GraphedUpdate:
                     if self._capture.capturable:
                         group["capturable"] = capturable
 
-    def _changed_numbers(self, numbers: dict[str, float | bool | None]) -> str:
+    def _changed_numbers(self, numbers: dict[str, Any]) -> str:
         before = dict(self._made_of[1]) if self._made_of else numbers
         return ", ".join(name for name in numbers if numbers[name] != before.get(name))
 
@@ -320,39 +234,6 @@ class _LearningRate:
             self.value.fill_(self._known)
 
 
-class StaticBatch:
-    """
-    Tensors at fixed addresses for batches of one structure, filled by one copy.
-
-    :param batch: an example, on the CPU
-    :param device: where the tensors are
-    """
-
-    def __init__(self, batch: Any, device: th.device):
-        tensors = leaves(batch)
-        sizes = [-(-leaf.numel() * leaf.element_size() // _ALIGNMENT) * _ALIGNMENT for leaf in tensors]
-        ends = np.cumsum([0, *sizes])
-        on_cuda = device.type == "cuda"
-        self._memory = th.empty(int(ends[-1]), dtype=th.uint8, device=device)
-        self._staging = th.empty(int(ends[-1]), dtype=th.uint8, pin_memory=on_cuda)
-        self._copied = th.cuda.Event() if on_cuda else None
-        self._staged = _views(self._staging, tensors, ends)
-        # The batch at the fixed addresses
-        self.batch = rebuilt(batch, iter(_views(self._memory, tensors, ends)))
-
-    def load(self, tensors: list[th.Tensor]) -> None:
-        """
-        :param tensors: the leaves of a batch of the example's structure, shapes and types
-        """
-        if self._copied is not None:
-            # The last copy may still be reading
-            self._copied.synchronize()
-        th._foreach_copy_(self._staged, tensors)
-        self._memory.copy_(self._staging, non_blocking=True)
-        if self._copied is not None:
-            self._copied.record()
-
-
 class _Recording:
     def __init__(self, inputs: StaticBatch):
         self.inputs = inputs
@@ -360,7 +241,7 @@ class _Recording:
         self.replay: Update | None = None
 
 
-def fixed_numbers(model: Any) -> dict[str, float | bool | None]:
+def fixed_numbers(model: Any) -> dict[str, Any]:
     """
     The numbers among an agent's attributes that its updates may depend on: a recording holds their values.
 
@@ -369,7 +250,7 @@ def fixed_numbers(model: Any) -> dict[str, float | bool | None]:
     return {
         name: value
         for name, value in vars(model).items()
-        if name not in COUNTERS and (value is None or isinstance(value, (bool, int, float)))
+        if name not in PASSING and (value is None or isinstance(value, bool | int | float | np.generic))
     }
 
 
@@ -395,14 +276,6 @@ def without_capture(optimizer_state: dict[str, Any]) -> dict[str, Any]:
     return {**optimizer_state, "state": state}
 
 
-def _views(memory: th.Tensor, like: Sequence[th.Tensor], ends: Any) -> list[th.Tensor]:
-    views = []
-    for leaf, begin in zip(like, ends, strict=False):
-        n_bytes = leaf.numel() * leaf.element_size()
-        views.append(memory[int(begin) : int(begin) + n_bytes].view(leaf.dtype).view(leaf.shape))
-    return views
-
-
 @contextmanager
 def _kept_on_error(noise: Any) -> Iterator[None]:
     # What a recording drew is no number yet
@@ -421,14 +294,3 @@ def _shared(array: np.ndarray, copy: bool = True) -> th.Tensor:
 
 def _moved(batch: Any, device: th.device) -> Any:
     return rebuilt(batch, iter([leaf.to(device) for leaf in leaves(batch)]))
-
-
-@contextmanager
-def _unvalidated_distributions() -> Iterator[None]:
-    # Validation reads values back from the device, which a recording can't
-    before = th.distributions.Distribution._validate_args
-    th.distributions.Distribution.set_default_validate_args(False)
-    try:
-        yield
-    finally:
-        th.distributions.Distribution.set_default_validate_args(before)

@@ -8,17 +8,15 @@ from typing import Any
 import torch as th
 from torch import nn
 
-# Numbers of an SB3 agent that change while it learns, and that no update depends on
-COUNTERS = frozenset(
+# Attributes of an SB3 agent that change while it learns, and that no update depends on. What is not named here and changes
+# costs a look at everything, no more
+PASSING = frozenset(
     "num_timesteps _total_timesteps _num_timesteps_at_start _n_updates _n_calls _episode_num _current_progress_remaining "
     "start_time seed verbose learning_rate learning_starts buffer_size batch_size gradient_steps n_envs _stats_window_size "
-    "sde_sample_freq return_scale".split()
+    "sde_sample_freq return_scale observation_spread _last_obs _last_original_obs _last_episode_starts _logger _custom_logger "
+    "ep_info_buffer ep_success_buffer _graphs _standing _pending_log".split()
 )
-# Other attributes of which that holds. What is not named here and changes costs a look at everything, no more
-_PASSING = COUNTERS | frozenset(
-    "_last_obs _last_original_obs _last_episode_starts _logger _custom_logger ep_info_buffer ep_success_buffer "
-    "_graphs _standing _pending_log".split()
-)
+_UPSTREAM = ("stable_baselines3", "sb3_contrib", "abc", "builtins", "typing")
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
@@ -43,7 +41,7 @@ class Watch:
     ):
         self._attributes = vars(model)
         self._n_attributes = len(self._attributes)
-        self._values = _getter(name for name in self._attributes if name not in _PASSING)
+        self._values = _getter(name for name in self._attributes if name not in PASSING)
         self._modules = [vars(module) for module in modules]
         self._children = [module._modules for module in modules if module._modules]
         self._hooks = [vars(module)[name] for module in modules for name in _HOOKS if name in vars(module)]
@@ -56,6 +54,7 @@ class Watch:
         # A module that decides for itself has to be asked
         self._restores = all(type(module).train is nn.Module.train for module in modules)
         self._step_hooks = [hooks_of_steps(optimizer) for optimizer in optimizers]
+        self._methods = own_methods(model)
         self._before = self._look()
 
     def restore_modes(self) -> bool:
@@ -94,7 +93,7 @@ class Watch:
         What the networks and optimizers are made of apart from tensors' memory and settings, to be compared with ``same``.
         """
         _, held, structure, hooks, _ = self._before
-        return structure, hooks, [_traits(tensor) for tensor in held if tensor is not None], self._step_hooks
+        return structure, hooks, [_traits(tensor) for tensor in held if tensor is not None], self._step_hooks, self._methods
 
     def _look(self) -> tuple[Any, ...]:
         held = _all_values(self._holders)
@@ -139,11 +138,33 @@ class _OptimizerWatch:
 
 def hooks_of_steps(optimizer: th.optim.Optimizer) -> tuple[Any, ...]:
     """
-    What else happens before and after the optimizer's steps.
+    What else happens at the optimizer's steps than what its class does, before, after or in their place.
 
     :param optimizer: the optimizer
     """
-    return *optimizer._optimizer_step_pre_hooks.values(), *optimizer._optimizer_step_post_hooks.values()
+    hooks = *optimizer._optimizer_step_pre_hooks.values(), *optimizer._optimizer_step_post_hooks.values()
+    replaced = vars(optimizer).get("step")
+    return hooks if replaced is None else (*hooks, replaced)
+
+
+def own_methods(model: Any) -> list[tuple[str, Any]]:
+    """
+    The methods that were set on an agent itself, in place of those of its class, by name.
+
+    :param model: the agent
+    """
+    return [
+        (name, value) for name, value in vars(model).items() if callable(value) and callable(getattr(type(model), name, None))
+    ]
+
+
+def is_of_upstream(kind: type) -> bool:
+    """
+    Whether a class is one of Stable-Baselines3's or sb3-contrib's own, with all that it inherits.
+
+    :param kind: the class
+    """
+    return all(cls.__module__.split(".")[0] in _UPSTREAM for cls in kind.__mro__)
 
 
 def _traits(tensor: th.Tensor) -> tuple[Any, ...]:

@@ -1,6 +1,7 @@
 """Which agents ``cuda_graph="auto"`` records, and when the log of updates that the device is still at is written."""
 
 import math
+import threading
 import warnings
 
 import pytest
@@ -32,6 +33,15 @@ def make(algorithm=PAVE_TD3, policy_kwargs=None, **kwargs):
 def on_cuda(model):
     model.device = th.device("cuda", 0)
     return model
+
+
+def test_auto_records_in_the_main_thread_alone():
+    """While one thread records, what another one draws or allocates raises."""
+    found = []
+    thread = threading.Thread(target=lambda: found.append(records(on_cuda(make()))))
+    thread.start()
+    thread.join()
+    assert found == [False]
 
 
 @pytest.mark.parametrize("algorithm", [PAVE_TD3, PAVE_SAC])
@@ -68,7 +78,9 @@ def test_auto_leaves_agents_with_methods_of_their_own():
         lambda model: model.actor.register_forward_pre_hook(lambda *_: None),
         lambda model: model.actor.mu[0].weight.register_hook(lambda gradient: gradient),
         lambda model: model.critic.optimizer.register_step_pre_hook(lambda *_: None),
+        lambda model: setattr(model.critic.optimizer, "step", model.critic.optimizer.step),
         lambda model: setattr(model.actor, "forward", model.actor.forward),
+        lambda model: setattr(model, "_sample", model._sample),
         lambda model: setattr(model, "helper", Own(model.observation_space)),
     ],
 )

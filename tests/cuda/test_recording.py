@@ -1,6 +1,8 @@
 """Updates on a GPU: as they are, recorded as CUDA graphs, compiled, and both; one set of numbers."""
 
+import copy
 import importlib.util
+import pickle
 import warnings
 
 import numpy as np
@@ -26,7 +28,9 @@ CASES = {
         {"optimize_memory_usage": True, "replay_buffer_kwargs": {"handle_timeout_termination": False}},
     ),
     "td3, part of the batch": ("PAVE_TD3", {"pave_batch_size": 16}),
-    "td3, scale-free": ("PAVE_TD3", {"scale_free": True}),
+    "td3, paper's units": ("PAVE_TD3", {"scale_free": False}),
+    "td3, every third update": ("PAVE_TD3", {"pave_interval": 3}),
+    "tqc, every second update": ("PAVE_TQC", {"pave_interval": 2}),
     "td3, AdamW": ("PAVE_TD3", {"policy_kwargs": {"optimizer_class": th.optim.AdamW}}),
     "td3, RMSprop": ("PAVE_TD3", {"policy_kwargs": {"optimizer_class": th.optim.RMSprop}}),
     "sac, gSDE": ("PAVE_SAC", {"use_sde": True}),
@@ -45,7 +49,7 @@ SAME_ADAM = {"td3, images": {"policy_kwargs": {"optimizer_kwargs": {"fused": Tru
 
 
 def case(name):
-    marks = [contrib] if name in ("tqc", "crossq") else []
+    marks = [contrib] if name.startswith(("tqc", "crossq")) else []
     return pytest.param(name, marks=marks)
 
 
@@ -175,6 +179,23 @@ def test_saving_and_loading_in_the_middle(algorithm, tmp_path):
     train(loaded), train(model)
     assert n_recordings(loaded) > 0
     assert_same_training("loaded", loaded, model)
+
+
+def test_copies_and_pickles_record_anew():
+    model = train(make("PAVE_TD3", cuda_graph=True))
+    model.train(1, 64)  # whose log is on its way
+    twins = [copy.deepcopy(model), pickle.loads(pickle.dumps(model)), model]
+    for twin in twins:
+        train(twin)
+        assert n_recordings(twin) > 0
+        assert_same_training("copied", twin, model)
+
+
+@pytest.mark.skipif(th.cuda.device_count() < 2, reason="needs two CUDA devices")
+def test_another_device_than_the_current_one():
+    eager, recorded = (train(make("PAVE_TD3", cuda_graph=graph, device="cuda:1"), updates=50) for graph in (False, True))
+    assert n_recordings(recorded) > 0
+    assert (parameters(recorded) - parameters(eager)).abs().max() < 5e-5
 
 
 def test_two_agents_in_turn():

@@ -11,7 +11,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 import sb3_pave.algorithms.fast_execution as pave_module
 from sb3_pave import PAVE_SAC, PAVE_TD3
-from sb3_pave.fast.graphs import GraphedUpdate, StaticBatch
+from sb3_pave.fast.graphs import GraphedUpdate
+from sb3_pave.fast.static_batch import StaticBatch
 from sb3_pave.method.batches import leaves
 from sb3_pave.method.successor import Successor
 from tests.algorithms.test_subset import Pendulums
@@ -255,6 +256,15 @@ def test_a_number_that_never_rests_is_named():
             graphs.run(lambda _, log: log.add(loss=th.zeros(())), (th.zeros(1),), None, pave_module.UpdateLog())
     with pytest.warns(UserWarning, match="since temperature keeps changing"):
         assert not graphs.prepare([], [], {"temperature": -1})
+
+
+def test_changes_that_are_far_apart_cost_a_recording_each_and_no_more():
+    """Parameters set anew from time to time, as in population-based training, are no reason to give up."""
+    graphs = GraphedUpdate(StandIn(th.device("cpu")))
+    for i in range(40):
+        assert graphs.prepare([], [], {"temperature": i})
+        for _ in range(1004):
+            graphs.run(lambda _, log: log.add(loss=th.zeros(())), (th.zeros(1),), None, pave_module.UpdateLog())
 
 
 def test_inputs_stay_where_they_are_and_arrive_unchanged():
