@@ -67,7 +67,7 @@ class CudaCapture:
     def warm_up(self, update: Update) -> Outcome:
         stream = self._side_stream()
         stream.wait_stream(th.cuda.current_stream(self.device))
-        with th.cuda.stream(stream), _unvalidated_distributions():
+        with th.cuda.stream(stream), unvalidated_distributions():
             result = update()
         th.cuda.current_stream(self.device).wait_stream(stream)
         return result
@@ -75,7 +75,7 @@ class CudaCapture:
     def record(self, update: Update) -> Update:
         graph = th.cuda.CUDAGraph()
         with th.cuda.device(self.device), self._healing():
-            with th.cuda.graph(graph, stream=self._side_stream()), _unvalidated_distributions():
+            with th.cuda.graph(graph, stream=self._side_stream()), unvalidated_distributions():
                 outcome = update()
 
         def replay() -> Outcome:
@@ -111,8 +111,8 @@ class CudaCapture:
 
 
 @contextmanager
-def _unvalidated_distributions() -> Iterator[None]:
-    # Validation reads values back from the device, which a recording can't
+def unvalidated_distributions() -> Iterator[None]:
+    """Distributions don't check their arguments in this context: that reads values back, which a recording can't."""
     before = th.distributions.Distribution._validate_args
     th.distributions.Distribution.set_default_validate_args(False)
     try:

@@ -4,7 +4,7 @@ import torch as th
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from sb3_pave.fast.capture import _unvalidated_distributions
+from sb3_pave.fast.capture import unvalidated_distributions
 
 # What would wait for the device to tell the host a value, or bring one from the host's memory
 READING = frozenset("_local_scalar_dense equal is_nonzero nonzero item masked_select _unique2 lift_fresh lift".split())
@@ -23,13 +23,13 @@ class OperationCapture:
         self.device = device
 
     def warm_up(self, update):
-        with _unvalidated_distributions():
+        with unvalidated_distributions():
             return update()
 
     def record(self, update):
         random_state, recorder = th.get_rng_state(), _Recorder()
         try:
-            with _unvalidated_distributions(), recorder:
+            with unvalidated_distributions(), recorder:
                 outcome = update()
         finally:
             for storage, before in recorder.written.values():
