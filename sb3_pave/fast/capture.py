@@ -1,4 +1,4 @@
-"""How one update is recorded: CUDA graphs, or what stands in for them."""
+"""How one update is recorded, by CUDA graphs; a replay equals running the update."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Tensors at fixed addresses, which recordings read batches from."""
+"""Batches at fixed addresses, which recordings read; equals moving each batch to the device."""
 
 from collections.abc import Sequence
 from typing import Any
