@@ -12,6 +12,7 @@ from gymnasium import spaces
 from stable_baselines3.common.callbacks import CallbackList, EventCallback
 from torch import nn
 
+from sb3_pave.algorithms.diagnostics import STEEP
 from sb3_pave.fast.update_log import UpdateLog
 from sb3_pave.method.perturbation import is_perturbable, normalised_space
 
@@ -104,6 +105,7 @@ def check_hyperparameters(model: Any) -> None:
     """
     for name in ("mpr_coef", "vfc_coef", "curv_coef", "mpr_sigma", "curv_delta"):
         setattr(model, name, plain_number(name, getattr(model, name)))
+    model.scale_free = plain_flag("scale_free", model.scale_free)
     model.compile = plain_flag("compile", model.compile)
     if not isinstance(model.cuda_graph, str) or model.cuda_graph != "auto":
         model.cuda_graph = plain_flag("cuda_graph", model.cuda_graph, 'True, False or "auto"')
@@ -134,6 +136,21 @@ def noise_is_idle(model: Any, term: str, coef: str, was_idle: bool, others: str)
             stacklevel=5,
         )
     return idle
+
+
+def warn_of_papers_delta(model: Any) -> None:
+    """
+    Warn where Curv asks for what no critic can have: the published δ, say, in ranges of the return.
+
+    :param model: a PAVE agent
+    """
+    if model.scale_free and model.curv_coef > 0 and model.curv_delta > STEEP:
+        warnings.warn(
+            f"curv_delta={model.curv_delta:g} counts in ranges of the return here: a critic that bends so much has no room "
+            "to predict returns, and little is learned. The default is 0.005; published weights, whose curv_delta is 1, need "
+            "scale_free=False.",
+            stacklevel=4,
+        )
 
 
 def warn_of_flat_fields(model: Any) -> None:

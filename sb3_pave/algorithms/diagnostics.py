@@ -9,7 +9,7 @@ from stable_baselines3.common.preprocessing import get_action_dim
 _RATE = 0.01  # of the moving average of the field's size, per update
 _WINDOW = 2000  # updates over which the terms have to exceed the TD loss
 _TOO_MUCH = 10.0  # times the TD loss
-_STEEP = 0.3  # curvature per action dimension, in ranges of the return, that leaves the critic no room for anything else
+STEEP = 0.3  # curvature per action dimension, in ranges of the return, that leaves the critic no room for anything else
 
 
 # By whether the weights are scale-free
@@ -110,7 +110,7 @@ class Diagnostics:
         :param advice: what to do about the term ``{term}``
         """
         for steepness in asked_for:
-            self._n_steep = self._n_steep + 1 if steepness > _STEEP else 0
+            self._n_steep = self._n_steep + 1 if steepness > STEEP else 0
         if self._n_steep >= _WINDOW and not self._warned:
             self._warn(
                 f"PAVE's curv term asks for a curvature of {asked_for[-1]:.2g} times the range of the returns, per action "

@@ -18,6 +18,7 @@ from sb3_pave.algorithms.checks import (
     plain_flag,
     refuse_parallel_training,
     warn_of_flat_fields,
+    warn_of_papers_delta,
 )
 from sb3_pave.algorithms.critic_terms import CriticTerms
 from sb3_pave.algorithms.diagnostics import Diagnostics
@@ -161,6 +162,7 @@ class Pave(NamedAfterClass, SavedAsHost, CriticTerms):
         self._diagnostics = Diagnostics()
         self._scales = Scales(self.observation_space, self.device, self.return_scale, self.observation_spread)
         warn_of_flat_fields(self)
+        warn_of_papers_delta(self)
 
     def train(self, gradient_steps: int, batch_size: int | None = None) -> None:
         """

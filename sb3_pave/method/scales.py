@@ -33,7 +33,7 @@ class Scales:
         self.return_scale = th.full((), float(return_scale), device=device)
         self._variances = {key: th.zeros(entry.shape or (), device=device) for key, entry in _vectors(space).items()}
         for key, spread in _by_key(observation_spread).items():
-            self._variances[key].copy_(th.as_tensor(spread).square())
+            self._variances[key].copy_(th.as_tensor(spread).square().nan_to_num(0.0, posinf=0.0))
 
     @property
     def tensors(self) -> list[th.Tensor]:
@@ -59,7 +59,9 @@ class Scales:
         for key, entry in _by_key(observations).items():
             if key in self._variances:
                 average = self._variances[key]
-                average.copy_(_moved(average, entry.to(average.dtype).var(dim=0, correction=0)))
+                variance = entry.to(average.dtype).var(dim=0, correction=0)
+                # A reading that is not finite, which a network of the user's may clean, would stay in the average for ever
+                average.copy_(th.where(variance.isfinite(), _moved(average, variance), average))
 
     def spread(self, key: str | None = None) -> th.Tensor | None:
         """
@@ -98,8 +100,10 @@ def return_range(returns: th.Tensor) -> th.Tensor:
 
 
 def _moved_by_returns(scale: th.Tensor, returns: th.Tensor) -> th.Tensor:
-    # Without a floor: before the first reward there is no scale, and Curv is silent
-    return _moved(scale, return_range(returns.mean(dim=1)), _GROWTH * scale)
+    # Without a floor: before the first reward there is no scale, and Curv is silent. Later on, a batch of equal returns says
+    # nothing of the scale; growing as slowly as it shrinks, it would be lost where most batches are such
+    value = return_range(returns.mean(dim=1))
+    return th.where(value == 0, scale, _moved(scale, value, _GROWTH * scale))
 
 
 def _call(function: Callable[..., th.Tensor], *arguments: Any) -> th.Tensor:

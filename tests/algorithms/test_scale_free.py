@@ -31,6 +31,21 @@ def test_every_host_learns_its_scales(algorithm):
     assert log["train/field_turn_noise"] > 0 and log["train/field_turn_step"] > 0
 
 
+def test_the_published_delta_without_its_units_is_warned_of():
+    published = {"mpr_coef": 2.0, "vfc_coef": 0.005, "curv_coef": 2.0, "mpr_sigma": 0.01, "curv_delta": 1.0}
+    with pytest.warns(UserWarning, match=r"curv_delta=1 counts in ranges of the return.*scale_free=False"):
+        PAVE_TD3("MlpPolicy", "Pendulum-v1", **published, **SMALL)
+    PAVE_TD3("MlpPolicy", "Pendulum-v1", scale_free=False, **published, **SMALL)  # an error of pytest's if it warns
+    PAVE_TD3("MlpPolicy", "Pendulum-v1", curv_delta=1.0, curv_coef=0, mpr_coef=0, vfc_coef=0, **SMALL)
+
+
+def test_a_flag_that_is_none_is_refused_after_construction_too():
+    model = PAVE_TD3("MlpPolicy", "Pendulum-v1", **SMALL)
+    model.scale_free = "False"
+    with pytest.raises(ValueError, match="scale_free must be True or False"):
+        model.learn(65)
+
+
 @pytest.mark.parametrize("way", [ClosedForm, StandIns])
 @pytest.mark.parametrize("rows", [None, 8])
 def test_every_way_gives_the_definitions_numbers(way, rows, monkeypatch):

@@ -157,6 +157,33 @@ def test_averages_begin_with_the_first_batch_and_follow_slowly():
     assert scales.return_scale == pytest.approx(89.55 * 1.01)
 
 
+def test_batches_of_equal_returns_say_nothing_of_the_scale():
+    """Where rewards are rare and episodes a step long, most batches are such."""
+    scales, equal = Scales(SPACE, th.device("cpu"), return_scale=0.9), th.ones(BATCH, 1)
+    for _ in range(3):
+        scales.observe(equal)
+    assert scales.return_scale == pytest.approx(0.9)
+
+
+def test_a_spread_that_an_older_save_has_lost_begins_anew():
+    scales = Scales(SPACE, th.device("cpu"), observation_spread=np.array([1.0, np.nan, np.inf, 2.0, 0.0], np.float32))
+    assert scales.spread().tolist() == [1.0, 0.0, 0.0, 2.0, 0.0]
+
+
+@pytest.mark.parametrize("reading", [np.inf, np.nan, 1e30])
+def test_a_reading_that_is_not_finite_leaves_the_average_of_its_dimension(reading):
+    """So does one whose square is not: the other dimensions go on."""
+    scales, (observations, _, returns) = Scales(SPACE, th.device("cpu")), batch(th.float32)
+    scales.observe(returns, observations)
+    before = scales.spread().clone()
+    observations = 2 * observations
+    observations[3, 1] = reading
+    scales.observe(returns, observations)
+    after = scales.spread()
+    others = th.arange(OBS) != 1
+    assert after[1] == before[1] and th.isfinite(after).all() and (after[others] > before[others]).all()
+
+
 def test_images_and_discrete_entries_have_no_spread_and_each_entry_its_own():
     space = spaces.Dict(
         image=spaces.Box(0, 255, (3, 36, 36), np.uint8),
