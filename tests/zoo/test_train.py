@@ -97,10 +97,10 @@ def test_training_from_a_users_script(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("algo", ALGORITHMS)
 def test_params_override_the_file(algo, sb3_pave_command, tmp_path):
-    params = [*SMALL, "mpr_coef:0.7", "curv_delta:2.0", "policy_kwargs:dict(net_arch=[16])"]
+    params = [*SMALL, "mpr_coef:0.7", "curv_delta:0.2", "policy_kwargs:dict(net_arch=[16])"]
     sb3_pave_command("train", "--algo", algo, *SHORT, *NO_EVALUATION, "-params", *params)
     data = saved_data(tmp_path / "logs", algo)
-    assert (data["mpr_coef"], data["curv_delta"], data["vfc_coef"]) == (0.7, 2.0, 0.005)
+    assert (data["mpr_coef"], data["curv_delta"], data["vfc_coef"]) == (0.7, 0.2, 0.005)
     assert data["policy_kwargs"]["activation_fn"] is nn.SiLU
 
 
