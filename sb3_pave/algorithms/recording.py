@@ -7,10 +7,7 @@ import torch as th
 from torch import nn
 
 from sb3_pave.fast.ensemble import has_hooks
-from sb3_pave.fast.watch import hooks_of_gradient, hooks_of_steps, own_methods
-
-# Whose modules compute the same at each call, as far as Python goes
-_KNOWN = ("torch", "stable_baselines3", "sb3_contrib", "sb3_pave", "abc", "builtins")
+from sb3_pave.fast.watch import are_known, hooks_of_gradient, hooks_of_steps, own_methods
 
 
 def records(model: Any) -> bool:
@@ -46,7 +43,7 @@ def _is_all_known(model: Any) -> bool:
     """
     modules, optimizers = networks_of(model), model._optimizers()
     classes = [*map(type, modules), *map(type, optimizers), *type(model).__mro__]
-    if not all(cls.__module__.split(".")[0] in _KNOWN for cls in classes):
+    if not are_known(classes):
         return False
     hooked = bool(own_methods(model)) or any(map(has_hooks, modules)) or any(map(hooks_of_steps, optimizers))
     hooked = hooked or any(map(hooks_of_gradient, model.policy.parameters()))

@@ -20,7 +20,7 @@ from sb3_pave.commands.agents import (
 from sb3_pave.evaluation.agents import Agent, from_zip, unused_statistics
 from sb3_pave.evaluation.errors import AgentError, NoModelError
 from sb3_pave.evaluation.labels import given_twice, told_apart
-from sb3_pave.evaluation.output_path import output_path
+from sb3_pave.evaluation.output_path import check_free, check_writable, output_path
 from sb3_pave.evaluation.pooling import differences
 from sb3_pave.evaluation.robustness import NOISE_LEVELS
 from sb3_pave.evaluation.zoo_runs import check_algorithm, find_runs
@@ -45,7 +45,6 @@ def main(argv: list[str]) -> None:
     _check(parser, args)
     import_needed(parser, ("rich", "rliable.library", "rl_zoo3"), args.gym_packages)
     from sb3_pave.evaluation.measurement import measure_agents
-    from sb3_pave.evaluation.output_path import check_free, check_writable
     from sb3_pave.evaluation.report_files import SUFFIXES, save_report, saved_files
     from sb3_pave.zoo import register
 

@@ -13,7 +13,7 @@ from sb3_pave.evaluation.agents import Agent, from_zip
 from sb3_pave.evaluation.errors import AgentError
 from sb3_pave.evaluation.film_file import FORMATS, check_format
 from sb3_pave.evaluation.labels import titles
-from sb3_pave.evaluation.output_path import output_path
+from sb3_pave.evaluation.output_path import check_free, output_path
 from sb3_pave.evaluation.takes import FilmError
 from sb3_pave.evaluation.zoo_runs import check_algorithm, find_runs
 
@@ -40,7 +40,6 @@ def main(argv: list[str]) -> None:
     writer = "imageio_ffmpeg" if output.suffix.lower() == ".mp4" else "PIL"
     import_needed(parser, ("rich", "rl_zoo3", "matplotlib", "pandas", writer), args.gym_packages)
     from sb3_pave.evaluation.film import FilmSettings, make_film
-    from sb3_pave.evaluation.output_path import check_free
     from sb3_pave.zoo import register
 
     register(view_only=True)

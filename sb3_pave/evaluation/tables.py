@@ -25,8 +25,6 @@ MEASURES = {
     "saturation": "saturation rate",
     "control_effort": "control effort",
 }
-
-
 GEOMETRY_MEASURES = {
     "M_mean": "M, mean",
     "M_sup": "M, sup",

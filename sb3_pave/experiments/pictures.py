@@ -68,9 +68,7 @@ def front(task: Mapping[str, Any], names: Sequence[str]) -> Figure:
     """
     shown = [one["method"] for one in task["methods"]]
     styles = {name: style for name, style in marker_styles(names).items() if name in shown}
-    spread = spread_name(task)
-    shown_are = f"runs (faint), their interquartile mean and {spread}" if spread else "a run each"
-    with _figure(f"{task_title(task)}: {shown_are}", 4.6, styles, linestyle="none") as figure:
+    with _figure(_title(task, "runs (faint), their interquartile mean"), 4.6, styles, linestyle="none") as figure:
         ax = figure.subplots()
         for one in task["methods"]:
             sm, total = one["measures"]["sm"], one["measures"]["return"]
@@ -118,9 +116,7 @@ def learning_curves(task: Mapping[str, Any], names: Sequence[str]) -> Figure:
     drawn = [one for one in task["methods"] if one["curves"]]
     shown = [one["method"] for one in drawn]
     styles = {name: style for name, style in line_styles(names).items() if name in shown}
-    spread = spread_name(task)
-    shown_are = f"interquartile mean over runs and {spread}" if spread else "a run each"
-    with _figure(f"{task_title(task)}: {shown_are}", 4.0, styles) as figure:
+    with _figure(_title(task, "interquartile mean over runs"), 4.0, styles) as figure:
         for ax, measure in zip(figure.subplots(1, 2), _AXES, strict=True):
             for one in drawn:
                 if (curve := one["curves"].get(measure)) is None:
@@ -182,6 +178,11 @@ def search_front(searched: Mapping[str, Any]) -> Figure:
         figure.suptitle(f"{searched['algorithm']} on {tasks}: {len(trials)} trials", fontsize=11)
         figure.legend(loc="outside lower center", ncols=4)
     return figure
+
+
+def _title(task: Mapping[str, Any], means: str) -> str:
+    spread = spread_name(task)
+    return f"{task_title(task)}: " + (f"{means} and {spread}" if spread else "a run each")
 
 
 @contextmanager

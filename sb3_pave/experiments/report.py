@@ -22,7 +22,6 @@ from sb3_pave.experiments.grouping import ReportError, group, method_names, note
 from sb3_pave.experiments.titles import task_title
 
 FORMAT = 1
-
 CURVES = ("return", "sm")
 
 

@@ -20,14 +20,9 @@ COLUMNS = {
     "seconds_train": ("training (min)", 1.0 / 60.0),
 }
 
-
 CAPTION = "Interquartile mean over runs (seeds) and {spread}. Lower sm is smoother."
 CAPTION_OF_ONE = "A single run (seed) of each method. Lower sm is smoother."
-
-
 GEOMETRY_CAPTION = " M/μ bounds the actor's sensitivity; concave states are those with a negative definite ∇²_aa Q."
-
-
 OVER_TASKS_CAPTION = (
     "Each run on the scale of {reference}'s interquartile mean on its task: return 1 + (R - R_ref)/|R_ref|, so that 0.98 has "
     "lost 2 %, whatever the sign; sm as a ratio. Interquartile mean over all runs of all tasks, 95 % interval of a bootstrap "

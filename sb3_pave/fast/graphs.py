@@ -14,7 +14,7 @@ from sb3_pave.fast.detached import detach_attributes
 from sb3_pave.fast.fused_adam import fused_adam
 from sb3_pave.fast.static_batch import StaticBatch
 from sb3_pave.fast.update_log import UpdateLog
-from sb3_pave.fast.watch import PASSING, is_of_upstream, same
+from sb3_pave.fast.watch import PASSING, are_known, same
 from sb3_pave.method.batches import leaves, rebuilt
 
 _WARM_UPS = 3  # updates before a recording: libraries and optimizers set themselves up in the first ones
@@ -159,7 +159,7 @@ class GraphedUpdate:
 
         :param replay_buffer: the agent's
         """
-        if not is_of_upstream(type(replay_buffer)):
+        if not are_known(type(replay_buffer).__mro__):
             yield
             return
         before = replay_buffer.device

@@ -16,7 +16,8 @@ PASSING = frozenset(
     "sde_sample_freq return_scale observation_spread _last_obs _last_original_obs _last_episode_starts _logger _custom_logger "
     "ep_info_buffer ep_success_buffer _graphs _standing _pending_log".split()
 )
-_UPSTREAM = ("stable_baselines3", "sb3_contrib", "abc", "builtins", "typing")
+# Whose classes compute the same at each call, as far as Python goes
+_KNOWN = ("torch", "stable_baselines3", "sb3_contrib", "sb3_pave", "abc", "builtins")
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
@@ -158,13 +159,13 @@ def own_methods(model: Any) -> list[tuple[str, Any]]:
     ]
 
 
-def is_of_upstream(kind: type) -> bool:
+def are_known(classes: Iterable[type]) -> bool:
     """
-    Whether a class is one of Stable-Baselines3's or sb3-contrib's own, with all that it inherits.
+    Whether none of some classes is the user's.
 
-    :param kind: the class
+    :param classes: a class with all that it inherits, say
     """
-    return all(cls.__module__.split(".")[0] in _UPSTREAM for cls in kind.__mro__)
+    return all(cls.__module__.split(".")[0] in _KNOWN for cls in classes)
 
 
 def _traits(tensor: th.Tensor) -> tuple[Any, ...]:

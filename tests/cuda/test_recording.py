@@ -11,46 +11,13 @@ import stable_baselines3
 import torch as th
 from stable_baselines3.common.torch_layers import FlattenExtractor
 
-from tests.cuda.agents import IMAGES, MIXED, make, n_recordings, parameters, train
+from tests.cuda.agents import CASES, assert_same_training, case, make, n_recordings, parameters, train
 
-contrib = pytest.mark.skipif(importlib.util.find_spec("sb3_contrib") is None, reason="needs sb3-contrib")
 triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs Triton")
-CASES = {
-    "td3": ("PAVE_TD3", {}),
-    "sac": ("PAVE_SAC", {}),
-    "ddpg": ("PAVE_DDPG", {}),
-    "tqc": ("PAVE_TQC", {}),
-    "crossq": ("PAVE_CrossQ", {"policy_kwargs": {"batch_norm": False}}),
-    "td3, delay 3": ("PAVE_TD3", {"policy_delay": 3}),
-    "td3, n-step": ("PAVE_TD3", {"n_steps": 3}),
-    "td3, memory-optimised": (
-        "PAVE_TD3",
-        {"optimize_memory_usage": True, "replay_buffer_kwargs": {"handle_timeout_termination": False}},
-    ),
-    "td3, part of the batch": ("PAVE_TD3", {"pave_batch_size": 16}),
-    "td3, paper's units": ("PAVE_TD3", {"scale_free": False}),
-    "td3, every third update": ("PAVE_TD3", {"pave_interval": 3}),
-    "tqc, every second update": ("PAVE_TQC", {"pave_interval": 2}),
-    "td3, AdamW": ("PAVE_TD3", {"policy_kwargs": {"optimizer_class": th.optim.AdamW}}),
-    "td3, RMSprop": ("PAVE_TD3", {"policy_kwargs": {"optimizer_class": th.optim.RMSprop}}),
-    "sac, gSDE": ("PAVE_SAC", {"use_sde": True}),
-    "sac, fixed entropy": ("PAVE_SAC", {"ent_coef": 0.2}),
-    "sac, targets every third": ("PAVE_SAC", {"target_update_interval": 3}),
-    "sac, schedule": ("PAVE_SAC", {"learning_rate": lambda progress: 1e-3 * progress}),
-    "sac, Dict": ("PAVE_SAC", {"space": MIXED, "policy": "MultiInputPolicy"}),
-    "td3, images": ("PAVE_TD3", {"space": IMAGES, "policy": "CnnPolicy", "batch_size": 16, "buffer_size": 200}),
-    "td3, no terms": ("PAVE_TD3", {"mpr_coef": 0, "vfc_coef": 0, "curv_coef": 0}),
-    "sac, no terms": ("PAVE_SAC", {"mpr_coef": 0, "vfc_coef": 0, "curv_coef": 0}),
-}
 COMPILED = ("td3", "sac", "tqc")
 # Recordings step Adam by PyTorch's fused implementation. Of convolutions, many gradients are so close to zero that Adam
 # divides one rounding by another: two eager runs that differ in that implementation alone are 2e-2 apart
 SAME_ADAM = {"td3, images": {"policy_kwargs": {"optimizer_kwargs": {"fused": True}}}}
-
-
-def case(name):
-    marks = [contrib] if name.startswith(("tqc", "crossq")) else []
-    return pytest.param(name, marks=marks)
 
 
 @pytest.fixture(autouse=True)
@@ -60,17 +27,6 @@ def deterministic():
     th.backends.cudnn.deterministic, th.backends.cudnn.benchmark = True, False
     yield
     th.backends.cudnn.deterministic, th.backends.cudnn.benchmark = before
-
-
-def assert_same_training(name, ours, theirs):
-    difference = (parameters(ours) - parameters(theirs)).abs().max().item()
-    print(f"[{name}] largest difference of a parameter {difference:.2e}")
-    assert difference < (5e-5 if ours.compile else 5e-6)
-    log = ours.logger.name_to_value
-    assert log.keys() == theirs.logger.name_to_value.keys()
-    for tag, value in theirs.logger.name_to_value.items():
-        if tag.startswith("train/"):
-            assert log[tag] == pytest.approx(value, rel=1e-3, abs=1e-4), tag
 
 
 @pytest.mark.parametrize("name", [case(name) for name in CASES])

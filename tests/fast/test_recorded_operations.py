@@ -1,7 +1,6 @@
 """What is recorded holds nothing that Python would have decided anew; by a recording of operations, without a GPU."""
 
 import copy
-import importlib.util
 import pickle
 
 import numpy as np
@@ -10,22 +9,13 @@ import torch as th
 from stable_baselines3.common.buffers import ReplayBuffer
 
 import sb3_pave.algorithms.fast_execution as fast_execution
-from tests.cuda.agents import make, n_recordings, parameters, train
+from tests.cuda.agents import CASES, assert_same_training, case, make, n_recordings, parameters, train
 from tests.fast.operations import OperationCapture
 
-contrib = pytest.mark.skipif(importlib.util.find_spec("sb3_contrib") is None, reason="needs sb3-contrib")
-CASES = {
-    "td3": ("PAVE_TD3", {}),
-    "td3, every third update": ("PAVE_TD3", {"pave_interval": 3}),
-    "td3, part of the batch": ("PAVE_TD3", {"pave_batch_size": 16}),
-    "td3, paper's units": ("PAVE_TD3", {"scale_free": False}),
-    "sac": ("PAVE_SAC", {}),
-    "sac, gSDE": ("PAVE_SAC", {"use_sde": True}),
-    "sac, schedule": ("PAVE_SAC", {"learning_rate": lambda progress: 1e-3 * progress}),
-    "ddpg": ("PAVE_DDPG", {}),
-    "tqc, every second update": ("PAVE_TQC", {"pave_interval": 2}),
-    "crossq": ("PAVE_CrossQ", {"policy_kwargs": {"batch_norm": False}}),
-}
+NAMES = (
+    *("td3", "td3, every third update", "td3, part of the batch", "td3, paper's units", "sac", "sac, gSDE", "sac, schedule"),
+    *("ddpg", "tqc, every second update", "crossq"),
+)
 
 
 @pytest.fixture(autouse=True)
@@ -33,17 +23,12 @@ def recording_operations(monkeypatch):
     monkeypatch.setattr(fast_execution, "CudaCapture", OperationCapture)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[contrib] if name.startswith(("tqc", "crossq")) else []) for name in CASES]
-)
+@pytest.mark.parametrize("name", [case(name) for name in NAMES])
 def test_replayed_operations_are_the_update(name):
     algorithm, kwargs = CASES[name]
     recorded, eager = (train(make(algorithm, device="cpu", cuda_graph=graph, **kwargs)) for graph in (True, False))
     assert n_recordings(recorded) > 0
-    assert (parameters(recorded) - parameters(eager)).abs().max() < 5e-6
-    for tag, value in eager.logger.name_to_value.items():
-        if tag.startswith("train/"):
-            assert recorded.logger.name_to_value[tag] == pytest.approx(value, rel=1e-3, abs=1e-4), tag
+    assert_same_training(name, recorded, eager)
 
 
 def trained_with_change(change, graph):
