@@ -12,6 +12,7 @@ from sb3_pave.algorithms.made_classes import make_class
 from sb3_pave.algorithms.mixin import Pave
 from sb3_pave.algorithms.own_train import PaveOwnTrain
 from sb3_pave.algorithms.signatures import joined_signature
+from sb3_pave.algorithms.upstream import is_of_upstream
 
 Host = TypeVar("Host", bound=OffPolicyAlgorithm)
 
@@ -57,7 +58,7 @@ def _pave_of_upstream(host: type[OffPolicyAlgorithm]) -> tuple[type[OffPolicyAlg
     """The nearest algorithm of SB3 or sb3-contrib that the host extends, and its PAVE class."""
     for base in host.__mro__:
         ours = f"PAVE_{base.__name__}"
-        if base.__module__.split(".")[0] in ("stable_baselines3", "sb3_contrib") and ours in dir(algorithms):
+        if is_of_upstream(base) and ours in dir(algorithms):
             return base, getattr(algorithms, ours)
     return OffPolicyAlgorithm, PaveOwnTrain
 

@@ -4,6 +4,7 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 from sb3_pave.algorithms.signatures import HostsSignature
+from sb3_pave.algorithms.upstream import is_of_upstream
 
 
 class NamedAfterClass:
@@ -15,7 +16,7 @@ class NamedAfterClass:
         def learn(self, *args: Any, **kwargs: Any) -> Any:
             """As the host's; where that is SB3's, ``tb_log_name`` is the class's name unless given."""
             host_learn = super().learn
-            if host_learn.__module__.partition(".")[0] in ("stable_baselines3", "sb3_contrib"):
+            if is_of_upstream(host_learn):
                 given = inspect.signature(host_learn).bind(*args, **kwargs)
                 if given.arguments.get("tb_log_name") is None:
                     given.arguments["tb_log_name"] = type(self).__name__

@@ -4,6 +4,7 @@ from typing import Any
 
 from sb3_pave.algorithms.execution import Execution
 from sb3_pave.algorithms.recording import networks_of
+from sb3_pave.algorithms.upstream import is_of_upstream
 from sb3_pave.fast.watch import Watch
 
 
@@ -20,9 +21,8 @@ class Standing:
         self.execution = execution
         self._model = model
         self._watch = Watch(model, networks_of(model), model._optimizers(), model._own_tensors())
-        # SB3's do nothing but set modes
-        setters = [model.policy, getattr(model, "actor", None), getattr(model, "critic", None)]
-        self._only_modes = all(_is_of_upstream(setter) for setter in setters)
+        networks = [model.policy, getattr(model, "actor", None), getattr(model, "critic", None)]
+        self._only_modes = all(_sets_only_modes(network) for network in networks)
 
     def holds(self) -> bool:
         """Whether nothing changed since; leaves the networks in training mode."""
@@ -31,6 +31,7 @@ class Standing:
         return not self._watch.sees_change()
 
 
-def _is_of_upstream(network: Any) -> bool:
+def _sets_only_modes(network: Any) -> bool:
+    """SB3's ``set_training_mode`` does nothing else, a user's may."""
     own = getattr(type(network), "set_training_mode", None)
-    return own is None or own.__module__.split(".")[0] in ("stable_baselines3", "sb3_contrib")
+    return own is None or is_of_upstream(own)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sb3_pave.experiments.files import plain
-from sb3_pave.experiments.given import SpecificationError, from_file
+from sb3_pave.experiments.given import SpecificationError, check_keys, from_file
 from sb3_pave.experiments.runs import Run
 from sb3_pave.experiments.search_space import SearchSpace, make_space
 from sb3_pave.experiments.specification import SECTIONS, Specification
@@ -49,13 +49,7 @@ class SearchSpecification:
         :return: the specification
         :raises SpecificationError: if a key, an algorithm or a hyperparameter is unknown, or a value is out of range
         """
-        if not isinstance(content, dict):
-            raise SpecificationError(f"the specification takes a mapping with {', '.join(KEYS)}; got {content!r}")
-        unknown = [str(key) for key in content if key not in KEYS]
-        if unknown:
-            raise SpecificationError(f"the specification: {unknown[0]!r} is not known; known: {', '.join(KEYS)}")
-        if "method" not in content:
-            raise SpecificationError("the specification needs method: the algorithm that is searched, pave_td3 for example")
+        check_keys("the specification", content, KEYS, required=("method",))
         if not isinstance(content.get("host_space", False), bool):
             raise SpecificationError(f"host_space takes true or false; got {content['host_space']!r}")
         common = {key: content[key] for key in SECTIONS if key in content}
