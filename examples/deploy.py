@@ -71,7 +71,7 @@ class Policy:
         self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         inputs = self.session.get_inputs()
         if len(inputs) != 1:
-            sys.exit(f"{path} observes {', '.join(one.name for one in inputs)}: this example feeds one observation")
+            raise ValueError(f"{path} observes {', '.join(one.name for one in inputs)}: this example feeds one observation")
         self.name, (batch, *self.shape) = inputs[0].name, inputs[0].shape
         if isinstance(batch, int) and batch != 1:
             raise ValueError(f"{path} takes {batch} observations at once, this loop has one: export it with --batch-size 1")

@@ -156,9 +156,8 @@ def _zips(args: argparse.Namespace, notes: list[str]) -> list[Agent]:
     zips = [from_zip(path, args.env, algo, args.vec_normalize) for path, algo in algos]
     notes += given_twice(zips)
     agents = told_apart(zips, args.label)
-    for agent in agents:
-        if agent.stats_path is None and agent.vec_normalize_path is None and (note := unused_statistics(agent.model_path)):
-            notes.append(note)
+    if args.vec_normalize is None:
+        notes += filter(None, (unused_statistics(agent.model_path) for agent in agents))
     return agents
 
 

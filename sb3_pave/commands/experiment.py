@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     from sb3_pave.experiments import GridError, Specification, run_grid
-    from sb3_pave.experiments.files import make_folder
+    from sb3_pave.experiments.files import copy_into, make_folder
 
     find_modules_here()  # of the specification, as its runs do
     specification, folder = Path(args.specification), Path(args.output)
@@ -83,7 +82,7 @@ def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         runs = Specification.load(specification).runs()
         make_folder(folder)
         if specification.resolve() != (folder / specification.name).resolve():
-            shutil.copy(specification, folder)  # what the folder holds, for those who find it
+            copy_into(specification, folder)  # what the folder holds, for those who find it
         outcome = run_grid(runs, folder, n_jobs, args.backend, gpus, not args.no_progress, args.address)
     except (OSError, GridError, ValueError) as error:
         parser.exit(1, f"{parser.prog} run: {error}\n")

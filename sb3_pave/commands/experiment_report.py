@@ -33,7 +33,7 @@ def main(argv: list[str]) -> None:
     try:
         made = report(args.folders, args.methods, args.reference)
         files = save_report(made, folder, not args.no_pictures, args.overwrite)
-    except (ReportError, FileExistsError, FileNotFoundError) as error:
+    except (ReportError, OSError) as error:
         parser.exit(1, f"{parser.prog}: {error}\n")
     for title, caption, table in tables(made):
         _print(title, caption, table)

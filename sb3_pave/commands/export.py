@@ -32,8 +32,7 @@ def main(argv: list[str]) -> None:
         import_gym_packages(parser, args.gym_packages)
         saved = find_model(args.model)
         statistics = args.vec_normalize or saved.vec_normalize
-        # In a folder of the zoo it is known that there are none
-        if statistics is None and saved.env_id is None and (note := unused_statistics(saved.path)):
+        if statistics is None and (note := unused_statistics(saved.path)):
             print(f"Note: {note}", file=sys.stderr)
         if any(_same(args.output, file) for file in (saved.path, statistics, args.observations)):
             raise ExportError(f"{args.output} is read, too: choose another name")

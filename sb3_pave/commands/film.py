@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from sb3_pave.commands.agents import DEFAULT_FOLDER, add_agents, add_surroundings, check_agents, for_each, import_needed
-from sb3_pave.evaluation.agents import Agent, from_zip
+from sb3_pave.evaluation.agents import Agent, from_zip, unused_statistics
 from sb3_pave.evaluation.errors import AgentError
 from sb3_pave.evaluation.film_file import FORMATS, check_format
 from sb3_pave.evaluation.labels import titles
@@ -101,7 +101,11 @@ def _agents(args: argparse.Namespace) -> list[Agent]:
             check_algorithm(name)
         names, statistics = (for_each(given, len(args.models)) for given in (args.algo, args.vec_normalize))
         files = zip(args.models, names, statistics, strict=True)
-        return [from_zip(path, args.env, name, file) for path, name, file in files]
+        agents = [from_zip(path, args.env, name, file) for path, name, file in files]
+        for agent in agents if args.vec_normalize is None else ():
+            if note := unused_statistics(agent.model_path):
+                _note(note)
+        return agents
     folder, numbers = args.folder or DEFAULT_FOLDER, args.exp_id or [0]
     return [
         run

@@ -11,10 +11,11 @@ from zipfile import BadZipFile
 import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack, VecNormalize
+from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack, VecNormalize, VecTransposeImage
 
 from sb3_pave.evaluation.errors import AgentError
-from sb3_pave.evaluation.run_folder import model_file, read_settings
+from sb3_pave.evaluation.run_folder import model_file, read_settings, settings_of
 from sb3_pave.evaluation.zip_files import algorithm_name, load_model
 
 
@@ -143,7 +144,7 @@ def from_zip(
         algorithm=algorithm or algorithm_name(path),
         run=path.stem,
         model_path=path,
-        stats_path=stats_path if stats_path.is_dir() else None,
+        stats_path=stats_path if stats_path in settings_of(path) else None,
         vec_normalize_path=own_statistics(path) if vec_normalize_path is None else Path(vec_normalize_path),
     )
 
@@ -160,11 +161,12 @@ def own_statistics(path: Path) -> Path | None:
 
 def unused_statistics(path: Path) -> str | None:
     """
-    :param path: zip file of a model that has no statistics and does not lie in a folder of the zoo
-    :return: a sentence on statistics beside it that may be its own or another model's, None if there are none
+    :param path: zip file of a model for which the user names no statistics
+    :return: a sentence on statistics beside it that may be its own or another model's; None if there are none, or those of
+        this very model, or settings of its run, by which it is known what it was trained with
     """
     statistics = path.with_name("vecnormalize.pkl")
-    if not statistics.is_file():
+    if not statistics.is_file() or own_statistics(path) is not None or settings_of(path):
         return None
     return f"{statistics} was not used for {path.name}: if it was trained with these statistics, name them by --vec-normalize"
 
@@ -189,4 +191,7 @@ def _shape(space: spaces.Space) -> Any:
     """What a network has to fit; bounds may differ, with the arguments of an environment for example."""
     if isinstance(space, spaces.Dict):
         return {key: _shape(one) for key, one in sorted(space.spaces.items())}
+    if isinstance(space, spaces.Box) and is_image_space(space) and not is_image_space_channels_first(space):
+        # As SB3 trains and predicts
+        return VecTransposeImage.transpose_space(space).shape
     return getattr(space, "n", None) or space.shape

@@ -20,7 +20,7 @@ def output_path(output: str | None, kind: str, env_id: str, ending: str = "", su
     if output is None:
         return Path(name)
     path = Path(output)
-    if path.is_dir() or output.endswith(("/", os.sep)):
+    if os.path.isdir(path) or output.endswith(("/", os.sep)):
         return path / name
     return path.with_suffix("") if path.suffix.lower() in suffixes else path
 

@@ -32,12 +32,30 @@ def model_file(path: Path) -> Path:
 def settings_folders(folder: Path) -> list[Path]:
     """
     :param folder: the folder of a run
-    :return: folders in it in which the zoo keeps the settings of a run, one where all is well
+    :return: folders in it with settings of a run, one where all is well
     """
     if not folder.is_dir():
         return []
-    names = ("args.yml", "config.yml", "vecnormalize.pkl")
-    return [one for one in sorted(folder.iterdir()) if any((one / name).is_file() for name in names)]
+    return [one for one in sorted(folder.iterdir()) if _has_settings(one) or _has_statistics(one, f"{one.name}.zip")]
+
+
+def settings_of(model: Path) -> list[Path]:
+    """
+    :param model: a zip file
+    :return: folders beside it with the settings of its run, one where all is well; none for a model that another one's
+        settings happen to lie beside
+    """
+    return [one for one in settings_folders(model.parent) if _has_settings(one) or _has_statistics(one, model.name)]
+
+
+def _has_settings(folder: Path) -> bool:
+    """As the zoo leaves them, for all models beside them."""
+    return (folder / "args.yml").is_file() or (folder / "config.yml").is_file()
+
+
+def _has_statistics(folder: Path, model: str) -> bool:
+    """Of the one model that has the folder's name, as beside a checkpoint."""
+    return f"{folder.name}.zip" == model and folder.with_name(model).is_file() and (folder / "vecnormalize.pkl").is_file()
 
 
 def read_settings(folder: Path | None) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,12 +17,13 @@ from stable_baselines3.common.logger import KVWriter
 from stable_baselines3.her import HerReplayBuffer
 
 from sb3_pave.evaluation.undisturbed import end_last_episode
+from sb3_pave.experiments.checkpoints import TRAINING_FILE, save_checkpoint
 from sb3_pave.experiments.files import read_json, write_json
 
 # Seconds between two notes of how far it is, and looks whether its runner still lives
 NOTE_INTERVAL = 1.0
 
-STEPS_FILE, TRAINING_FILE = "steps.txt", "training.json"
+STEPS_FILE = "steps.txt"
 
 
 class RunCallback(BaseCallback):
@@ -33,8 +33,7 @@ class RunCallback(BaseCallback):
     - Notes in ``{folder}/steps.txt`` how far the run is.
     - Keeps curves: ``return``, ``length``, ``sm`` and the other means of each evaluation, and beside them the latest value
       of every ``train/…`` signal. They are read where the logger writes them, since it forgets them then.
-    - Every ``checkpoint_steps`` saves model, replay buffer, ``VecNormalize`` statistics and curves as
-      ``{folder}/checkpoint-N``, in the layout that the zoo's ``-i`` takes, and removes the one before.
+    - Every ``checkpoint_steps`` saves model, replay buffer, ``VecNormalize`` statistics and curves as a checkpoint.
     - At the end writes ``{folder}/training.json``: ``steps``, ``seconds``, ``device``, ``curves`` and ``signals``, the latest
       values of training.
     - Ends the process when its runner has died: nobody would collect what it makes.
@@ -89,7 +88,7 @@ class RunCallback(BaseCallback):
     def _on_rollout_start(self) -> None:
         # Between steps: the last transition is stored, evaluated and trained on
         if self.checkpoint_steps and self.model.num_timesteps >= self._next_checkpoint:
-            self._save_checkpoint()
+            save_checkpoint(self.model, self.folder, EnvironmentName(self.environment), self._training())
             self._next_checkpoint = self.model.num_timesteps + self.checkpoint_steps
 
     def _on_training_end(self) -> None:
@@ -117,24 +116,6 @@ class RunCallback(BaseCallback):
             "signals": self.curves.signals | _signals(_numbers(self.logger.name_to_value)),
         }
 
-    def _save_checkpoint(self) -> None:
-        name = EnvironmentName(self.environment)
-        target = self.folder / f"checkpoint-{self.model.num_timesteps}"
-        unfinished = self.folder / "checkpoint-unfinished"
-        shutil.rmtree(unfinished, ignore_errors=True)
-        (unfinished / name).mkdir(parents=True)
-        self.model.save(unfinished / f"{name}.zip")
-        if getattr(self.model, "replay_buffer", None) is not None:
-            self.model.save_replay_buffer(unfinished / "replay_buffer.pkl")  # type: ignore[attr-defined]
-        normalization = self.model.get_vec_normalize_env()
-        if normalization is not None:
-            normalization.save(str(unfinished / name / "vecnormalize.pkl"))
-        write_json(unfinished / TRAINING_FILE, self._training())
-        unfinished.rename(target)
-        for other in checkpoints(self.folder):
-            if other != target:
-                shutil.rmtree(other)
-
 
 class Curves(KVWriter):
     """What the logger writes at evaluations, a row for each, with the signals of training that it wrote last."""
@@ -153,15 +134,6 @@ class Curves(KVWriter):
 
     def close(self) -> None:
         pass
-
-
-def checkpoints(folder: Path) -> list[Path]:
-    """
-    :param folder: folder of a :class:`RunCallback`
-    :return: its whole checkpoints, the newest last
-    """
-    found = [path for path in folder.glob("checkpoint-*") if path.name[11:].isdigit()]
-    return sorted(found, key=lambda path: int(path.name[11:]))
 
 
 def columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import filecmp
 import json
 import math
 import os
+import shutil
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -47,16 +49,49 @@ def write_json(path: Path, data: Any, indent: int | None = None) -> None:
         raise
 
 
+def bring_to_disk(folder: Path) -> None:
+    """
+    :param folder: a folder whose files are to outlast a loss of power, when it is renamed
+    :raises OSError: if they can't be written
+    """
+    for path in (*folder.rglob("*"), folder):
+        if path.is_dir() and os.name != "posix":
+            continue  # Windows does not open folders
+        descriptor = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def copy_into(path: Path, folder: Path) -> None:
+    """
+    :param path: a file, which may be write-protected
+    :param folder: has a copy of it then, of the same name
+    :raises OSError: if it can't be written
+    """
+    target = folder / path.name
+    if target.is_file() and filecmp.cmp(path, target, shallow=False):
+        return
+    temporary = target.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}")
+    shutil.copyfile(path, temporary)
+    os.replace(temporary, target)
+
+
+class UnreadableFile(ValueError):
+    """A file that was written and can't be read."""
+
+
 def read_json(path: Path) -> Any:
     """
     :param path: a file of :func:`write_json`
     :return: its data
-    :raises ValueError: if it can't be read, by name
+    :raises UnreadableFile: if it can't be read, by name
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} could not be read: {error}") from error
+        raise UnreadableFile(f"{path} could not be read: {error}") from error
 
 
 def plain(data: Any, digits: int | None = None) -> Any:

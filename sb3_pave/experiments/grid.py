@@ -16,10 +16,10 @@ from types import FrameType
 from typing import TYPE_CHECKING, Literal
 
 from sb3_pave.experiments.claims import HEARTBEAT, STALE_AFTER, Claim, ClaimLost, has_died, is_claimed, this_process
-from sb3_pave.experiments.files import read_json, write_json
+from sb3_pave.experiments.files import UnreadableFile, read_json, write_json
 from sb3_pave.experiments.gpus import free_gpu, visible_gpus
-from sb3_pave.experiments.process import RUN_FILE, RunFailed, carry_out
-from sb3_pave.experiments.results import is_done
+from sb3_pave.experiments.process import RUN_FILE, RunFailed, carry_out, tidy
+from sb3_pave.experiments.results import is_done, set_damaged_aside
 from sb3_pave.experiments.runs import Run
 from sb3_pave.experiments.status import FAILED_FILE
 
@@ -82,7 +82,7 @@ class _Job:
         try:
             with _ignoring_interrupts(), free_gpu(self.gpus, self._check_session) as environ:
                 self._check_session()
-                if is_done(path):
+                if is_done(path) and not (path / "tries").exists():
                     return "done", ""
                 claim = Claim.acquire(path, self.stale_after)
                 if claim is None:
@@ -105,7 +105,8 @@ class _Job:
             return "broken", f"{path}:\n{traceback.format_exc()}"
 
     def _try(self, path: Path, claim: Claim, environ: dict[str, str]) -> tuple[State, str]:
-        if is_done(path):  # by the one whose claim has just ended
+        if is_done(path):  # by the one whose claim has just ended, who may have been stopped before the end
+            tidy(path)
             return "done", ""
         if (path / FAILED_FILE).exists():
             return "failed", read_json(path / FAILED_FILE)["error"]
@@ -115,7 +116,7 @@ class _Job:
             try:
                 self._carry_out(path, heartbeat, environ)
                 return "done", ""
-            except RunFailed as error:
+            except (RunFailed, UnreadableFile) as error:
                 errors.append(str(error))
         write_json(path / FAILED_FILE, {"tries": len(errors), "error": errors[-1]}, indent=1)
         return "failed", errors[-1]
@@ -211,6 +212,7 @@ def _prepare(runs: Sequence[Run], folder: Path) -> Path:
         for run in runs:
             path = folder / run.folder_name
             path.mkdir(parents=True, exist_ok=True)
+            set_damaged_aside(path)
             if is_done(path):
                 continue
             if not (path / RUN_FILE).exists():

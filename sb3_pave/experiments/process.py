@@ -15,7 +15,8 @@ from typing import Any
 
 import yaml
 
-from sb3_pave.experiments.files import plain, read_json, write_json
+from sb3_pave.experiments.checkpoints import TRAINING_FILE, checkpoints, is_whole, steps_of
+from sb3_pave.experiments.files import UnreadableFile, plain, read_json, write_json
 from sb3_pave.experiments.results import RESULT_FILE, make_result
 from sb3_pave.experiments.runs import Run
 
@@ -52,6 +53,17 @@ def carry_out(run: Run, folder: Path, heartbeat: Heartbeat, environ: Mapping[str
     _tidy(folder, attempt)
 
 
+def tidy(folder: Path) -> None:
+    """
+    What :func:`carry_out` does last, where it was stopped before.
+
+    :param folder: folder of a run that has a result
+    """
+    attempt = _trained_try(folder)
+    if attempt is not None:
+        _tidy(folder, attempt)
+
+
 def agent_path(run: Run, logs: Path) -> Path:
     """
     :param run: a run
@@ -63,9 +75,7 @@ def agent_path(run: Run, logs: Path) -> Path:
 
 
 def _train(run: Run, folder: Path, heartbeat: Heartbeat, environ: Mapping[str, str]) -> Path:
-    from sb3_pave.experiments.callback import TRAINING_FILE
-
-    checkpoint = _newest_checkpoint(_tries(folder))
+    checkpoint = _newest_checkpoint(folder)
     number = _next_number(folder)
     attempt = folder / "tries" / str(number)
     attempt.mkdir(parents=True)
@@ -223,28 +233,36 @@ def _trained_try(folder: Path) -> Path | None:
 
 
 def _trained_elsewhere(run: Run, folder: Path) -> Path | None:
-    """A copy of the agent of a run that differs in how it was measured alone."""
+    """A copy of the agent of a run that differs in how it was measured alone; or of this one, whose result has been lost."""
     for other in folder.parent.glob(f"{folder.name.removesuffix(run.key)}*"):
-        if other != folder and (other / "logs" / TRAINED_FILE).is_file() and (other / RUN_FILE).is_file():
-            if Run.from_dict(read_json(other / RUN_FILE)).training_key == run.training_key:
-                copy = folder / "tries" / "unfinished"
-                shutil.rmtree(copy, ignore_errors=True)
-                shutil.copytree(other / "logs", copy)
-                return copy.rename(copy.with_name(str(_next_number(folder))))
+        if (other / "logs" / TRAINED_FILE).is_file() and _training_key(other) == run.training_key:
+            copy = folder / "tries" / "unfinished"
+            shutil.rmtree(copy, ignore_errors=True)
+            shutil.copytree(other / "logs", copy)
+            return copy.rename(copy.with_name(str(_next_number(folder))))
     return None
 
 
-def _newest_checkpoint(tries: Sequence[Path]) -> Path | None:
-    from sb3_pave.experiments.callback import checkpoints
+def _training_key(folder: Path) -> str | None:
+    try:
+        return Run.from_dict(read_json(folder / RUN_FILE)).training_key
+    except UnreadableFile:
+        return None
 
-    found = [checkpoint for attempt in tries for checkpoint in checkpoints(attempt)]
-    return max(found, key=lambda path: int(path.name[11:]), default=None)
+
+def _newest_checkpoint(folder: Path) -> Path | None:
+    """The newest one that is whole; the log names those that are not."""
+    found = [checkpoint for attempt in _tries(folder) for checkpoint in checkpoints(attempt)]
+    for checkpoint in sorted(found, key=steps_of, reverse=True):
+        if is_whole(checkpoint):
+            return checkpoint
+        with (folder / LOG_FILE).open("a", encoding="utf-8") as log:
+            log.write(f"{checkpoint} is damaged: not used\n")
+    return None
 
 
 def _tidy(folder: Path, attempt: Path) -> None:
     """Keep what the last try has left as a log folder of the zoo, without checkpoints; the other tries are of no use."""
-    from sb3_pave.experiments.callback import checkpoints
-
     for checkpoint in checkpoints(attempt):
         shutil.rmtree(checkpoint, ignore_errors=True)
     logs = folder / "logs"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sb3_pave.evaluation.output_path import check_free
+from sb3_pave.evaluation.output_path import check_free, check_writable
 from sb3_pave.experiments.report_tables import markdown, measure_table, run_table
 
 
@@ -22,6 +22,7 @@ def save_report(report: Mapping[str, Any], folder: str | Path, pictures: bool = 
     :param overwrite: whether to replace files that exist
     :return: the files written
     :raises FileExistsError: if one of them exists
+    :raises OSError: if one of them can't be written
     """
     folder = Path(folder)
     drawn = {}
@@ -32,7 +33,7 @@ def save_report(report: Mapping[str, Any], folder: str | Path, pictures: bool = 
     files = [folder / name for name in ("report.md", "report.json", "measures.csv", "runs.csv")]
     figures = {folder / name: figure for of_title in drawn.values() for name, figure in of_title.items()}
     check_free([*files, *figures], overwrite)
-    folder.mkdir(parents=True, exist_ok=True)
+    check_writable([*files, *figures])
     files[0].write_text(markdown(report, {title: list(names) for title, names in drawn.items()}), encoding="utf-8")
     files[1].write_text(json.dumps(report, allow_nan=False) + "\n", encoding="utf-8")
     measure_table(report).to_csv(files[2], index=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from sb3_pave.experiments.files import plain, read_json
+from sb3_pave.experiments.files import UnreadableFile, plain, read_json
 from sb3_pave.experiments.runs import FORMAT, Run
 
 RESULT_FILE = "result.json"
@@ -70,6 +71,20 @@ def is_done(folder: Path) -> bool:
     :return: whether its result is there
     """
     return (folder / RESULT_FILE).is_file()
+
+
+def set_damaged_aside(folder: Path) -> None:
+    """
+    Give a result that can't be read another name, so that its run counts as not done.
+
+    :param folder: folder of a run
+    """
+    path = folder / RESULT_FILE
+    try:
+        if path.is_file():
+            read_json(path)
+    except UnreadableFile:
+        os.replace(path, path.with_name(f"{RESULT_FILE}.damaged"))
 
 
 def load_result(path: Path) -> dict[str, Any]:

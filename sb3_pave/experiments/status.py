@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sb3_pave.experiments.claims import is_claimed
-from sb3_pave.experiments.files import read_json
+from sb3_pave.experiments.files import UnreadableFile, read_json
 from sb3_pave.experiments.process import RUN_FILE
 from sb3_pave.experiments.results import RESULT_FILE, is_done, load_result
 
@@ -53,13 +53,21 @@ def grid_status(folder: str | os.PathLike) -> list[RunStatus]:
     found = []
     for path in sorted(Path(folder).iterdir()):
         if (path / RUN_FILE).is_file() or is_done(path):
-            run = load_result(path / RESULT_FILE) if is_done(path) else read_json(path / RUN_FILE)
-            state = run_state(path)
-            error = read_json(path / FAILED_FILE)["error"] if state is RunState.FAILED else ""
-            found.append(RunStatus(run, state, steps_done(path, run["steps"]), path, error))
+            found.append(_status(path))
     if not found:
         raise ValueError(f"{folder} is not a folder of a grid: no run lies in it")
     return found
+
+
+def _status(path: Path) -> RunStatus:
+    try:
+        run = load_result(path / RESULT_FILE) if is_done(path) else read_json(path / RUN_FILE)
+        state = run_state(path)
+        error = read_json(path / FAILED_FILE)["error"] if state is RunState.FAILED else ""
+    except UnreadableFile as damage:
+        # It must not hide the other runs; experiment run does this one again
+        run, state, error = read_json(path / RUN_FILE), RunState.FAILED, str(damage)
+    return RunStatus(run, state, steps_done(path, run["steps"]), path, error)
 
 
 def run_state(folder: Path) -> RunState:

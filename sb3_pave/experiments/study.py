@@ -22,6 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from sb3_pave.experiments.claims import HEARTBEAT, Claim, is_claimed
 from sb3_pave.experiments.files import make_folder
+from sb3_pave.experiments.journal import open_journal
 from sb3_pave.experiments.study_place import check_place, note_place, without_password
 
 JOURNAL_FILE, SEARCHERS = "search.journal", ".searchers"
@@ -73,7 +74,7 @@ class SearchStudy:
         self.token = uuid.uuid4().hex
         make_folder(folder)
         check_place(folder, storage, name)
-        self._storage: Any = _journal(folder / JOURNAL_FILE) if storage is None else _database(storage)
+        self._storage: Any = open_journal(folder / JOURNAL_FILE) if storage is None else _database(storage)
         self._database = storage is not None
         directions: list[Any] = ["minimize"] if constrained else ["maximize", "minimize"]
         self.study = optuna.create_study(storage=self._storage, study_name=name, directions=directions, load_if_exists=True)
@@ -236,7 +237,7 @@ def existing_study(folder: Path, storage: str | None = None, name: str = "search
         return None
     try:
         return optuna.load_study(
-            study_name=name, storage=_journal(folder / JOURNAL_FILE) if storage is None else _database(storage)
+            study_name=name, storage=open_journal(folder / JOURNAL_FILE) if storage is None else _database(storage)
         )
     except KeyError:
         return None
@@ -313,12 +314,6 @@ def _sampler(name: SamplerName, constrained: bool, seed: int | None) -> BaseSamp
         if name == "random":
             return optuna.samplers.RandomSampler(**settings)
         return optuna.samplers.TPESampler(constant_liar=True, **settings)
-
-
-def _journal(path: Path) -> optuna.storages.BaseStorage:
-    from optuna.storages.journal import JournalFileBackend
-
-    return optuna.storages.JournalStorage(JournalFileBackend(str(path)))
 
 
 def _database(url: str) -> Any:

@@ -15,7 +15,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_pave.evaluation.agents import from_zip, own_statistics
 from sb3_pave.evaluation.errors import AgentError
-from sb3_pave.evaluation.run_folder import model_file, settings_folders
+from sb3_pave.evaluation.run_folder import model_file, settings_of
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def find_model(path: str | os.PathLike) -> SavedModel:
     :raises AgentError: if there is none
     """
     path = model_file(Path(path))
-    folders = settings_folders(path.parent)
+    folders = settings_of(path)
     if len(folders) != 1:
         return SavedModel(path, vec_normalize=own_statistics(path))
     (settings,) = folders
