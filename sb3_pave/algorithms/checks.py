@@ -153,6 +153,20 @@ def warn_of_papers_delta(model: Any) -> None:
         )
 
 
+def warn_of_single_transitions(model: Any) -> None:
+    """
+    Warn where there are no batches that units could be measured in.
+
+    :param model: a PAVE agent
+    """
+    if model.scale_free and model._has_terms() and model.batch_size == 1:
+        warnings.warn(
+            "batch_size=1: a single transition has no spread and no range, which scale-free weights count in, so that MPR and "
+            "Curv do nothing. Raise batch_size, or use scale_free=False.",
+            stacklevel=4,
+        )
+
+
 def warn_of_flat_fields(model: Any) -> None:
     """
     Warn where Curv can't do its work.

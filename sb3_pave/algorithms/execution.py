@@ -1,5 +1,6 @@
 """How an update's functions are evaluated and differentiated; what they are is in the hosts' files and in ``method``."""
 
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -27,7 +28,12 @@ class Execution:
     """
 
     def __init__(self, model: Any):
-        self.model = model
+        # Kept by the agent: a strong reference would keep agent and replay buffer until the garbage collector comes
+        self._model = weakref.ref(model)
+
+    @property
+    def model(self) -> Any:
+        return self._model()
 
     @contextmanager
     def training(self) -> Iterator[None]:

@@ -76,8 +76,8 @@ def refuse_name_clashes(host: type, upstream: type, mixin: type, owner: str) -> 
     ours = {name for base in mixin.__mro__ if not issubclass(upstream, base) for name in vars(base)}
     theirs = {name for base in host.__mro__ if not issubclass(upstream, base) for name in vars(base)}
     clashes = {name for name in ours & theirs if not name.startswith("__") and not hasattr(upstream, name)}
-    # The mixin would take them for its own arguments
-    clashes |= _own_arguments(mixin, upstream) & _named(joined_signature(host))
+    # The mixin would take them for its own arguments, or set its own in their place
+    clashes |= _own_arguments(mixin, upstream) & (_named(joined_signature(host)) | theirs)
     if clashes:
         raise TypeError(
             f"{host.__name__} defines {', '.join(sorted(clashes))}, which {owner} needs for itself and would hide. Rename it "

@@ -19,6 +19,7 @@ from sb3_pave.algorithms.checks import (
     refuse_parallel_training,
     warn_of_flat_fields,
     warn_of_papers_delta,
+    warn_of_single_transitions,
 )
 from sb3_pave.algorithms.critic_terms import CriticTerms
 from sb3_pave.algorithms.diagnostics import Diagnostics
@@ -28,7 +29,7 @@ from sb3_pave.algorithms.run_names import NamedAfterClass
 from sb3_pave.algorithms.saving import SavedAsHost
 from sb3_pave.algorithms.signatures import JoinedSignature
 from sb3_pave.algorithms.standing import Standing
-from sb3_pave.algorithms.units import default_weights
+from sb3_pave.algorithms.units import PAPER, default_weights
 from sb3_pave.fast.graphs import GraphedUpdate
 from sb3_pave.fast.heap import keep_freed_memory
 from sb3_pave.fast.update_log import UpdateLog
@@ -36,6 +37,7 @@ from sb3_pave.method.field import refuse_compiled
 from sb3_pave.method.scales import Scales
 from sb3_pave.method.successor import Successor
 
+_ARGUMENTS = ("scale_free", *PAPER, "pave_interval", "pave_batch_size", "compile", "cuda_graph")
 # A number of its own, which a host that sets the same attribute is told by
 _NOTHING_YET = float("0")
 
@@ -108,6 +110,7 @@ class Pave(NamedAfterClass, SavedAsHost, CriticTerms):
         self.pave_batch_size = pave_batch_size
         self.compile = compile
         self.cuda_graph: bool | str = cuda_graph
+        given = {name: getattr(self, name) for name in _ARGUMENTS}
         self._is_new = True
         if kwargs.get("policy_kwargs") is not None:
             # Hosts write into it; the user's stays as it is
@@ -119,12 +122,13 @@ class Pave(NamedAfterClass, SavedAsHost, CriticTerms):
             if getattr(self, "action_space", None) is not None:
                 check_action_space(self.action_space)
             raise
-        self._refuse_overwritten_attributes()
+        self._refuse_overwritten_attributes(given)
         # What is left of the construction must not go into a saved model, and a loaded one keeps its activations
         del self._is_new
 
-    def _refuse_overwritten_attributes(self) -> None:
+    def _refuse_overwritten_attributes(self, given: dict[str, Any]) -> None:
         """
+        :param given: PAVE's arguments
         :raises TypeError: if the host's constructor has put something of its own under one of PAVE's names
         """
         kinds = {"_scales": Scales, "_diagnostics": Diagnostics}
@@ -133,6 +137,8 @@ class Pave(NamedAfterClass, SavedAsHost, CriticTerms):
             theirs.append("return_scale")
         if self.observation_spread is not None:
             theirs.append("observation_spread")
+        kept = {**default_weights(self.scale_free), **{name: value for name, value in given.items() if value is not None}}
+        theirs += [name for name in given if getattr(self, name) is not None and getattr(self, name) != kept.get(name)]
         if theirs:
             raise TypeError(
                 f"The constructor of {type(self).__name__}'s host sets {', '.join(theirs)}, which PAVE needs for itself. "
@@ -163,6 +169,7 @@ class Pave(NamedAfterClass, SavedAsHost, CriticTerms):
         self._scales = Scales(self.observation_space, self.device, self.return_scale, self.observation_spread)
         warn_of_flat_fields(self)
         warn_of_papers_delta(self)
+        warn_of_single_transitions(self)
 
     def train(self, gradient_steps: int, batch_size: int | None = None) -> None:
         """

@@ -19,15 +19,15 @@ class Standing:
 
     def __init__(self, model: Any, execution: Execution):
         self.execution = execution
-        self._model = model
         self._watch = Watch(model, networks_of(model), model._optimizers(), model._own_tensors())
+        self._policy = model.policy
         networks = [model.policy, getattr(model, "actor", None), getattr(model, "critic", None)]
         self._only_modes = all(_sets_only_modes(network) for network in networks)
 
     def holds(self) -> bool:
         """Whether nothing changed since; leaves the networks in training mode."""
         if not (self._only_modes and self._watch.restore_modes()):
-            self._model.policy.set_training_mode(True)
+            self._policy.set_training_mode(True)
         return not self._watch.sees_change()
 
 

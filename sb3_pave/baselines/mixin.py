@@ -47,7 +47,13 @@ class ActorSideMethod(NamedAfterClass, OffPolicyAlgorithm):
     def __init__(self, *args: Any, **kwargs: Any):
         # In a saved agent it tells what it was trained with
         self.actor_side_method = self.method
+        given = {name: getattr(self, name) for name in self.hyperparameters}
         super().__init__(*args, **kwargs)
+        if theirs := [name for name, value in given.items() if getattr(self, name) != value]:
+            raise TypeError(
+                f"The constructor of {type(self).__name__}'s host sets {', '.join(theirs)}, which {self.method} needs for "
+                "itself. Rename it there."
+            )
 
     def _setup_model(self, *args: Any, **kwargs: Any) -> None:
         # Both the constructor and load() pass here

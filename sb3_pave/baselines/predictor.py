@@ -81,7 +81,9 @@ class Predictor:
         sizes = (width, get_action_dim(actor.action_space))
         # Without initial values: what is restored draws no random numbers
         self.head = nn.utils.skip_init(nn.Linear, *sizes, device=weight.device, dtype=weight.dtype)
-        self.optimizer = optimizer_class(self.head.parameters(), **optimizer_kwargs)
+        # Some classes can't do without a rate
+        rate = {"lr": actor.optimizer.param_groups[0]["lr"]}
+        self.optimizer = optimizer_class(self.head.parameters(), **rate, **optimizer_kwargs)
         self._average: dict[str, th.Tensor] = {}
 
     def predict(self, latent: th.Tensor) -> th.Tensor:

@@ -28,16 +28,7 @@ class Differentiated(NamedTuple):
 
         :param inputs: the leaves that get it
         """
-        wanted = {id(tensor) for tensor in inputs}
-        onward = []
-        for tensor, gradient in zip(self.tensors, self.gradients, strict=True):
-            if not _is_plain_leaf(tensor):
-                onward.append((tensor, gradient))
-            elif id(tensor) in wanted:
-                _accumulate(tensor, gradient)
-        if onward:
-            tensors, gradients = zip(*onward, strict=True)
-            _backward(tensors, gradients, inputs)
+        backward([self], inputs)
 
     def detach(self) -> th.Tensor:
         """The loss without its gradient."""
@@ -46,6 +37,31 @@ class Differentiated(NamedTuple):
 
 # What ``descend`` can take a step down
 Loss = th.Tensor | Differentiated
+
+
+def backward(losses: Sequence[Loss], inputs: Sequence[th.Tensor]) -> None:
+    """
+    Accumulate the gradient of the sum of losses in one pass, so that hooks of gradients see that of the sum.
+
+    :param losses: scalars
+    :param inputs: the leaves that get it
+    """
+    wanted = {id(tensor) for tensor in inputs}
+    roots: list[th.Tensor] = []
+    gradients: list[th.Tensor | None] = []
+    for loss in losses:
+        if not isinstance(loss, Differentiated):
+            roots.append(loss)
+            gradients.append(None)
+            continue
+        for tensor, gradient in zip(loss.tensors, loss.gradients, strict=True):
+            if not _is_plain_leaf(tensor):
+                roots.append(tensor)
+                gradients.append(gradient)
+            elif id(tensor) in wanted:
+                _accumulate(tensor, gradient)
+    if roots:
+        _backward(roots, gradients, inputs)
 
 
 def _accumulate(tensor: th.Tensor, gradient: th.Tensor) -> None:
@@ -112,11 +128,8 @@ def descend(optimizer: th.optim.Optimizer, *losses: Loss) -> None:
             # Also of one that is frozen by now: optimizers step whatever has a gradient
             parameter.grad = None
     parameters = parameters_of(optimizer)
-    for loss in losses if parameters else ():
-        if isinstance(loss, Differentiated):
-            loss.backward(inputs=parameters)
-        else:
-            _backward([loss], [None], parameters)
+    if parameters:
+        backward(losses, parameters)
     optimizer.step()
 
 

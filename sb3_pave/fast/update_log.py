@@ -21,6 +21,8 @@ class UpdateLog:
         """:param scalars: losses and other one-element tensors by their tag (without ``train/``)"""
         for tag, scalar in scalars.items():
             self._values.setdefault(tag, []).append(scalar.detach().reshape(()))
+        if any(len(values) >= _TOGETHER for values in self._values.values()):
+            self._pack()
 
     def add_all(self, tags: tuple[str, ...], values: th.Tensor) -> None:
         """
@@ -45,13 +47,17 @@ class UpdateLog:
 
     def send(self) -> None:
         """Start what reading needs, so that it waits for nothing that the device is given afterwards."""
+        self._pack()
+        if self._sender is not None:
+            self._arrived = th.cuda.Event()
+            self._arrived.record(th.cuda.current_stream(self._sender))
+
+    def _pack(self) -> None:
+        """One tensor in place of many, of which each takes a thousand bytes."""
         if self._values:
             tags = tuple(tag for tag, values in self._values.items() for _ in values)
             self.add_all(tags, th.stack([value.float() for values in self._values.values() for value in values]))
             self._values = {}
-        if self._sender is not None:
-            self._arrived = th.cuda.Event()
-            self._arrived.record(th.cuda.current_stream(self._sender))
 
     @property
     def is_on_its_way(self) -> bool:
@@ -74,3 +80,4 @@ class UpdateLog:
 
 
 _HOST = th.device("cpu")
+_TOGETHER = 1000  # gradient steps

@@ -1,5 +1,6 @@
 """Whether anything changed that an update depends on; equals looking at all of it anew."""
 
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from operator import is_, itemgetter
@@ -40,9 +41,9 @@ class Watch:
         optimizers: Sequence[th.optim.Optimizer],
         tensors: Sequence[th.Tensor],
     ):
-        self._attributes = vars(model)
-        self._n_attributes = len(self._attributes)
-        self._values = _getter(name for name in self._attributes if name not in PASSING)
+        self._model = weakref.ref(model)  # which keeps this
+        self._n_attributes = len(vars(model))
+        self._values = _getter(name for name in vars(model) if name not in PASSING)
         self._modules = [vars(module) for module in modules]
         self._children = [module._modules for module in modules if module._modules]
         self._hooks = [vars(module)[name] for module in modules for name in _HOOKS if name in vars(module)]
@@ -71,7 +72,7 @@ class Watch:
 
     def sees_change(self) -> bool:
         """Whether anything is not as it was."""
-        if len(self._attributes) != self._n_attributes:
+        if len(vars(self._model())) != self._n_attributes:
             return True
         try:
             values, held, structure, hooks, numbers = self._look()
@@ -101,7 +102,7 @@ class Watch:
         numbers: list[Any] = [(t.data_ptr(), *_traits(t)) for t in held if t is not None]
         numbers += [tensor.data_ptr() for tensor in self._tensors]
         structure = [*_all_values(self._modules), *_all_values(self._children)]
-        return self._values(self._attributes), held, structure, [*chain.from_iterable(self._hooks)], numbers
+        return self._values(vars(self._model())), held, structure, [*chain.from_iterable(self._hooks)], numbers
 
 
 class _OptimizerWatch:

@@ -243,8 +243,25 @@ def test_a_host_whose_methods_pave_would_hide_is_refused():
         pave(Clashing)
 
 
+def test_a_host_with_a_method_of_an_arguments_name_is_refused():
+    class Compiling(SAC):
+        def compile(self):
+            """Compile the policy."""
+
+    with pytest.raises(TypeError, match=r"Compiling defines compile, which PAVE needs"):
+        pave(Compiling)
+
+
 @pytest.mark.parametrize(
-    ("name", "value"), [("return_scale", 0.0), ("observation_spread", 1.0), ("_scales", 1.0), ("_diagnostics", None)]
+    ("name", "value"),
+    [
+        ("return_scale", 0.0),
+        ("observation_spread", 1.0),
+        ("_scales", 1.0),
+        ("_diagnostics", None),
+        ("compile", "reduce-overhead"),
+        ("mpr_coef", 7.0),
+    ],
 )
 def test_a_host_whose_constructor_sets_what_pave_needs_is_refused(name, value):
     class Clashing(SAC):

@@ -1,5 +1,7 @@
 """``scale_free=True`` in an agent: rewards in other units, saving and loading, every way to do an update, the guard."""
 
+import warnings
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -37,6 +39,14 @@ def test_the_published_delta_without_its_units_is_warned_of():
         PAVE_TD3("MlpPolicy", "Pendulum-v1", **published, **SMALL)
     PAVE_TD3("MlpPolicy", "Pendulum-v1", scale_free=False, **published, **SMALL)  # an error of pytest's if it warns
     PAVE_TD3("MlpPolicy", "Pendulum-v1", curv_delta=1.0, curv_coef=0, mpr_coef=0, vfc_coef=0, **SMALL)
+
+
+def test_batches_of_one_transition_have_no_units():
+    with pytest.warns(UserWarning, match=r"batch_size=1: .* MPR and Curv do nothing.*scale_free=False"):
+        PAVE_SAC("MlpPolicy", "Pendulum-v1", batch_size=1, buffer_size=10)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        PAVE_SAC("MlpPolicy", "Pendulum-v1", batch_size=1, buffer_size=10, scale_free=False)
 
 
 def test_a_flag_that_is_none_is_refused_after_construction_too():

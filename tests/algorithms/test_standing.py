@@ -1,13 +1,15 @@
 """What users change in place is noticed by the next ``train()``: one test for each kind of change."""
 
 import copy
+import gc
+import weakref
 
 import pytest
 import torch as th
 from torch import nn
 
 import sb3_pave.algorithms.fast_execution as fast_execution
-from sb3_pave import PAVE_SAC
+from sb3_pave import PAVE_SAC, PAVE_TD3
 from tests.fast.stand_in import StandIn
 
 SETTINGS = dict(learning_starts=60, batch_size=16, buffer_size=200, policy_kwargs={"net_arch": [16]}, seed=0)
@@ -185,3 +187,18 @@ def test_a_schedule_that_is_replaced_moves_less(model):
     before = th.cat([parameter.detach().flatten() for parameter in model.actor.parameters()])
     model.train(3, 16)
     assert th.equal(before, th.cat([parameter.detach().flatten() for parameter in model.actor.parameters()]))
+
+
+@pytest.mark.parametrize("algorithm", [PAVE_SAC, PAVE_TD3])
+def test_an_agent_that_nobody_keeps_is_gone_with_its_replay_buffer(algorithm):
+    """As SB3's is: a loop over seeds can't wait for the garbage collector, which does not see how large buffers are."""
+    model = algorithm("MlpPolicy", "Pendulum-v1", **SETTINGS).learn(70)
+    model.train(3, 16)
+    buffer = weakref.ref(model.replay_buffer)
+    gc.collect()
+    gc.disable()
+    try:
+        del model
+        assert buffer() is None
+    finally:
+        gc.enable()

@@ -234,6 +234,23 @@ def test_what_is_no_class_or_has_names_that_a_method_needs_is_refused():
     with pytest.raises(TypeError, match="Clashing defines _terms, which CAPS needs"):
         caps(Clashing)
 
+    class SetsEta(SAC):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            self.eta = 0.001
+
+    with pytest.raises(TypeError, match="SetsEta's host sets eta, which damper needs"):
+        small(damper(SetsEta), eta=0.9)
+
+
+def test_asap_takes_an_optimizer_that_needs_its_rate():
+    class NeedsRate(th.optim.Adam):
+        def __init__(self, params, lr, betas=(0.9, 0.999)):
+            super().__init__(params, lr, betas)
+
+    model = small(asap(SAC), policy_kwargs={"net_arch": [8], "optimizer_class": NeedsRate}).learn(25)
+    assert type(model._predictor.optimizer) is NeedsRate
+
 
 BAD = [
     (temporal, {"temporal_coef": -1}, "temporal_coef must be finite and not negative"),

@@ -1,9 +1,11 @@
 """Updates on a GPU: as they are, recorded as CUDA graphs, compiled, and both; one set of numbers."""
 
 import copy
+import gc
 import importlib.util
 import pickle
 import warnings
+import weakref
 
 import numpy as np
 import pytest
@@ -148,6 +150,20 @@ def test_copies_and_pickles_record_anew():
 
 
 @pytest.mark.skipif(th.cuda.device_count() < 2, reason="needs two CUDA devices")
+@pytest.mark.parametrize("algorithm", ["PAVE_TD3", "PAVE_SAC"])
+def test_a_recorded_agent_that_nobody_keeps_is_gone_with_its_replay_buffer(algorithm):
+    model = train(make(algorithm, cuda_graph=True))
+    assert n_recordings(model) > 0
+    buffer = weakref.ref(model.replay_buffer)
+    gc.collect()
+    gc.disable()
+    try:
+        del model
+        assert buffer() is None
+    finally:
+        gc.enable()
+
+
 def test_another_device_than_the_current_one():
     eager, recorded = (train(make("PAVE_TD3", cuda_graph=graph, device="cuda:1"), updates=50) for graph in (False, True))
     assert n_recordings(recorded) > 0

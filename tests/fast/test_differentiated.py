@@ -22,7 +22,7 @@ def plain(module):
 
 
 def with_a_hook(module):
-    module[0].weight.register_hook(lambda gradient: 2 * gradient)
+    module[0].weight.register_hook(lambda gradient: gradient.clamp(-0.01, 0.01))
 
 
 def with_a_hook_afterwards(module):
@@ -42,16 +42,25 @@ def test_the_step_is_that_of_backward(prepare):
     for _ in range(2):
         descend(optimizers[0], *losses(ours))
         optimizers[1].zero_grad()
-        if prepare is with_a_hook_afterwards:
-            # Such a hook belongs to each backward pass
-            for loss in losses(theirs):
-                loss.backward()
-        else:
-            sum(losses(theirs)).backward()
+        sum(losses(theirs)).backward()
         optimizers[1].step()
     for parameter, expected in zip(ours.parameters(), theirs.parameters(), strict=True):
         th.testing.assert_close(parameter, expected)
         assert (parameter.grad is None) == (expected.grad is None)
+
+
+def test_hooks_see_the_gradient_of_the_sum_also_where_a_part_comes_with_its_own():
+    module = network()
+    first, second = losses(module)
+    of_first, of_second = (th.autograd.grad(loss, [*module.parameters()], retain_graph=True) for loss in (first, second))
+    seen = []
+    module[0].weight.register_hook(seen.append)
+    module[2].weight.register_post_accumulate_grad_hook(lambda parameter: seen.append(parameter.grad.clone()))
+    descend(th.optim.SGD(module.parameters(), lr=0.1), first, Differentiated(second, (*module.parameters(),), of_second))
+    expected = [of_first[i] + of_second[i] for i in (0, 2)]
+    assert len(seen) == 2
+    for gradient in expected:
+        assert any(one.shape == gradient.shape and th.allclose(one, gradient) for one in seen)
 
 
 @pytest.mark.parametrize("hooked", [False, True])
