@@ -92,10 +92,9 @@ def _run_zoo_command(parser: argparse.ArgumentParser, command: str, arguments: l
         from sb3_pave.zoo.running import run
 
         prog = f"{parser.prog} {command}"
-        # Asked to import modules of the user; the zoo does so by itself
+        # Wrappers and callbacks of a file, configurations, environments
+        find_modules_here()
         with_packages = any(argument.startswith("--gym") for argument in arguments)
-        if with_packages:
-            find_modules_here()
         try:
             run(module, function, arguments, prog=prog, view_only=view_only)
         except ZooError as error:

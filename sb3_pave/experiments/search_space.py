@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import json
 from collections.abc import Callable, Mapping
@@ -27,11 +28,14 @@ class HostSpace:
     :param sample: its sampler
     :param convert: parameters as Optuna has them -> hyperparameters
     :param n_actions: action dimensions of the environment
+    :param activation: of the networks, as an entry names it, where the method's does: what is drawn of ``policy_kwargs`` takes
+        the place of the entry's
     """
 
     sample: Callable[..., Hyperparameters]
     convert: Callable[[Hyperparameters], Hyperparameters]
     n_actions: int
+    activation: str | None = None
 
     def __call__(self, trial: optuna.Trial, known: Mapping[str, Any]) -> Hyperparameters:
         """
@@ -49,6 +53,10 @@ class HostSpace:
             raise SpecificationError(
                 f"host_space: the zoo's space of the algorithm can't be searched, it draws more than plain data: {converted!r}"
             ) from error
+        drawn = converted.get("policy_kwargs")
+        if self.activation is not None and isinstance(drawn, dict):
+            arguments = [f"{name}={value!r}" for name, value in drawn.items()]
+            converted["policy_kwargs"] = f"dict({', '.join([*arguments, f'activation_fn={self.activation}'])})"
         return converted
 
 
@@ -103,7 +111,7 @@ class SearchSpace:
         return {name: known[name] for name, values in self.ranges.items() if name in known and _contains(values, known[name])}
 
 
-def make_space(search: Any, algorithm: str, env_id: str, host_space: bool) -> SearchSpace:
+def make_space(search: Any, algorithm: str, env_id: str, host_space: bool, policy_kwargs: Any = None) -> SearchSpace:
     """
     :param search: by hyperparameter, ``{low, high}``, with ``log: true`` for a logarithmic scale or ``int: true`` for whole
         numbers, or ``{choices: [...]}``; None for the weights of the algorithm's method, in the ranges of the zoo's
@@ -111,11 +119,12 @@ def make_space(search: Any, algorithm: str, env_id: str, host_space: bool) -> Se
     :param algorithm: name of the algorithm in the zoo
     :param env_id: the environment
     :param host_space: whether the zoo's space of the algorithm is searched as well
+    :param policy_kwargs: those of the method's entry
     :return: the space
     :raises SpecificationError: if a range or the host's space can't be searched, or the algorithm has nothing to search
     """
     ranges = _method_weights(algorithm) if search is None else _ranges(search)
-    space = SearchSpace(ranges, _host_space(algorithm, env_id) if host_space else None)
+    space = SearchSpace(ranges, _host_space(algorithm, env_id, policy_kwargs) if host_space else None)
     if not ranges and space.host is None:
         raise SpecificationError(f"search: {algorithm} has no weights of a method; name what is to be searched")
     if space.host is not None:
@@ -159,7 +168,7 @@ def _method_weights(algorithm: str) -> dict[str, BaseDistribution]:
     return dict(trial.distributions)
 
 
-def _host_space(algorithm: str, env_id: str) -> HostSpace:
+def _host_space(algorithm: str, env_id: str, policy_kwargs: Any) -> HostSpace:
     import gymnasium as gym
     from rl_zoo3.hyperparams_opt import HYPERPARAMS_SAMPLER
 
@@ -176,7 +185,19 @@ def _host_space(algorithm: str, env_id: str) -> HostSpace:
         raise SpecificationError(f"host_space: {env_id} has no continuous actions") from error
     finally:
         env.close()
-    return HostSpace(sample, pave_converter(algorithm), n_actions)
+    return HostSpace(sample, pave_converter(algorithm), n_actions, _activation(policy_kwargs))
+
+
+def _activation(policy_kwargs: Any) -> str | None:
+    """What ``dict(net_arch=[64, 64], activation_fn=nn.SiLU)`` names."""
+    if not isinstance(policy_kwargs, str):
+        return None
+    try:
+        call = ast.parse(policy_kwargs, mode="eval").body
+    except SyntaxError:  # the zoo will say so
+        return None
+    named = {keyword.arg: keyword.value for keyword in getattr(call, "keywords", ())}
+    return ast.unparse(named["activation_fn"]) if "activation_fn" in named else None
 
 
 def _some_trial() -> optuna.Trial:

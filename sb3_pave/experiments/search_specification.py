@@ -13,6 +13,7 @@ from sb3_pave.experiments.given import SpecificationError, check_keys, from_file
 from sb3_pave.experiments.runs import Run
 from sb3_pave.experiments.search_space import SearchSpace, make_space
 from sb3_pave.experiments.specification import SECTIONS, Specification
+from sb3_pave.experiments.zoo_file import full_entry
 
 KEYS = (*(section for section in SECTIONS if section != "methods"), "method", "search", "plain", "host_space")
 
@@ -55,7 +56,8 @@ class SearchSpecification:
         common = {key: content[key] for key in SECTIONS if key in content}
         grid = _with_method(common, content["method"], "searched", base_folder)
         method, env_id = grid.methods[0], grid.environments[0].id
-        space = make_space(content.get("search"), method.algorithm, env_id, content.get("host_space", False))
+        policy_kwargs = full_entry(grid.runs()[0], {}).get("policy_kwargs")
+        space = make_space(content.get("search"), method.algorithm, env_id, content.get("host_space", False), policy_kwargs)
         searched = {**method.hyperparameters, **dict.fromkeys(space.ranges)}  # are they known?
         _with_method(common, {**_as_mapping(content["method"]), "hyperparameters": searched}, "searched", base_folder)
         against = None

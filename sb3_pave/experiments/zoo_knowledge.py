@@ -9,14 +9,6 @@ from typing import Any
 
 from sb3_pave.experiments.given import SpecificationError, unknown
 
-# Entries of the zoo's files that no constructor takes
-ZOO_KEYS = frozenset(
-    (
-        *("n_envs", "normalize", "frame_stack", "env_wrapper", "vec_env_wrapper", "callback", "env_kwargs"),
-        *("monitor_kwargs", "noise_type", "noise_std"),
-    )
-)
-
 
 def zoos_entry(where: str, algorithm: str, conf: Path | None, env_id: str) -> dict[str, Any]:
     """
@@ -104,6 +96,8 @@ def check_hyperparameters(where: str, algorithm: str, given: Mapping[str, Any]) 
     import inspect
 
     from rl_zoo3.utils import ALGOS
+
+    from sb3_pave.zoo.checks import ZOO_KEYS
 
     known = set(ZOO_KEYS)
     for parent in ALGOS[algorithm].__mro__:

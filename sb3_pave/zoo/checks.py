@@ -19,6 +19,13 @@ from sb3_pave.algorithms.units import stored_data
 from sb3_pave.baselines.mixin import ActorSideMethod
 from sb3_pave.zoo.errors import ZooError
 
+#: Entries of the zoo's files that no constructor takes
+ZOO_KEYS = frozenset(
+    (
+        *("n_envs", "normalize", "frame_stack", "env_wrapper", "vec_env_wrapper", "callback", "env_kwargs"),
+        *("monitor_kwargs", "noise_type", "noise_std"),
+    )
+)
 # What the zoo makes action noise of, after it has taken out all else that no constructor takes
 _NOISE = frozenset(("noise_type", "noise_std"))
 # What the zoo itself gives the constructor
@@ -58,7 +65,7 @@ def refuse_unknown(name: str, algorithm: type, hyperparams: Collection[str]) -> 
     known = {*parameters, *_NOISE}
     for one in hyperparams:
         if one not in known:
-            hint = nearest(one, known - _ZOOS_OWN)
+            hint = nearest(one, (known | ZOO_KEYS | {"n_timesteps"}) - _ZOOS_OWN)
             raise ZooError(f"{name} has no hyperparameter {one!r}{hint and f'; did you mean {hint}?'}")
 
 
@@ -83,7 +90,8 @@ def refuse_misspelled_algorithm(arguments: Sequence[str]) -> None:
     :param arguments: of a command of the zoo, whose own message lists every algorithm
     :raises ZooError: if one is near what ``--algo`` was given
     """
-    for option, name in pairwise(arguments):
+    separate = [part for argument in arguments for part in argument.split("=", maxsplit=1)]
+    for option, name in pairwise(separate):
         if option == "--algo" and name not in ALGOS and (hint := nearest(name, ALGOS)):
             raise ZooError(f"--algo: there is no {name!r}; did you mean {hint}?")
 

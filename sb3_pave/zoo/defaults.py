@@ -83,7 +83,7 @@ def provide_defaults() -> None:
     """
     Have the zoo read the hyperparameters of our algorithms from where they are; idempotent.
 
-    The zoo looks for ``{algo}.yml`` in its own folder only. A file that the user names is left alone.
+    The zoo looks for ``{algo}.yml`` in its own folder only. A file that the user names is read by the zoo as it is.
     """
     zoo_reads = ExperimentManager.read_hyperparameters
     if hasattr(zoo_reads, "provides_pave_defaults"):
@@ -92,8 +92,12 @@ def provide_defaults() -> None:
     @functools.wraps(zoo_reads)
     def read_hyperparameters(self: ExperimentManager) -> tuple[dict[str, Any], dict[str, Any]]:
         zoos_choice = hyperparams_folder(rl_zoo3.__file__) / f"{self.algo}.yml"
-        if self.algo not in {**_HOSTS, **_RIVALS} or Path(self.config) != zoos_choice:
+        if self.algo not in {**_HOSTS, **_RIVALS}:
             return zoo_reads(self)
+        if Path(self.config) != zoos_choice:
+            hyperparams, saved_hyperparams = zoo_reads(self)
+            _make_env_kwargs_known(self, {}, hyperparams, saved_hyperparams)
+            return hyperparams, saved_hyperparams
         env_name = self.env_name
         rival = _RIVALS.get(self.algo)
         if rival is None:
@@ -113,21 +117,27 @@ def provide_defaults() -> None:
         finally:
             self.env_name = env_name
             self.config = str(entry.file)
-        _make_env_kwargs_known(self, hyperparams, saved_hyperparams)
+        ours = default_hyperparameters(self.algo, env_name.gym_id).get("env_kwargs", {})
+        _make_env_kwargs_known(self, ours, hyperparams, saved_hyperparams)
         return hyperparams, saved_hyperparams
 
     read_hyperparameters.provides_pave_defaults = True  # type: ignore[attr-defined]
     ExperimentManager.read_hyperparameters = read_hyperparameters  # type: ignore[assignment, method-assign]
 
 
-def _make_env_kwargs_known(manager: ExperimentManager, *hyperparams: dict[str, Any]) -> None:
+def _make_env_kwargs_known(manager: ExperimentManager, ours: dict[str, Any], *hyperparams: dict[str, Any]) -> None:
     """
     Treat ``env_kwargs`` of a file as if they had been typed after ``--env-kwargs``: the zoo passes those of a file to
     the training environment alone, not to the evaluation environment, to ``record_video`` or to ``push_to_hub``.
+
+    :param manager: the experiment
+    :param ours: those of our own entry, without which its algorithm does not fit the environment: what was typed is added
+    :param hyperparams: as the zoo has read them
     """
     for params in hyperparams:
         if "env_kwargs" in params:
-            # What was typed goes first
-            manager.env_kwargs = params["env_kwargs"] = manager.env_kwargs or params["env_kwargs"]
-            manager.eval_env_kwargs = manager.eval_env_kwargs or manager.env_kwargs
-            manager.args.env_kwargs = manager.env_kwargs
+            # The zoo has put there what was typed, if anything was
+            params["env_kwargs"] = {**ours, **params["env_kwargs"]}
+            typed_for_evaluation = manager._eval_env_kwargs_args
+            manager.eval_env_kwargs = {**ours, **typed_for_evaluation} if typed_for_evaluation else params["env_kwargs"]
+            manager.env_kwargs = manager.args.env_kwargs = params["env_kwargs"]

@@ -51,7 +51,7 @@ def _put(name: str, algorithm: type[OffPolicyAlgorithm], host: str, sampler: Pav
     ALGOS[name] = algorithm
     hyperparams_opt.HYPERPARAMS_SAMPLER[name] = sampler  # type: ignore[assignment]
     # Zoo 2.5 can't load a trial, and has no converters
-    getattr(hyperparams_opt, "HYPERPARAMS_CONVERTER", {})[name] = pave_converter(host)
+    getattr(hyperparams_opt, "HYPERPARAMS_CONVERTER", {})[name] = pave_converter(host, sampler.with_pave)
 
 
 def _adapt_the_zoo() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import optuna
 from rl_zoo3 import hyperparams_opt
+from torch import nn
 
 PAVE_WEIGHTS = ("mpr_coef", "vfc_coef", "curv_coef")
 # What an entry for a PAVE class has beyond one for its host
@@ -48,7 +49,7 @@ class PaveSampler:
             hyperparams[name] = trial.suggest_float(name, low, high, log=True)
         if self.rival == "damper":
             hyperparams["eta"] = trial.suggest_float("eta", 0, 1)
-        return hyperparams
+        return hyperparams if self.with_pave else keep_activation(hyperparams)
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,11 @@ class PaveConverter:
     A zoo converter: parameters as Optuna stored them -> hyperparameters that retrain the trial.
 
     :param convert_host: the zoo's converter of the host; None where the zoo has none
+    :param with_pave: whether the class is one of PAVE's
     """
 
     convert_host: Callable[[Hyperparams], Hyperparams] | None
+    with_pave: bool = True
 
     def __call__(self, sampled_params: Hyperparams) -> Hyperparams:
         # The weights pass through the zoo's converters unchanged
@@ -68,7 +71,19 @@ class PaveConverter:
         # entries to the constructor instead, which does not know them.
         if "noise_type" in hyperparams and hyperparams["noise_type"] is None:
             del hyperparams["noise_type"], hyperparams["noise_std"]
+        return hyperparams if self.with_pave else keep_activation(hyperparams)
+
+
+def keep_activation(hyperparams: Hyperparams) -> Hyperparams:
+    """
+    With the activation of the protocol, which PAVE's classes supply themselves: what was drawn takes the place of a file's
+    ``policy_kwargs``, and the zoo's spaces of actor-critics have none.
+
+    :param hyperparams: of a plain host, or of a rival without PAVE
+    """
+    if not isinstance(hyperparams.get("policy_kwargs"), dict):
         return hyperparams
+    return {**hyperparams, "policy_kwargs": {"activation_fn": nn.SiLU, **hyperparams["policy_kwargs"]}}
 
 
 def pave_sampler(host: str) -> PaveSampler:
@@ -91,10 +106,11 @@ def rival_sampler(host: str, method: str, with_pave: bool) -> PaveSampler:
     return PaveSampler(pave_sampler(host).sample_host, with_pave, method)
 
 
-def pave_converter(host: str) -> PaveConverter:
+def pave_converter(host: str, with_pave: bool = True) -> PaveConverter:
     """
     :param host: the zoo's name of the host, "sac" for one
+    :param with_pave: False: for a rival without PAVE
     :return: the converter of the PAVE algorithm
     """
     converter = getattr(hyperparams_opt, "HYPERPARAMS_CONVERTER", {}).get(host)
-    return converter if isinstance(converter, PaveConverter) else PaveConverter(converter)
+    return PaveConverter(converter.convert_host if isinstance(converter, PaveConverter) else converter, with_pave)

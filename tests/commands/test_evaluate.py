@@ -13,7 +13,7 @@ from torch import nn
 
 from sb3_pave.commands.evaluate import main
 from sb3_pave.commands.plot import main as plot
-from sb3_pave.evaluation.agents import from_zip
+from sb3_pave.evaluation.agents import check_spaces, from_zip
 from sb3_pave.evaluation.errors import AgentError
 from sb3_pave.evaluation.output_path import output_path
 from sb3_pave.evaluation.report import FORMAT
@@ -494,6 +494,40 @@ def test_a_report_is_saved_where_it_was_meant_to_be(tmp_path, monkeypatch, outpu
     (tmp_path / "there").mkdir()
     path = output_path(output, "evaluation", "ALE/Pong-v5", suffixes=tuple(SUFFIXES.values()))
     assert str(path) == file.format("evaluation-ALE-Pong-v5")
+
+
+def test_a_name_that_no_file_can_have_is_a_sentence(logs, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([str(logs / "td3" / "Pendulum-v1_1"), *FAST, "-o", str(tmp_path / ("a" * 300))])
+    assert stop.value.code == 1 and "File name too long" in capsys.readouterr().err
+
+
+class Pixels(gym.Env):
+    """Images as most environments have them, the channels last; SB3 trains on them with the channels first."""
+
+    observation_space = gym.spaces.Box(0, 255, (36, 40, 3), np.uint8)
+    action_space = gym.spaces.Box(-1, 1, (1,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.n = 0
+        return self.observation_space.low, {}
+
+    def step(self, action):
+        self.n += 1
+        return self.observation_space.high, float(action[0]), self.n == 3, False, {}
+
+
+def test_agents_of_images_with_channels_last_are_measured(tmp_path, monkeypatch):
+    monkeypatch.setitem(gym.registry, "Pixels-v0", gym.envs.registration.EnvSpec("Pixels-v0", entry_point=Pixels))
+    model = SAC("CnnPolicy", Pixels(), buffer_size=10, device="cpu", policy_kwargs={"net_arch": [8]})
+    model.save(tmp_path / "agent.zip")
+    main([str(tmp_path / "agent.zip"), "--env", "Pixels-v0", *FAST[2:], "-o", str(tmp_path / "out")])
+    (run,) = json.loads((tmp_path / "out.json").read_text())["runs"]
+    assert run["episodes"]["length"] == [3]
+    with pytest.raises(AgentError, match=r"observations of shape \(3, 36, 40\), but those of this environment have \(3,\)"):
+        agent = from_zip(tmp_path / "agent.zip", "Pendulum-v1")
+        check_spaces(agent, model, agent.make_env("Pendulum-v1"))
 
 
 def test_a_film_without_a_name_has_its_ending(tmp_path):

@@ -144,3 +144,15 @@ def test_statistics_saved_with_the_model_are_used_and_bare_ones_named(tmp_path, 
         printed = capsys.readouterr()
         assert "smoothest_model_vecnormalize.pkl" in printed.out and "--vec-normalize" not in printed.err
         np.testing.assert_allclose(run(policy, observation=observation), expected, atol=1e-5)
+
+
+def test_statistics_beside_are_used_by_their_own_model_alone(tmp_path, capsys):
+    """As users keep agents: one zip beside the other, and beside one of them a folder of its name."""
+    for name in ("mine", "other"):
+        make(SAC, "Pendulum-v1").save(tmp_path / f"{name}.zip")
+    (tmp_path / "other").mkdir()
+    VecNormalize(make_vec_env("Pendulum-v1")).save(str(tmp_path / "other" / "vecnormalize.pkl"))
+    export(tmp_path / "mine.zip", tmp_path / "mine.onnx", "--env", "Pendulum-v1")
+    assert "normalised" not in capsys.readouterr().out
+    export(tmp_path / "other.zip", tmp_path / "other.onnx", "--env", "Pendulum-v1")
+    assert f"normalised in the graph with {tmp_path / 'other' / 'vecnormalize.pkl'}" in capsys.readouterr().out

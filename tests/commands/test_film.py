@@ -1,6 +1,7 @@
 """The command, on zip files and on folders laid out as RL Zoo does it."""
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -108,6 +109,13 @@ def test_what_can_not_be_filmed_is_said(zips, tmp_path, monkeypatch, capsys, arg
     assert stop.value.code == code
     assert message in capsys.readouterr().err
     assert not list(tmp_path.glob("*.mp4"))
+
+
+def test_statistics_that_may_be_anothers_are_not_used_but_named(zips, tmp_path, monkeypatch, capsys):
+    (Path(zips[0]).parent / "vecnormalize.pkl").touch()
+    monkeypatch.setattr("sb3_pave.evaluation.film.make_film", lambda agents, settings, path, _: path.touch())
+    main([zips[0], *FAST, "-o", str(tmp_path / "film.gif")])
+    assert "vecnormalize.pkl was not used for" in capsys.readouterr().err
 
 
 def test_a_missing_package_is_named_with_the_extra(zips, tmp_path, monkeypatch, capsys):

@@ -122,9 +122,18 @@ def test_modules_of_the_current_folder_never_stand_in_for_others(tmp_path):
         assert "No module named 'envs_right_here'" in run([sys.executable, "-P", str(script)]).stderr
 
 
-def test_a_misspelled_algorithm_is_answered_with_the_nearest(sb3_pave_command, capsys):
+def test_modules_of_the_current_folder_serve_the_zoos_commands_as_with_python_m(sb3_pave_command, tmp_path, monkeypatch):
+    """A configuration, wrappers and callbacks of a file."""
+    monkeypatch.setattr(sys, "path", [folder for folder in sys.path if folder])
+    (tmp_path / "conf_right_here.py").write_text("raise AssertionError('found')")
+    with pytest.raises(AssertionError, match="found"):
+        sb3_pave_command("train", "--algo", "pave_sac", "--env", "Pendulum-v1", "-conf", "conf_right_here")
+
+
+@pytest.mark.parametrize("given", [["--algo", "pave_sak"], ["--algo=pave_sak"]])
+def test_a_misspelled_algorithm_is_answered_with_the_nearest(given, sb3_pave_command, capsys):
     with pytest.raises(SystemExit) as exit_info:
-        sb3_pave_command("train", "--algo", "pave_sak", "--env", "Pendulum-v1")
+        sb3_pave_command("train", *given, "--env", "Pendulum-v1")
     assert exit_info.value.code == 1
     assert capsys.readouterr().err == "sb3-pave train: --algo: there is no 'pave_sak'; did you mean pave_sac?\n"
 

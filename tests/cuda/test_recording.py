@@ -149,7 +149,6 @@ def test_copies_and_pickles_record_anew():
         assert_same_training("copied", twin, model)
 
 
-@pytest.mark.skipif(th.cuda.device_count() < 2, reason="needs two CUDA devices")
 @pytest.mark.parametrize("algorithm", ["PAVE_TD3", "PAVE_SAC"])
 def test_a_recorded_agent_that_nobody_keeps_is_gone_with_its_replay_buffer(algorithm):
     model = train(make(algorithm, cuda_graph=True))
@@ -164,6 +163,7 @@ def test_a_recorded_agent_that_nobody_keeps_is_gone_with_its_replay_buffer(algor
         gc.enable()
 
 
+@pytest.mark.skipif(th.cuda.device_count() < 2, reason="needs two CUDA devices")
 def test_another_device_than_the_current_one():
     eager, recorded = (train(make("PAVE_TD3", cuda_graph=graph, device="cuda:1"), updates=50) for graph in (False, True))
     assert n_recordings(recorded) > 0

@@ -118,6 +118,30 @@ def test_results_alone_count_as_done(tmp_path, quick):
     assert [path.name for path in (tmp_path / run.folder_name).iterdir()] == ["result.json"]
 
 
+def test_a_damaged_result_is_done_again_and_hides_no_other(tmp_path, quick):
+    runs = [quick_run(seed) for seed in range(2)]
+    run_grid(runs, tmp_path, progress=False)
+    result = tmp_path / runs[0].folder_name / "result.json"
+    result.write_text(result.read_text()[:20])
+    states = {one.run["seed"]: (one.state, one.error) for one in grid_status(tmp_path)}
+    assert states[0][0] is RunState.FAILED and "result.json could not be read" in states[0][1]
+    assert states[1] == (RunState.DONE, "")
+    run_grid(runs, tmp_path, progress=False)
+    assert started(tmp_path) == [runs[0].key, runs[1].key, runs[0].key]
+    assert json.loads(result.read_text())["seed"] == 0 and len(result.with_name("result.json.damaged").read_text()) == 20
+
+
+def test_what_was_stopped_while_it_tidied_is_tidied(tmp_path, quick):
+    run = quick_run(1)
+    run_grid([run], tmp_path, progress=False)
+    folder = tmp_path / run.folder_name
+    (folder / "tries" / "1" / "checkpoint-5").mkdir(parents=True)
+    write_json(folder / "tries" / "1" / "trained.json", {})
+    assert run_grid([run], tmp_path, progress=False).done == [run]
+    assert (folder / "logs" / "trained.json").exists() and not (folder / "tries").exists()
+    assert not list(folder.glob("logs/checkpoint*")) and started(tmp_path) == [run.key]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_grid_goes_on_where_it_was(number, tmp_path, quick):
     one = runner(tmp_path, 3, SLEEP)

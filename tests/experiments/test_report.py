@@ -325,3 +325,8 @@ def test_the_command_prints_saves_and_refuses_to_overwrite(grid, tmp_path, capsy
     with pytest.raises(SystemExit) as stopped:
         experiment_report.main(command)
     assert stopped.value.code == 1 and "--overwrite" in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    for taken in (tmp_path / "file", tmp_path / "file" / "deeper"):
+        with pytest.raises(SystemExit) as stopped:
+            experiment_report.main([*command, "-o", str(taken)])
+        assert stopped.value.code == 1 and "can't be written: its folder is a file" in capsys.readouterr().err

@@ -141,6 +141,15 @@ def test_the_space_of_the_host_is_the_zoos():
         assert run.hyperparameters == drawn
 
 
+@pytest.mark.parametrize(("method", "named"), [("caps_td3", True), ("pave_td3", False)])
+def test_the_space_of_the_host_keeps_the_activation_that_the_entry_names(method, named):
+    specification = SearchSpecification.from_dict({**SPECIFICATION, "method": method, "host_space": True, "plain": None})
+    drawn = specification.space.sample(optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1)).ask())
+    policy_kwargs = drawn["policy_kwargs"]
+    assert (isinstance(policy_kwargs, str) and policy_kwargs.endswith("activation_fn=nn.SiLU)")) is named
+    assert "net_arch" in policy_kwargs
+
+
 def test_a_range_counts_before_that_of_the_host():
     given = {"learning_rate": {"choices": [0.25, 0.5]}, "train_freq": {"low": 100, "high": 120, "int": True}}
     space = make_space(given, "pave_td3", "Pendulum-v1", True)
@@ -554,6 +563,24 @@ def test_a_storage_that_cannot_be_opened_is_an_error(specification, tmp_path, st
     with pytest.raises(ValueError, match="storage") as raised:
         quick(specification, tmp_path, 1, storage=storage)
     assert "secret" not in str(raised.value)
+
+
+def test_a_journal_that_was_cut_short_goes_on(tmp_path):
+    """Its process died in the middle of a line: the trial of that line is tried again, and no other."""
+    study = SearchStudy(tmp_path)
+    (ended,) = study.ask(1)
+    study.tell(ended, -100.0, 0.5, None)
+    study.ask(1)
+    journal = tmp_path / "search.journal"
+    journal.write_bytes(journal.read_bytes()[:-40])
+    again = SearchStudy(tmp_path)
+    assert again.n_settled() == 1 and journal.read_bytes().endswith(b"\n")
+    assert again.ask(1)[0].number >= 1
+
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join([lines[0], b"{no json\n", *lines[1:]]))
+    with pytest.raises(ValueError, match=rf"{journal} could not be read: .*remove the line"):
+        SearchStudy(tmp_path)
 
 
 def test_a_front_is_not_replaced_by_an_empty_one(tmp_path):

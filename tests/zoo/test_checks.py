@@ -34,6 +34,8 @@ def refused(sb3_pave_command, tmp_path, capsys):
         ("pave_sac", "mpr_coeff", "mpr_coef"),
         ("damper_pave_td3", "etta", "eta"),
         ("pave_td3", "learning_start", "learning_starts"),
+        ("pave_td3", "n_timestep", "n_timesteps"),
+        ("pave_td3", "frame_stacks", "frame_stack"),
     ],
 )
 @pytest.mark.parametrize("continued", [False, True])

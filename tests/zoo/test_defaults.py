@@ -204,7 +204,21 @@ def test_environment_arguments_of_a_file_reach_evaluation_and_viewing(tmp_path):
     # args.yml, where record_video and push_to_hub look, is written from the arguments
     assert experiment.env_kwargs == experiment.eval_env_kwargs == experiment.args.env_kwargs == {"continuous": True}
 
-    typed = {"continuous": True, "gravity": -5.0}
-    experiment = manager("pave_sac", "LunarLander-v3", tmp_path, env_kwargs=typed)
+    # What is typed is added: without the file's the algorithm would not fit
+    experiment = manager("pave_sac", "LunarLander-v3", tmp_path, env_kwargs={"gravity": -5.0})
     hyperparams, saved_hyperparams = experiment.read_hyperparameters()
-    assert hyperparams["env_kwargs"] == saved_hyperparams["env_kwargs"] == experiment.eval_env_kwargs == typed
+    both = {"continuous": True, "gravity": -5.0}
+    assert hyperparams["env_kwargs"] == saved_hyperparams["env_kwargs"] == experiment.eval_env_kwargs == both
+    experiment = manager("pave_sac", "LunarLander-v3", tmp_path, eval_env_kwargs={"gravity": -5.0})
+    experiment.read_hyperparameters()
+    assert (experiment.env_kwargs, experiment.eval_env_kwargs) == ({"continuous": True}, both)
+    experiment = manager("pave_sac", "LunarLander-v3", tmp_path, env_kwargs={"continuous": False})
+    experiment.read_hyperparameters()
+    assert experiment.env_kwargs == {"continuous": False}
+
+
+def test_environment_arguments_of_a_users_file_reach_evaluation_and_viewing(tmp_path):
+    """``tune`` writes such files; the zoo would evaluate in another environment than it trains in."""
+    experiment = manager("pave_td3", "LunarLander-v3", tmp_path, config=str(OURS / "pave_td3.yml"))
+    experiment.read_hyperparameters()
+    assert experiment.env_kwargs == experiment.eval_env_kwargs == experiment.args.env_kwargs == {"continuous": True}

@@ -2,8 +2,9 @@ import optuna
 import pytest
 from rl_zoo3 import hyperparams_opt
 from rl_zoo3.hyperparams_opt import sample_sac_params, sample_td3_params
+from torch import nn
 
-from sb3_pave.zoo.search import WEIGHT_RANGES, PaveSampler, pave_converter, pave_sampler
+from sb3_pave.zoo.search import WEIGHT_RANGES, PaveSampler, pave_converter, pave_sampler, rival_sampler
 
 needs_converters = pytest.mark.skipif(not hasattr(hyperparams_opt, "HYPERPARAMS_CONVERTER"), reason="zoo 2.5 loads no trials")
 NO_HER = {"using_her_replay_buffer": False, "her_kwargs": {}}
@@ -27,6 +28,17 @@ def test_the_space_is_the_zoos_and_the_weights_on_a_log_scale(host, sample_host)
         assert low <= hyperparams[name] <= high
     # The class supplies SiLU where none is given
     assert "activation_fn" not in hyperparams["policy_kwargs"]
+
+
+@needs_converters
+def test_a_rival_without_pave_keeps_the_protocols_activation():
+    """What is searched replaces the file's ``policy_kwargs``; beside PAVE's classes, which have SiLU, ReLU would be unfair."""
+    trial, sampled = trial_of(rival_sampler("td3", "caps", with_pave=False))
+    converted = pave_converter("td3", with_pave=False)(trial.params)
+    for hyperparams in (sampled, converted):
+        assert hyperparams["policy_kwargs"]["activation_fn"] is nn.SiLU and hyperparams["policy_kwargs"]["net_arch"]
+    _, sampled = trial_of(rival_sampler("td3", "caps", with_pave=True))
+    assert "activation_fn" not in sampled["policy_kwargs"]
 
 
 def test_the_published_weights_lie_in_the_space():
