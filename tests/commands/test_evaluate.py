@@ -511,11 +511,11 @@ class Pixels(gym.Env):
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
         self.n = 0
-        return self.observation_space.low, {}
+        return self.observation_space.low.copy(), {}
 
     def step(self, action):
         self.n += 1
-        return self.observation_space.high, float(action[0]), self.n == 3, False, {}
+        return self.observation_space.high.copy(), float(action[0]), self.n == 3, False, {}
 
 
 def test_agents_of_images_with_channels_last_are_measured(tmp_path, monkeypatch):

@@ -143,8 +143,10 @@ def test_the_space_of_the_host_is_the_zoos():
 
 @pytest.mark.parametrize(("method", "named"), [("caps_td3", True), ("pave_td3", False)])
 def test_the_space_of_the_host_keeps_the_activation_that_the_entry_names(method, named):
-    specification = SearchSpecification.from_dict({**SPECIFICATION, "method": method, "host_space": True, "plain": None})
-    drawn = specification.space.sample(optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1)).ask())
+    content = {**SPECIFICATION, "method": method, "search": None, "host_space": True, "plain": None}
+    drawn = SearchSpecification.from_dict(content).space.sample(
+        optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1)).ask()
+    )
     policy_kwargs = drawn["policy_kwargs"]
     assert (isinstance(policy_kwargs, str) and policy_kwargs.endswith("activation_fn=nn.SiLU)")) is named
     assert "net_arch" in policy_kwargs
