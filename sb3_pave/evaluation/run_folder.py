@@ -36,7 +36,7 @@ def settings_folders(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         return []
-    return [one for one in sorted(folder.iterdir()) if _has_settings(one) or _has_statistics(one, f"{one.name}.zip")]
+    return [one for one in sorted(folder.iterdir()) if _has_settings(one) or _has_statistics(one)]
 
 
 def settings_of(model: Path) -> list[Path]:
@@ -45,7 +45,7 @@ def settings_of(model: Path) -> list[Path]:
     :return: folders beside it with the settings of its run, one where all is well; none for a model that another one's
         settings happen to lie beside
     """
-    return [one for one in settings_folders(model.parent) if _has_settings(one) or _has_statistics(one, model.name)]
+    return [one for one in settings_folders(model.parent) if _has_settings(one) or f"{one.name}.zip" == model.name]
 
 
 def _has_settings(folder: Path) -> bool:
@@ -53,9 +53,9 @@ def _has_settings(folder: Path) -> bool:
     return (folder / "args.yml").is_file() or (folder / "config.yml").is_file()
 
 
-def _has_statistics(folder: Path, model: str) -> bool:
+def _has_statistics(folder: Path) -> bool:
     """Of the one model that has the folder's name, as beside a checkpoint."""
-    return f"{folder.name}.zip" == model and folder.with_name(model).is_file() and (folder / "vecnormalize.pkl").is_file()
+    return (folder / "vecnormalize.pkl").is_file() and folder.with_name(f"{folder.name}.zip").is_file()
 
 
 def read_settings(folder: Path | None) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
+import pickle
 import shutil
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sb3_pave.experiments.files import bring_to_disk, read_json, write_json
+from sb3_pave.experiments.files import bring_to_disk, last_byte, read_json, write_json
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
@@ -75,14 +75,7 @@ def is_whole(checkpoint: Path) -> bool:
         read_json(checkpoint / TRAINING_FILE)
         (model,) = checkpoint.glob("*.zip")
         with zipfile.ZipFile(model) as archive:
-            return archive.testzip() is None and all(map(_ends_as_pickle, checkpoint.rglob("*.pkl")))
+            intact = archive.testzip() is None
+        return intact and all(last_byte(path) == pickle.STOP for path in checkpoint.rglob("*.pkl"))
     except (OSError, ValueError, zipfile.BadZipFile):
         return False
-
-
-def _ends_as_pickle(path: Path) -> bool:
-    with path.open("rb") as file:
-        if file.seek(0, os.SEEK_END) == 0:
-            return False
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) == b"."  # the operation that stops it

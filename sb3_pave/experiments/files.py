@@ -49,6 +49,16 @@ def write_json(path: Path, data: Any, indent: int | None = None) -> None:
         raise
 
 
+def last_byte(path: Path) -> bytes:
+    """
+    :param path: a file
+    :return: its last byte, by which it is seen whether it was written to its end; nothing of an empty one
+    """
+    with path.open("rb") as file:
+        file.seek(max(file.seek(0, os.SEEK_END) - 1, 0))
+        return file.read(1)
+
+
 def bring_to_disk(folder: Path) -> None:
     """
     :param folder: a folder whose files are to outlast a loss of power, when it is renamed

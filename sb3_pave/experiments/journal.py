@@ -10,6 +10,8 @@ from pathlib import Path
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 
+from sb3_pave.experiments.files import last_byte
+
 
 def open_journal(path: Path) -> BaseStorage:
     """
@@ -32,7 +34,7 @@ def _cut_unfinished_line(path: Path) -> None:
     Who died while writing, or met a full disk, has left a line without an end. Optuna could not read it, and would write the
     next one behind it. The trial that it was about counts as dead, and is tried again.
     """
-    if not path.is_file() or _ends_with_line(path):
+    if not path.is_file() or last_byte(path) in (b"", b"\n"):
         return
     lock = JournalFileSymlinkLock(str(path))  # a line that is being written is finished then
     lock.acquire()
@@ -41,11 +43,3 @@ def _cut_unfinished_line(path: Path) -> None:
         os.truncate(path, content.rfind(b"\n") + 1)
     finally:
         lock.release()
-
-
-def _ends_with_line(path: Path) -> bool:
-    with path.open("rb") as file:
-        if file.seek(0, os.SEEK_END) == 0:
-            return True
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) == b"\n"

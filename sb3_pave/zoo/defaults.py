@@ -117,7 +117,7 @@ def provide_defaults() -> None:
         finally:
             self.env_name = env_name
             self.config = str(entry.file)
-        ours = default_hyperparameters(self.algo, env_name.gym_id).get("env_kwargs", {})
+        ours = yaml.safe_load(entry.file.read_text())[entry.key].get("env_kwargs", {})
         _make_env_kwargs_known(self, ours, hyperparams, saved_hyperparams)
         return hyperparams, saved_hyperparams
 

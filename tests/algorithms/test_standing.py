@@ -1,8 +1,6 @@
 """What users change in place is noticed by the next ``train()``: one test for each kind of change."""
 
 import copy
-import gc
-import weakref
 
 import pytest
 import torch as th
@@ -10,6 +8,7 @@ from torch import nn
 
 import sb3_pave.algorithms.fast_execution as fast_execution
 from sb3_pave import PAVE_SAC, PAVE_TD3
+from tests.cuda.agents import assert_freed_with_its_buffer
 from tests.fast.stand_in import StandIn
 
 SETTINGS = dict(learning_starts=60, batch_size=16, buffer_size=200, policy_kwargs={"net_arch": [16]}, seed=0)
@@ -191,14 +190,11 @@ def test_a_schedule_that_is_replaced_moves_less(model):
 
 @pytest.mark.parametrize("algorithm", [PAVE_SAC, PAVE_TD3])
 def test_an_agent_that_nobody_keeps_is_gone_with_its_replay_buffer(algorithm):
-    """As SB3's is: a loop over seeds can't wait for the garbage collector, which does not see how large buffers are."""
-    model = algorithm("MlpPolicy", "Pendulum-v1", **SETTINGS).learn(70)
-    model.train(3, 16)
-    buffer = weakref.ref(model.replay_buffer)
-    gc.collect()
-    gc.disable()
-    try:
-        del model
-        assert buffer() is None
-    finally:
-        gc.enable()
+    """As SB3's is, in a loop over seeds."""
+
+    def trained():
+        model = algorithm("MlpPolicy", "Pendulum-v1", **SETTINGS).learn(70)
+        model.train(3, 16)
+        return model
+
+    assert_freed_with_its_buffer(trained)

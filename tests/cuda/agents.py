@@ -1,6 +1,9 @@
 """Small agents, on a CUDA device unless told otherwise, environments without dependencies to fill their buffers from."""
 
+import gc
 import importlib.util
+import weakref
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
@@ -101,6 +104,19 @@ def parameters(model: Any) -> th.Tensor:
 def n_recordings(model: Any) -> int:
     """How many kinds of updates are replayed now."""
     return 0 if model._graphs is None else sum(r.replay is not None for r in model._graphs._recordings.values())
+
+
+def assert_freed_with_its_buffer(make_agent: Callable[[], Any]) -> None:
+    """What nobody keeps is gone at once: the garbage collector does not see how large replay buffers are."""
+    agent = make_agent()
+    buffer = weakref.ref(agent.replay_buffer)
+    gc.collect()
+    gc.disable()
+    try:
+        del agent
+        assert buffer() is None
+    finally:
+        gc.enable()
 
 
 def case(name):

@@ -1,11 +1,9 @@
 """Updates on a GPU: as they are, recorded as CUDA graphs, compiled, and both; one set of numbers."""
 
 import copy
-import gc
 import importlib.util
 import pickle
 import warnings
-import weakref
 
 import numpy as np
 import pytest
@@ -13,7 +11,16 @@ import stable_baselines3
 import torch as th
 from stable_baselines3.common.torch_layers import FlattenExtractor
 
-from tests.cuda.agents import CASES, assert_same_training, case, make, n_recordings, parameters, train
+from tests.cuda.agents import (
+    CASES,
+    assert_freed_with_its_buffer,
+    assert_same_training,
+    case,
+    make,
+    n_recordings,
+    parameters,
+    train,
+)
 
 triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs Triton")
 COMPILED = ("td3", "sac", "tqc")
@@ -151,16 +158,12 @@ def test_copies_and_pickles_record_anew():
 
 @pytest.mark.parametrize("algorithm", ["PAVE_TD3", "PAVE_SAC"])
 def test_a_recorded_agent_that_nobody_keeps_is_gone_with_its_replay_buffer(algorithm):
-    model = train(make(algorithm, cuda_graph=True))
-    assert n_recordings(model) > 0
-    buffer = weakref.ref(model.replay_buffer)
-    gc.collect()
-    gc.disable()
-    try:
-        del model
-        assert buffer() is None
-    finally:
-        gc.enable()
+    def recorded():
+        model = train(make(algorithm, cuda_graph=True))
+        assert n_recordings(model) > 0
+        return model
+
+    assert_freed_with_its_buffer(recorded)
 
 
 @pytest.mark.skipif(th.cuda.device_count() < 2, reason="needs two CUDA devices")
