@@ -26,7 +26,7 @@ from sb3_pave.algorithms.diagnostics import Diagnostics
 from sb3_pave.algorithms.execution import Execution
 from sb3_pave.algorithms.fast_execution import choose_execution
 from sb3_pave.algorithms.run_names import NamedAfterClass
-from sb3_pave.algorithms.saving import SavedAsHost
+from sb3_pave.algorithms.saving import SavedAsHost, is_loading
 from sb3_pave.algorithms.signatures import JoinedSignature
 from sb3_pave.algorithms.standing import Standing
 from sb3_pave.algorithms.units import PAPER, default_weights
@@ -111,7 +111,8 @@ class Pave(NamedAfterClass, SavedAsHost, CriticTerms):
         self.compile = compile
         self.cuda_graph: bool | str = cuda_graph
         given = {name: getattr(self, name) for name in _ARGUMENTS}
-        self._is_new = True
+        # A loaded agent keeps its activations
+        self._is_new = not is_loading()
         if kwargs.get("policy_kwargs") is not None:
             # Hosts write into it; the user's stays as it is
             kwargs["policy_kwargs"] = dict(kwargs["policy_kwargs"])
@@ -123,8 +124,6 @@ class Pave(NamedAfterClass, SavedAsHost, CriticTerms):
                 check_action_space(self.action_space)
             raise
         self._refuse_overwritten_attributes(given)
-        # What is left of the construction must not go into a saved model, and a loaded one keeps its activations
-        del self._is_new
 
     def _refuse_overwritten_attributes(self, given: dict[str, Any]) -> None:
         """
@@ -146,7 +145,7 @@ class Pave(NamedAfterClass, SavedAsHost, CriticTerms):
             )
 
     def _setup_model(self, *args: Any, **kwargs: Any) -> None:
-        # Both the constructor and load() pass here
+        # The constructor and load() pass here, and whoever puts off the networks
         check_action_space(self.action_space)
         self.scale_free = plain_flag("scale_free", self.scale_free)
         for name, default in default_weights(self.scale_free).items():
@@ -154,7 +153,7 @@ class Pave(NamedAfterClass, SavedAsHost, CriticTerms):
                 setattr(self, name, default)
         self._check_hyperparameters()
         given = self.policy_kwargs
-        if getattr(self, "_is_new", False):
+        if vars(self).pop("_is_new", False):
             self.policy_kwargs = {**_default_activation(self.policy_class), **given}
         self._graphs = self._standing = None
         try:

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Container, Iterable
+from contextvars import ContextVar
 from difflib import get_close_matches
 from typing import Any, ClassVar, TypeVar
 from zipfile import BadZipFile
@@ -17,6 +18,8 @@ from sb3_pave.method.scales import Scales
 
 # Those that are alike enough to be taken for one another
 _OURS = ("scale_free", *PAPER, "pave_interval", "pave_batch_size")
+
+_is_loading = ContextVar("_is_loading", default=False)
 
 SelfPave = TypeVar("SelfPave", bound="SavedAsHost")
 
@@ -53,7 +56,12 @@ class SavedAsHost(DeferredLog, OffPolicyAlgorithm):
         except (OSError, TypeError, ValueError, BadZipFile):
             # Whatever it is, the host's load() knows it or says what is wrong with it
             numbers = {}
-        return host_load(*args, **{**weights_to_load(numbers, {**(custom_objects or {}), **kwargs}), **kwargs})
+        weights = weights_to_load(numbers, {**(custom_objects or {}), **kwargs})
+        outer = _is_loading.set(True)
+        try:
+            return host_load(*args, **{**weights, **kwargs})
+        finally:
+            _is_loading.reset(outer)
 
     @classmethod
     def _as_stored(cls, policy_kwargs: dict[str, Any], path: Any, custom_objects: dict[str, Any] | None) -> dict[str, Any]:
@@ -94,6 +102,11 @@ class SavedAsHost(DeferredLog, OffPolicyAlgorithm):
     def _excluded_save_params(self, *args: Any, **kwargs: Any) -> list[str]:
         own = ["_graphs", "_standing", "_pending_log", "_scales", "_diagnostics", "_mpr_is_idle"]
         return [*super()._excluded_save_params(*args, **kwargs), *own]
+
+
+def is_loading() -> bool:
+    """Whether ``load()`` is at work, which calls the constructor before it knows what the agent is."""
+    return _is_loading.get()
 
 
 def _refuse_misspelled(given: Iterable[str], known: Container[str]) -> None:

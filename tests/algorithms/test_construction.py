@@ -228,6 +228,19 @@ def test_silu_is_put_into_a_copy_of_the_users_arguments(algorithm):
     assert layers_of(tanh.critic, nn.Tanh) and not layers_of(tanh.policy, nn.SiLU)
 
 
+def test_networks_that_are_put_off_are_the_constructors(tmp_path):
+    model = PAVE_SAC("MlpPolicy", "Pendulum-v1", _init_setup_model=False, **SMALL)
+    model._setup_model()
+    assert layers_of(model.critic, nn.SiLU) and not layers_of(model.policy, nn.ReLU)
+    model.learn(7).save(tmp_path / "model")
+    assert PAVE_SAC.load(tmp_path / "model", env=model.get_env()).policy_kwargs == model.policy_kwargs
+    # Also where a loaded agent's constructor runs between
+    later = PAVE_SAC("MlpPolicy", "Pendulum-v1", _init_setup_model=False, **SMALL)
+    PAVE_SAC.load(tmp_path / "model")
+    later._setup_model()
+    assert later.policy_kwargs["activation_fn"] is nn.SiLU
+
+
 @every
 def test_a_policy_that_passes_on_an_activation_of_its_own_keeps_it(algorithm):
     class Tanh(algorithm.policy_aliases["MlpPolicy"]):
