@@ -16,6 +16,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.type_aliases import PolicyPredictor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
+from sb3_pave.evaluation.exploration import drawn_for_each_episode
 from sb3_pave.evaluation.smoothness import smoothness_measures
 from sb3_pave.evaluation.undisturbed import kept_torch_state, undisturbed
 
@@ -86,7 +87,7 @@ def record_rollout(
 
     It *is* SB3's ``evaluate_policy``, with a recorder as its callback: vector environments, ``VecNormalize``, ``Monitor``
     and recurrent policies are treated as there. With the same seed the episodes are the same, stochastic actions
-    included.
+    included; the noise of gSDE is drawn for each episode.
 
     The agent stays as it was, ``model.get_env()`` in place of an environment of its own included: normalisation that still
     trains is frozen meanwhile and does not touch the rewards, and with a seed the global random state of torch and that of
@@ -111,11 +112,6 @@ def record_rollout(
     _check_continuous(env.action_space)
     recorder = EpisodeRecorder(keep_observations)
 
-    def record(locals_: dict[str, Any], globals_: dict[str, Any]) -> None:
-        recorder(locals_, globals_)
-        if callback is not None:
-            callback(locals_, globals_)
-
     with ExitStack() as stack:
         stack.enter_context(undisturbed(model, env, seeded=seed is not None))
         if seed is not None:
@@ -123,6 +119,16 @@ def record_rollout(
             if not deterministic:
                 stack.enter_context(kept_torch_state())
                 th.manual_seed(seed)
+        draw = None if deterministic else stack.enter_context(drawn_for_each_episode(model, env.num_envs))
+
+        def record(locals_: dict[str, Any], globals_: dict[str, Any]) -> None:
+            n_before = len(recorder.episodes)
+            recorder(locals_, globals_)
+            if draw is not None and len(recorder.episodes) > n_before:
+                draw(locals_["i"])
+            if callback is not None:
+                callback(locals_, globals_)
+
         evaluate_policy(
             model,
             env,

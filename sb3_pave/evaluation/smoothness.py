@@ -94,12 +94,14 @@ def high_frequency_share(actions: ArrayLike, cutoff: float | None = None, contro
     if not 0.0 <= cutoff <= control_rate / 2.0:
         raise ValueError(f"cutoff must lie between 0 and half the control rate, {control_rate / 2.0:g}; got {cutoff:g}")
     frequencies, energy = action_spectrum(actions, control_rate)
+    # A frequency at the cutoff is not above it, and k·(rate/n) may round to more
+    is_high = frequencies > cutoff * (1 + 1e-9)
     total = energy.sum(axis=0)
     # The mean is subtracted in floating point: what is left of a constant is rounding, not movement
     rounding = (np.finfo(np.float64).eps * np.abs(actions).max(axis=0)) ** 2
     moving = total > rounding
     shares = np.zeros(actions.shape[1])
-    shares[moving] = energy[frequencies > cutoff][:, moving].sum(axis=0) / total[moving]
+    shares[moving] = energy[is_high][:, moving].sum(axis=0) / total[moving]
     return float(shares.mean())
 
 

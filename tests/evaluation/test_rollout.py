@@ -11,6 +11,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
+from sb3_pave.evaluation.exploration import drawn_for_each_episode
 from sb3_pave.evaluation.rollout import Episode, record_rollout, stack_observations
 from sb3_pave.evaluation.smoothness import smoothness_score
 
@@ -118,6 +119,44 @@ def test_same_seed_same_episodes_and_torch_is_left_alone(sac, deterministic):
     np.testing.assert_array_equal(first.observations, second.observations)
     assert not np.array_equal(first.actions, other.actions)
     assert th.equal(th.random.get_rng_state(), state)
+
+
+def noise_of(model):
+    return (model.policy if isinstance(model, PPO) else model.actor).action_dist
+
+
+@pytest.mark.parametrize("algorithm", [SAC, PPO])
+def test_each_episode_has_a_noise_of_gsde_of_its_own_and_the_agent_gets_its_own_back(algorithm, tmp_path):
+    env = DummyVecEnv([CountingEnv] * 2)
+    model = algorithm("MlpPolicy", env, policy_kwargs={"net_arch": [8], "log_std_init": 0.0}, use_sde=True, device="cpu")
+    model.save(tmp_path / "model")
+    recorded, drawn = [], []
+
+    def look(locals_, globals_):
+        if locals_["i"] == 1:
+            drawn.append(noise_of(agent).exploration_matrices.detach().clone())
+
+    for agent in (model, algorithm.load(tmp_path / "model", device="cpu")):
+        before = noise_of(agent).exploration_mat, noise_of(agent).exploration_matrices
+        fresh = DummyVecEnv([CountingEnv] * 2)
+        recorded.append(record_rollout(agent, fresh, 4, deterministic=False, seed=5, callback=look, warn=False))
+        assert before == (noise_of(agent).exploration_mat, noise_of(agent).exploration_matrices)
+    for first, second in zip(*(one.episodes for one in recorded), strict=True):
+        np.testing.assert_array_equal(first.actions, second.actions)
+    # Episodes end after the third step and the seventh
+    rows = th.stack(drawn[:7]).flatten(2)
+    assert [(rows[i] == rows[i + 1]).all(dim=1).tolist() for i in range(6)] == [[i not in (1, 5)] * 2 for i in range(6)]
+    assert not th.equal(rows[0, 0], rows[0, 1])
+
+
+def test_the_end_of_an_episode_draws_no_noise_of_gsde_for_another_environment():
+    env = DummyVecEnv([CountingEnv] * 2)
+    model = SAC("MlpPolicy", env, policy_kwargs={"net_arch": [8]}, use_sde=True, device="cpu")
+    with drawn_for_each_episode(model, 2) as draw:
+        before = model.actor.action_dist.exploration_matrices.clone()
+        draw(1)
+        after = model.actor.action_dist.exploration_matrices
+        assert th.equal(before[0], after[0]) and not th.equal(before[1], after[1])
 
 
 def test_normalised_observations_are_what_the_policy_saw_and_returns_are_raw():

@@ -108,6 +108,13 @@ def test_energy_share_of_two_sines_is_the_ratio_of_their_squared_amplitudes():
     assert sm.high_frequency_share(10 * actions, cutoff=10.0, control_rate=50.0) == pytest.approx(16 / 25, abs=1e-12)
 
 
+@pytest.mark.parametrize("control_rate", [1.0, 1 / 3, 30.0, 50.0, 125.0])
+def test_what_swings_at_the_cutoff_is_not_above_it(control_rate):
+    for n_steps in range(4, 200, 4):
+        actions = np.tile([0.0, 1.0, 0.0, -1.0], n_steps // 4)
+        assert sm.high_frequency_share(actions, control_rate=control_rate) == pytest.approx(0.0, abs=1e-12)
+
+
 def test_white_noise_spreads_its_energy_evenly():
     noise = np.random.default_rng(2).standard_normal((1000, 200))
     # 250 of the 500 lines above zero lie above a quarter of the rate (Nyquist weighs half a line)
