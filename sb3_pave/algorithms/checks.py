@@ -191,10 +191,11 @@ def warn_of_flat_fields(model: Any) -> None:
         )
 
 
-def check_finite(values: dict[str, list[float]], n_updates: int) -> None:
+def check_finite(values: dict[str, list[float]], n_updates: int, td_was_finite: bool = True) -> None:
     """
     :param values: of each logged tag, one per gradient step
     :param n_updates: the number of the last one
+    :param td_was_finite: whether the TD loss was finite in the update before them
     :raises ValueError: naming the first update at which a PAVE term was not finite
     """
     all_finite = {tag: list(map(math.isfinite, per_update)) for tag, per_update in values.items()}
@@ -211,9 +212,7 @@ def check_finite(values: dict[str, list[float]], n_updates: int) -> None:
 
     term = min(terms, key=lambda tag: broken[tag])
     update = first_update(term)
-    # Scale-free Curv counts in ranges of the targets: it breaks with them, in an update in which the field is still sound
-    is_sound = math.isfinite(values.get("action_grad_rms", values[term])[broken[term]])
-    if "td_loss" in broken and first_update("td_loss") < update + is_sound:
+    if not td_was_finite or ("td_loss" in broken and first_update("td_loss") < update):
         cause = "the TD loss was not finite before it: look for NaN or huge values in rewards and observations"
     else:
         cause = (
@@ -224,19 +223,20 @@ def check_finite(values: dict[str, list[float]], n_updates: int) -> None:
 
 
 @contextmanager
-def naming_what_is_not_finite(log: UpdateLog, n_updates: int) -> Iterator[None]:
+def naming_what_is_not_finite(log: UpdateLog, n_updates: int, td_was_finite: bool) -> Iterator[None]:
     """
     Let ``check_finite`` speak before PyTorch's distributions, which refuse what is not finite without saying where from.
 
     :param log: of the updates in this context
     :param n_updates: the number of updates before them
+    :param td_was_finite: see ``check_finite``
     """
     try:
         yield
     except ValueError as error:
         values = log.read()
         try:
-            check_finite(values, n_updates + max(map(len, values.values()), default=0))
+            check_finite(values, n_updates + max(map(len, values.values()), default=0), td_was_finite)
         except ValueError as cause:
             raise cause from error
         raise

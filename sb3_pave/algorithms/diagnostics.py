@@ -1,5 +1,6 @@
 """What the log says about the field beyond the raw terms, and the one warning when the terms drown the task."""
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -28,6 +29,8 @@ class Diagnostics:
     def __init__(self) -> None:
         #: ``G²``, moving average of ``E‖∇_a Q‖² / d_a``, mean over the critics
         self.field_square: float | None = None
+        #: Whether the TD loss was finite in the last update
+        self.td_is_finite = True
         self._n_watched = 0
         self._averages: dict[str, float] = {}
         self._n_steep = 0
@@ -57,6 +60,8 @@ class Diagnostics:
         :param model: a PAVE agent
         :param values: what its updates logged, one value an update
         """
+        if "td_loss" in values:
+            self.td_is_finite = math.isfinite(values["td_loss"][-1])
         coefs = zip(("mpr_loss", "vfc_loss", "curv_loss"), model._coefs(), strict=True)
         weights = {name: [coef] * len(values.get(name, ())) for name, coef in coefs}
         scales, action_dim = values.get("return_scale", []), get_action_dim(model.action_space)

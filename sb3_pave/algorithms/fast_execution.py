@@ -74,8 +74,8 @@ class StandIns(ClosedForm):
 
     def policy(self, actor: Any, observations: PyTorchObs) -> tuple[Any, Network, th.Tensor | None]:
         features = self.features(observations)
-        noise = th.randn(len(features), get_action_dim(self.model.action_space), device=self.model.device)
-        return features, mlp_actor(actor), noise
+        shape = len(features), get_action_dim(self.model.action_space)
+        return features, mlp_actor(actor), th.randn(shape, dtype=features.dtype, device=features.device)
 
     def critic(self, critic: Any) -> Network:
         return mlp_critic(critic, self.model._critic_output, is_constant=True)

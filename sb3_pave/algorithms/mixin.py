@@ -197,7 +197,7 @@ class Pave(NamedAfterClass, SavedAsHost, CriticTerms):
             self._standing = Standing(self, choose_execution(self))
         self._update_learning_rate(self._optimizers())
         execution = self._standing.execution
-        with execution.training(), naming_what_is_not_finite(log, self._n_updates):
+        with execution.training(), naming_what_is_not_finite(log, self._n_updates, self._diagnostics.td_is_finite):
             for gradient_step in range(gradient_steps):
                 self._n_updates += 1
                 step = partial(self._gradient_step, gradient_step=gradient_step)
@@ -240,7 +240,7 @@ class Pave(NamedAfterClass, SavedAsHost, CriticTerms):
 
     def _write_log(self, log: UpdateLog, n_updates: int) -> None:
         values = log.read()
-        check_finite(values, n_updates)
+        check_finite(values, n_updates, self._diagnostics.td_is_finite)
         values.update(self._diagnostics.turns(values, len(getattr(self.critic, "q_networks", (None,)))))
         self._diagnostics.watch_agent(self, values)
         record = self.logger.record

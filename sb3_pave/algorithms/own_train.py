@@ -92,7 +92,8 @@ class PaveOwnTrain(Pave):
         with th.enable_grad():
             # The host's targets are not known here: the range of returns is that of the critic's own values
             with th.no_grad(), evaluating(self.critic):
-                values = critic_values(self.critic(replay_data.observations, replay_data.actions))
+                output = self.critic(replay_data.observations, replay_data.actions)
+                values = critic_values(output, len(replay_data.actions))
             terms = self._critic_terms(replay_data, successor, th.stack(values, dim=1))
             assert terms is not None
             loss, scalars = execution.terms(terms)

@@ -1,7 +1,7 @@
 """Saved agents: zips are the host's own, and those of plain agents can be continued with PAVE."""
 
 import inspect
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Sequence
 from contextvars import ContextVar
 from difflib import get_close_matches
 from typing import Any, ClassVar, TypeVar
@@ -45,7 +45,7 @@ class SavedAsHost(DeferredLog, OffPolicyAlgorithm):
         :raises TypeError: if one of them is nearly, but not quite, one of PAVE's
         """
         host_load = super().load
-        _refuse_misspelled(kwargs, inspect.signature(cls).parameters)
+        refuse_misspelled(kwargs, inspect.signature(cls).parameters, _OURS)
         given = inspect.signature(host_load).bind(*args, **kwargs).arguments
         path = args[0] if args else kwargs.get("path", next(iter(given.values()), None))
         custom_objects = given.get("custom_objects", kwargs.get("custom_objects"))
@@ -99,6 +99,12 @@ class SavedAsHost(DeferredLog, OffPolicyAlgorithm):
             return parameters
         return {name: without_capture(state) if name.endswith("optimizer") else state for name, state in parameters.items()}
 
+    def set_parameters(self, *args: Any, **kwargs: Any) -> None:
+        """As the host's; the range of returns, which was that of another critic, is found anew."""
+        super().set_parameters(*args, **kwargs)
+        if not is_loading():
+            self._scales.return_scale.zero_()
+
     def _excluded_save_params(self, *args: Any, **kwargs: Any) -> list[str]:
         own = ["_graphs", "_standing", "_pending_log", "_scales", "_diagnostics", "_mpr_is_idle"]
         return [*super()._excluded_save_params(*args, **kwargs), *own]
@@ -109,8 +115,15 @@ def is_loading() -> bool:
     return _is_loading.get()
 
 
-def _refuse_misspelled(given: Iterable[str], known: Container[str]) -> None:
-    """SB3 keeps any keyword argument of ``load()`` as an attribute, which changes nothing if nobody knows it."""
+def refuse_misspelled(given: Iterable[str], known: Container[str], ours: Sequence[str]) -> None:
+    """
+    SB3 keeps any keyword argument of ``load()`` as an attribute, which changes nothing if nobody knows it.
+
+    :param given: names of the arguments of ``load()``
+    :param known: those that the constructor takes
+    :param ours: those that may have been meant
+    :raises TypeError: if one is nearly, but not quite, one of ours
+    """
     for name in given:
-        if name not in known and (near := get_close_matches(name, _OURS, n=1, cutoff=0.8)):
+        if name not in known and (near := get_close_matches(name, ours, n=1, cutoff=0.8)):
             raise TypeError(f"load() got {name}, which nothing uses. Did you mean {near[0]}?")

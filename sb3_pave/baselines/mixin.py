@@ -1,11 +1,12 @@
 """What all actor-side methods share: arguments and their checks, the hook before the actor's steps, the log."""
 
+import inspect
 import math
 import warnings
 from contextlib import ExitStack
 from functools import partial
 from statistics import fmean
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch as th
 from stable_baselines3 import HerReplayBuffer
@@ -14,11 +15,14 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from sb3_pave.algorithms.checks import plain_flag, plain_number
 from sb3_pave.algorithms.last_batch import LastBatch, parameter_versions, refuse_closure
 from sb3_pave.algorithms.run_names import NamedAfterClass
+from sb3_pave.algorithms.saving import refuse_misspelled
 from sb3_pave.algorithms.signatures import JoinedSignature
 from sb3_pave.baselines.predecessor import DrawnSlots
 from sb3_pave.baselines.transitions import Transitions, transitions
 from sb3_pave.fast.detached import detach_attributes
 from sb3_pave.fast.update_log import UpdateLog
+
+SelfMethod = TypeVar("SelfMethod", bound="ActorSideMethod")
 
 
 class ActorSideMethod(NamedAfterClass, OffPolicyAlgorithm):
@@ -54,6 +58,18 @@ class ActorSideMethod(NamedAfterClass, OffPolicyAlgorithm):
                 f"The constructor of {type(self).__name__}'s host sets {', '.join(theirs)}, which {self.method} needs for "
                 "itself. Rename it there."
             )
+
+    @classmethod
+    def load(cls: type[SelfMethod], *args: Any, **kwargs: Any) -> SelfMethod:
+        """
+        As the host's.
+
+        :param args: the host's positional arguments
+        :param kwargs: the host's keyword arguments and hyperparameters to change
+        :raises TypeError: if one of them is nearly, but not quite, one of the method's
+        """
+        refuse_misspelled(kwargs, inspect.signature(cls).parameters, cls.hyperparameters)
+        return super().load(*args, **kwargs)
 
     def _setup_model(self, *args: Any, **kwargs: Any) -> None:
         # Both the constructor and load() pass here

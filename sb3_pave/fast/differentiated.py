@@ -123,14 +123,22 @@ def descend(optimizer: th.optim.Optimizer, *losses: Loss) -> None:
     :param optimizer: the optimizer of a network
     :param losses: scalars
     """
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            # Also of one that is frozen by now: optimizers step whatever has a gradient
-            parameter.grad = None
+    _zero_grad(optimizer)
     parameters = parameters_of(optimizer)
     if parameters:
         backward(losses, parameters)
     optimizer.step()
+
+
+def _zero_grad(optimizer: th.optim.Optimizer) -> None:
+    if type(optimizer).zero_grad is not th.optim.Optimizer.zero_grad or "zero_grad" in vars(optimizer):
+        # May keep them, to accumulate gradients over several updates
+        optimizer.zero_grad()
+        return
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            # Also of one that is frozen by now: optimizers step whatever has a gradient
+            parameter.grad = None
 
 
 def parameters_of(optimizer: th.optim.Optimizer) -> list[th.Tensor]:

@@ -8,8 +8,7 @@ import torch as th
 from stable_baselines3.common.distributions import SquashedDiagGaussianDistribution
 from stable_baselines3.common.policies import BaseModel, ContinuousCritic
 from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtractor
-from stable_baselines3.sac.policies import LOG_STD_MAX, LOG_STD_MIN
-from stable_baselines3.sac.policies import Actor as GaussianActorModule
+from stable_baselines3.sac import policies as gaussian
 from stable_baselines3.td3.policies import Actor as DeterministicActorModule
 from torch import nn
 
@@ -87,7 +86,7 @@ class GaussianActor(NamedTuple):
         *hidden, mean_weight, mean_bias, std_weight, std_bias = self.parameters
         heads = (th.cat([mean_weight, std_weight]), th.cat([mean_bias, std_bias]))
         mean, log_std = mlp((*hidden, *heads), self.activations, features).chunk(2, dim=1)
-        log_std = log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
+        log_std = log_std.clamp(gaussian.LOG_STD_MIN, gaussian.LOG_STD_MAX)
         actions = th.tanh(mean + noise * log_std.exp())
         log_prob = (-0.5 * noise.square() - log_std - _LOG_SQRT_2PI).sum(dim=1)
         return actions, log_prob - th.log(1 - actions.square() + _EPSILON).sum(dim=1)
@@ -146,7 +145,7 @@ def is_mlp_actor(actor: Any) -> bool:
         *layers, last = actor.mu
         return _is_mlp_with_biases(layers) and type(last) is nn.Tanh and not has_hooks(last) and not has_hooks(actor.mu)
     names = ("action_log_prob", "get_action_dist_params")
-    known = (GaussianActorModule, *of_contrib("tqc", "Actor"))
+    known = (gaussian.Actor, *of_contrib("tqc", "Actor"))
     return (
         any(all(getattr(own, name, None) is getattr(upstream, name) for name in names) for upstream in known)
         and type(actor.action_dist) is SquashedDiagGaussianDistribution

@@ -32,6 +32,7 @@ class Watch:
     :param modules: its networks, each once, with all of their submodules
     :param optimizers: of its networks
     :param tensors: what its updates use beside the networks' parameters and buffers
+    :param with_mode: those of the modules whose mode ``restore_modes`` puts back
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Watch:
         modules: Sequence[nn.Module],
         optimizers: Sequence[th.optim.Optimizer],
         tensors: Sequence[th.Tensor],
+        with_mode: Sequence[nn.Module] = (),
     ):
         self._model = weakref.ref(model)  # which keeps this
         self._n_attributes = len(vars(model))
@@ -52,22 +54,24 @@ class Watch:
         ]
         self._tensors = tensors
         self._optimizers = [_OptimizerWatch(optimizer) for optimizer in optimizers]
-        self._training = [module.training for module in modules]
+        self._modes = [(vars(module), module.training) for module in with_mode]
         # A module that decides for itself has to be asked
-        self._restores = all(type(module).train is nn.Module.train for module in modules)
+        self._restores = all(type(module).train is nn.Module.train and "train" not in vars(module) for module in with_mode)
         self._step_hooks = [hooks_of_steps(optimizer) for optimizer in optimizers]
         self._methods = own_methods(model)
         self._before = self._look()
 
     def restore_modes(self) -> bool:
         """
-        Put each network into the mode it was in; to be called before ``sees_change``, which looks at modes, too.
+        Put networks into the modes they were in; to be called before ``sees_change``, which looks at modes, too.
 
         :return: whether that is all that setting their mode does
         """
         if self._restores:
-            for module, training in zip(self._modules, self._training, strict=True):
-                module["training"] = training
+            for module, training in self._modes:
+                # One that decides for itself by now is a change, which is seen
+                if "train" not in module:
+                    module["training"] = training
         return self._restores
 
     def sees_change(self) -> bool:
@@ -140,13 +144,14 @@ class _OptimizerWatch:
 
 def hooks_of_steps(optimizer: th.optim.Optimizer) -> tuple[Any, ...]:
     """
-    What else happens at the optimizer's steps than what its class does, before, after or in their place.
+    What else happens at the optimizer's steps than what its class does, before, after or in their place, and in place of the
+    zeroing of gradients.
 
     :param optimizer: the optimizer
     """
     hooks = *optimizer._optimizer_step_pre_hooks.values(), *optimizer._optimizer_step_post_hooks.values()
-    replaced = vars(optimizer).get("step")
-    return hooks if replaced is None else (*hooks, replaced)
+    replaced = [vars(optimizer)[name] for name in ("step", "zero_grad") if name in vars(optimizer)]
+    return *hooks, *replaced
 
 
 def own_methods(model: Any) -> list[tuple[str, Any]]:

@@ -34,10 +34,11 @@ def gradient_field(critic: nn.Module, inputs: FieldInputs) -> GradientField:
     Layers that behave differently in training (BatchNorm, dropout) are evaluated as in prediction: the points are
     compared under one set of statistics and without a mask, and running statistics do not move.
 
-    :param critic: maps ``(observations, actions)`` to one value per critic: a sequence of (batch, 1) tensors,
-        or quantiles of shape (batch, n_critics, n_quantiles), of which the mean is taken
+    :param critic: maps ``(observations, actions)`` to one value per critic: a (batch, 1) tensor or a tuple of such, one tensor
+        of shape (n_critics, batch, 1), or quantiles of shape (batch, n_critics, n_quantiles), of which the mean is taken
     :param inputs: the points
-    :raises RuntimeError: if the critic has no second-order graph (passed through ``torch.compile``, detached, ...)
+    :raises RuntimeError: if the critic returns something else, or if it has no second-order graph (passed through
+        ``torch.compile``, detached, ...)
     """
     refuse_compiled(critic)
     observations, actions, *_, direction, _ = inputs
@@ -80,7 +81,7 @@ def refuse_compiled(critic: nn.Module) -> None:
 def _action_gradient(critic: nn.Module, observations: PyTorchObs, actions: th.Tensor) -> th.Tensor:
     """``∇_a Q`` with its graph, shape (n_critics, batch, action_dim)."""
     grads = []
-    for values in critic_values(critic(observations, actions)):
+    for values in critic_values(critic(observations, actions), len(actions)):
         grad = None
         if values.requires_grad:
             (grad,) = th.autograd.grad(values.sum(), actions, create_graph=True, allow_unused=True)
@@ -104,12 +105,29 @@ def _projected_curvature(grad: th.Tensor, actions: th.Tensor, direction: th.Tens
     return th.stack(curvatures)
 
 
-def critic_values(output: Any) -> tuple[th.Tensor, ...]:
+def critic_values(output: Any, batch_size: int) -> tuple[th.Tensor, ...]:
     """
     One tensor of shape (batch,) per critic.
 
-    :param output: what a critic returns; quantiles enter by their mean
+    :param output: what a critic returns, see ``gradient_field``; quantiles enter by their mean
+    :param batch_size: for how many observations and actions
+    :raises RuntimeError: if it has another shape
     """
-    if isinstance(output, th.Tensor) and output.dim() == 3:
-        return output.mean(dim=2).unbind(dim=1)
-    return tuple(values.squeeze(dim=1) for values in output)
+    shapes: Any
+    if isinstance(output, (tuple, list)):
+        shapes = [tuple(values.shape) for values in output]
+        if all(shape == (batch_size, 1) for shape in shapes):
+            return tuple(values.squeeze(dim=1) for values in output)
+    else:
+        shapes = tuple(output.shape)
+        if shapes == (batch_size, 1):
+            return (output.squeeze(dim=1),)
+        if len(shapes) == 3 and shapes[0] == batch_size:
+            return output.mean(dim=2).unbind(dim=1)
+        if len(shapes) == 3 and shapes[1:] == (batch_size, 1):
+            return output.squeeze(dim=2).unbind()
+    raise RuntimeError(
+        f"The critic returns {shapes} for {batch_size} transitions. PAVE takes a tensor of shape (batch, 1) or a tuple of "
+        "such, one for each critic, as SB3's critics return; all of them as one tensor of shape (n_critics, batch, 1); or "
+        "quantiles of shape (batch, n_critics, n_quantiles), as TQC's."
+    )

@@ -1,6 +1,7 @@
 """The units that scale-free PAVE counts in: the spread of observations and the range of returns, in the replayed data."""
 
 from collections.abc import Callable
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -23,14 +24,15 @@ class Scales:
 
     :param space: the observation space
     :param device: of networks and batches
-    :param return_scale: ``S`` to continue from; 0: none yet
+    :param return_scale: ``S`` to continue from; 0, or what is not finite: none yet
     :param observation_spread: ``s`` to continue from, as ``spread_as_numbers`` gave it; None: none yet
     """
 
     def __init__(
         self, space: spaces.Space, device: th.device, return_scale: float = 0.0, observation_spread: Any = None
     ) -> None:
-        self.return_scale = th.full((), float(return_scale), device=device)
+        known = float(return_scale) if isfinite(return_scale) else 0.0
+        self.return_scale = th.full((), known, device=device)
         self._variances = {key: th.zeros(entry.shape or (), device=device) for key, entry in _vectors(space).items()}
         for key, spread in _by_key(observation_spread).items():
             self._variances[key].copy_(th.as_tensor(spread).square().nan_to_num(0.0, posinf=0.0))
@@ -101,9 +103,10 @@ def return_range(returns: th.Tensor) -> th.Tensor:
 
 def _moved_by_returns(scale: th.Tensor, returns: th.Tensor) -> th.Tensor:
     # Without a floor: before the first reward there is no scale, and Curv is silent. Later on, a batch of equal returns says
-    # nothing of the scale; growing as slowly as it shrinks, it would be lost where most batches are such
+    # nothing of the scale; growing as slowly as it shrinks, it would be lost where most batches are such. One that is not
+    # finite would stay for ever, after parameters and buffer are mended
     value = return_range(returns.mean(dim=1))
-    return th.where(value == 0, scale, _moved(scale, value, _GROWTH * scale))
+    return th.where((value == 0) | ~value.isfinite(), scale, _moved(scale, value, _GROWTH * scale))
 
 
 def _call(function: Callable[..., th.Tensor], *arguments: Any) -> th.Tensor:

@@ -1,5 +1,6 @@
 """``scale_free=True`` in an agent: rewards in other units, saving and loading, every way to do an update, the guard."""
 
+import copy
 import warnings
 
 import gymnasium as gym
@@ -101,6 +102,29 @@ def test_what_was_learned_of_the_data_is_in_the_zip_as_plain_numbers(tmp_path):
     assert loaded.scale_free is True
     for ours, own in zip(loaded._scales.tensors, model._scales.tensors, strict=True):
         th.testing.assert_close(ours, own)
+
+
+def test_parameters_of_another_time_have_another_scale(tmp_path):
+    model = PAVE_SAC("MlpPolicy", "Pendulum-v1", **SMALL).learn(90)
+    good = copy.deepcopy(model.get_parameters())
+    model._scales.return_scale.fill_(1e6)  # as after rewards that were wrong for a while
+    model.save(tmp_path / "agent")
+    assert PAVE_SAC.load(tmp_path / "agent")._scales.return_scale == 1e6
+    model.set_parameters(good)
+    model.train(1, 32)
+    assert 0 < model._scales.return_scale < 1e3
+
+
+def test_an_agent_with_parameters_from_before_a_broken_reward_goes_on():
+    model = PAVE_TD3("MlpPolicy", "Pendulum-v1", **SMALL).learn(90)
+    good, rewards = copy.deepcopy(model.get_parameters()), model.replay_buffer.rewards.copy()
+    model.replay_buffer.rewards[:] = np.nan
+    with pytest.raises(ValueError, match="probably the TD loss was not finite"):
+        model.train(2, 32)
+    model.replay_buffer.rewards[:] = rewards
+    model.set_parameters(good)
+    model.train(2, 32)
+    assert all(th.isfinite(parameter).all() for parameter in model.policy.parameters())
 
 
 def test_load_changes_the_meaning_of_the_weights_with_the_weights(tmp_path):

@@ -175,6 +175,27 @@ def test_what_is_read_from_memory_at_each_replay_needs_no_look(change, model):
     assert model.actor.training and model.critic.training
 
 
+def test_modes_that_sb3_leaves_alone_stay_as_they_are():
+    model = PAVE_SAC("MlpPolicy", "Pendulum-v1", **SETTINGS)
+    model.world = nn.Dropout()
+    model.learn(70)
+    model.critic_target.train()
+    model.world.eval()
+    model.critic.eval()
+    model.train(1, 16)
+    assert model.critic_target.training and not model.world.training and model.critic.training
+
+
+@pytest.mark.parametrize("algorithm", [PAVE_SAC, PAVE_TD3])
+def test_a_layer_that_keeps_its_mode_is_left_in_it(algorithm):
+    model = algorithm("MlpPolicy", "Pendulum-v1", **SETTINGS).learn(70)
+    layer = model.critic.q_networks[0][1].eval()
+    layer.train = lambda mode=True: layer
+    for _ in range(2):
+        model.train(1, 16)
+        assert not layer.training and model.critic.training
+
+
 def test_a_hyperparameter_that_cannot_be_is_refused_whenever_it_is_set(model):
     model.mpr_coef = -1.0
     with pytest.raises(ValueError, match="mpr_coef"):

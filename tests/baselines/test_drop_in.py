@@ -77,6 +77,14 @@ def test_arguments_of_the_hosts_methods_arrive(method, tmp_path):
     assert made.load(tmp_path / "agent", "last", model.get_env()).kind == "last"
 
 
+@pytest.mark.parametrize("host", [SAC, PAVE_SAC])
+def test_a_misspelled_hyperparameter_is_refused_by_load(host, tmp_path):
+    small(caps(host)).save(tmp_path / "agent")
+    with pytest.raises(TypeError, match=r"load\(\) got spatial_coeff, .* Did you mean spatial_coef"):
+        caps(host).load(tmp_path / "agent", spatial_coeff=9.0)
+    assert caps(host).load(tmp_path / "agent", spatial_coef=0.3, special=1).spatial_coef == 0.3
+
+
 @pytest.mark.parametrize(
     ("algorithm", "name"),
     [

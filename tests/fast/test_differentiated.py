@@ -49,6 +49,30 @@ def test_the_step_is_that_of_backward(prepare):
         assert (parameter.grad is None) == (expected.grad is None)
 
 
+def test_an_optimizer_that_keeps_gradients_accumulates_them():
+    class EverySecond(th.optim.SGD):
+        calls = 0
+
+        def zero_grad(self, set_to_none=True):
+            if self.calls % 2 == 0:
+                super().zero_grad(set_to_none)
+
+        def step(self, closure=None):
+            self.calls += 1
+            if self.calls % 2 == 0:
+                super().step(closure)
+
+    ours, theirs = network(), network()
+    first = EverySecond(ours.parameters(), lr=0.1)
+    second = th.optim.SGD(theirs.parameters(), lr=0.1)
+    for _ in range(2):
+        for loss in losses(ours):
+            descend(first, loss)
+        descend(second, *losses(theirs))
+    for parameter, expected in zip(ours.parameters(), theirs.parameters(), strict=True):
+        th.testing.assert_close(parameter, expected)
+
+
 def test_hooks_see_the_gradient_of_the_sum_also_where_a_part_comes_with_its_own():
     module = network()
     first, second = losses(module)

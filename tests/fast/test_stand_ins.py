@@ -5,7 +5,7 @@ import pytest
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.envs import SimpleMultiObsEnv
-from stable_baselines3.common.torch_layers import CombinedExtractor
+from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtractor
 from stable_baselines3.sac import policies as sac
 from stable_baselines3.td3 import policies as td3
 from torch import nn
@@ -13,7 +13,9 @@ from torch import nn
 from sb3_pave import PAVE_DDPG, PAVE_SAC, PAVE_TD3, PAVE_TQC
 from sb3_pave.algorithms import fast_execution
 from sb3_pave.fast.stand_ins import is_mlp_actor, is_mlp_critic, mlp_actor, mlp_critic
+from sb3_pave.method.field import gradient_field
 from tests.algorithms.scenarios import DroppingExtractor, NormalizedExtractor
+from tests.method.closed_form import closed_form_field
 
 SETTINGS = dict(learning_starts=60, batch_size=32, buffer_size=200, seed=0)
 every = pytest.mark.parametrize("algorithm", [PAVE_TD3, PAVE_SAC, PAVE_DDPG, PAVE_TQC])
@@ -42,6 +44,27 @@ def test_a_deterministic_actor_is_its_module(net_arch):
     assert is_mlp_actor(actor)
     observations = th.randn(7, 3)
     th.testing.assert_close(mlp_actor(actor)(observations), actor(observations))
+
+
+@every
+def test_another_default_dtype_changes_nothing_for_an_agent_that_is_there(algorithm):
+    model = make(algorithm).learn(62)
+    th.set_default_dtype(th.float64)
+    try:
+        model.learn(3, reset_num_timesteps=False)
+    finally:
+        th.set_default_dtype(th.float32)
+    assert next(model.actor.parameters()).dtype == th.float32
+
+
+def test_limits_of_the_deviation_that_are_changed_hold(monkeypatch):
+    actor = make(PAVE_SAC).actor
+    monkeypatch.setattr(sac, "LOG_STD_MAX", -5)
+    observations, noise = th.randn(5, 3), th.ones(5, 1)
+    mean = th.atanh(actor(observations, deterministic=True))
+    th.testing.assert_close(
+        th.atanh(mlp_actor(actor)(observations, noise)[0]) - mean, th.full((5, 1), -5.0).exp(), rtol=1e-3, atol=0
+    )
 
 
 @pytest.mark.parametrize("algorithm", [PAVE_SAC, PAVE_TQC])
@@ -192,6 +215,21 @@ def test_where_actor_and_critic_see_different_things_each_keeps_its_features(alg
     assert not isinstance(fast_execution.choose_execution(model), fast_execution.StandIns)
     symmetric = make(algorithm, "MultiInputPolicy", Halves())
     assert isinstance(fast_execution.choose_execution(symmetric), fast_execution.StandIns)
+
+
+class InDouble(FlattenExtractor):
+    def forward(self, observations):
+        return super().forward(observations).double()
+
+
+@every
+def test_networks_may_have_more_digits_than_the_replayed_actions(algorithm):
+    model = make(algorithm, policy_kwargs={"features_extractor_class": InDouble})
+    model.policy.double()
+    model.learn(62)
+    inputs = model._field_inputs(*model._sample(16))
+    for ours, own in zip(closed_form_field(model.critic, inputs), gradient_field(model.critic, inputs), strict=True):
+        th.testing.assert_close(ours, own.double(), rtol=1e-6, atol=1e-9)
 
 
 def test_layers_that_depend_on_the_mode_within_an_extractor_of_sb3s_are_seen():

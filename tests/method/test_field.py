@@ -165,6 +165,33 @@ def test_the_closed_form_returns_the_critics_own_values():
         th.testing.assert_close(ours, own)
 
 
+class Values(nn.Module):
+    """Critics that give their values in another form."""
+
+    def __init__(self, critic, form):
+        super().__init__()
+        self.critic, self.form = critic, form
+
+    def forward(self, observations, actions):
+        return self.form(self.critic(observations, actions))
+
+
+def test_values_of_all_critics_may_come_as_one_tensor():
+    critic, points = make_critic([16]), draw_points()
+    expected = evaluate(critic, points, "definition")
+    for form in (th.stack, list, lambda values: th.stack([th.cat([v - 1, v + 1], dim=1) for v in values], dim=1)):
+        for ours, own in zip(evaluate(Values(critic, form), points, "definition"), expected, strict=True):
+            th.testing.assert_close(ours, own)
+    alone = evaluate(Values(critic, lambda values: values[0]), points, "definition")
+    th.testing.assert_close(alone.grad, expected.grad[:1])
+
+
+@pytest.mark.parametrize("form", [lambda v: v[0].squeeze(1), lambda v: th.cat(v, dim=1), lambda v: [x.squeeze(1) for x in v]])
+def test_values_of_another_shape_are_refused_with_the_shapes_that_are_known(form):
+    with pytest.raises(RuntimeError, match=r"The critic returns .* for 6 transitions\. PAVE takes .*\(batch, 1\)"):
+        evaluate(Values(make_critic([16]), form), draw_points(), "definition")
+
+
 def test_the_path_is_chosen_by_type():
     linear = nn.Linear(2, 1)
     assert is_mlp(nn.Sequential(nn.Linear(2, 2), nn.SiLU(), linear)) and is_mlp(nn.Sequential(linear))

@@ -165,6 +165,16 @@ def test_batches_of_equal_returns_say_nothing_of_the_scale():
     assert scales.return_scale == pytest.approx(0.9)
 
 
+@pytest.mark.parametrize("reading", [np.nan, np.inf])
+def test_a_return_that_is_not_finite_says_nothing_of_the_scale(reading):
+    scales = Scales(SPACE, th.device("cpu"))
+    scales.observe(th.tensor([[0.0], [10.0]]))
+    before = scales.return_scale.clone()
+    scales.observe(th.tensor([[0.0], [reading]]))
+    assert before > 0 and th.equal(scales.return_scale, before)
+    assert Scales(SPACE, th.device("cpu"), return_scale=reading).return_scale == 0
+
+
 def test_a_spread_that_an_older_save_has_lost_begins_anew():
     scales = Scales(SPACE, th.device("cpu"), observation_spread=np.array([1.0, np.nan, np.inf, 2.0, 0.0], np.float32))
     assert scales.spread().tolist() == [1.0, 0.0, 0.0, 2.0, 0.0]
