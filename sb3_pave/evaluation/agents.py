@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -153,10 +154,12 @@ def own_statistics(path: Path) -> Path | None:
     """
     :param path: a model's zip file
     :return: the ``VecNormalize`` statistics saved with this very model, as :class:`sb3_pave.callbacks.SmoothnessEvalCallback`
-        does it, None if there are none. The zoo's are those of the end of training.
+        and SB3's ``CheckpointCallback`` do it, None if there are none. The zoo's are those of the end of training.
     """
-    statistics = path.with_name(f"{path.stem}_vecnormalize.pkl")
-    return statistics if statistics.is_file() else None
+    names = [f"{path.stem}_vecnormalize.pkl"]
+    if checkpoint := re.fullmatch(r"(.*)_(\d+_steps)", path.stem):
+        names.append("{}_vecnormalize_{}.pkl".format(*checkpoint.groups()))
+    return next(filter(Path.is_file, map(path.with_name, names)), None)
 
 
 def unused_statistics(path: Path) -> str | None:
@@ -165,10 +168,11 @@ def unused_statistics(path: Path) -> str | None:
     :return: a sentence on statistics beside it that may be its own or another model's; None if there are none, or those of
         this very model, or settings of its run, by which it is known what it was trained with
     """
-    statistics = path.with_name("vecnormalize.pkl")
-    if not statistics.is_file() or own_statistics(path) is not None or settings_of(path):
+    # Those of the whole folder, if there are any, come first
+    beside = sorted(path.parent.glob("*vecnormalize*.pkl"), key=lambda file: (file.name != "vecnormalize.pkl", file))
+    if not beside or own_statistics(path) is not None or settings_of(path):
         return None
-    return f"{statistics} was not used for {path.name}: if it was trained with these statistics, name them by --vec-normalize"
+    return f"{beside[0]} was not used for {path.name}: if it was trained with these statistics, name them by --vec-normalize"
 
 
 def check_spaces(agent: Agent, model: BaseAlgorithm, env: VecEnv) -> None:

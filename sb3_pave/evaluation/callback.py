@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalCallback
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_pave.evaluation.control_rate import control_rate as rate_of
 from sb3_pave.evaluation.geometry import rollout_geometry
 from sb3_pave.evaluation.networks import CriticChoice
 from sb3_pave.evaluation.rollout import EpisodeRecorder, Rollout
@@ -37,7 +38,8 @@ class SmoothnessEvalCallback(EvalCallback):
     - Writes them into ``evaluations.npz`` beside SB3's keys: ``sm`` etc. of shape ``(n_evaluations, n_eval_episodes)``;
       ``geometry_M_mean`` etc. of shape ``(n_geometries,)`` with their own ``geometry_timesteps``.
     - Keeps, besides ``best_model.zip``, the smoothest model whose return is close enough to the best as
-      ``smoothest_model.zip``, with ``smoothest_model_vecnormalize.pkl`` if ``VecNormalize`` is in use.
+      ``smoothest_model.zip``; each with its ``best_model_vecnormalize.pkl`` or ``smoothest_model_vecnormalize.pkl`` if
+      ``VecNormalize`` is in use.
 
     Training goes on as if nothing had been measured: a ``VecNormalize`` of ``eval_env`` that still trains is frozen during the
     episodes and does not touch the rewards, and stochastic actions draw nothing from training's random numbers.
@@ -46,7 +48,8 @@ class SmoothnessEvalCallback(EvalCallback):
     files, and silences it: that is how it is used from a zoo YAML, ``callback: sb3_pave.callbacks.SmoothnessEvalCallback``.
 
     :param eval_env: the environment used for evaluation; None to take over the ``EvalCallback`` beside this one
-    :param control_rate: actions a second in Hz; 1 counts frequency in cycles a step
+    :param control_rate: actions a second in Hz; 1 counts frequency in cycles a step; None asks ``eval_env`` for its ``dt`` (in
+        cycles a step if it has none)
     :param cutoff: frequency above which energy counts as high; by default ``control_rate / 4``
     :param geometry_interval: measure the geometry at every so many evaluations, beginning with the first; 0 for never
     :param critic: the critic whose geometry is measured: its index in the ensemble or ``"min"``
@@ -62,7 +65,7 @@ class SmoothnessEvalCallback(EvalCallback):
         self,
         eval_env: gym.Env | VecEnv | None = None,
         *,
-        control_rate: float = 1.0,
+        control_rate: float | None = None,
         cutoff: float | None = None,
         geometry_interval: int = 0,
         critic: CriticChoice = 0,
@@ -75,11 +78,12 @@ class SmoothnessEvalCallback(EvalCallback):
             raise ValueError(f"smoothest_share must be in (0, 1]; got {smoothest_share}")
         if geometry_interval < 0:
             raise ValueError(f"geometry_interval must not be negative; got {geometry_interval}")
-        measures = _measure_names(control_rate, cutoff)
+        self.control_rate, self.cutoff = control_rate, cutoff
+        if eval_env is not None:
+            self._settle_rate()
+        measures = _measure_names(1.0, None) if self.control_rate is None else _measure_names(self.control_rate, cutoff)
         if smoothest_by not in measures:
             raise ValueError(f"smoothest_by must be one of {', '.join(measures)}; got {smoothest_by!r}")
-        self.control_rate = control_rate
-        self.cutoff = cutoff
         self.geometry_interval = geometry_interval
         self.critic: CriticChoice = critic
         self.smoothest_by = smoothest_by
@@ -112,9 +116,12 @@ class SmoothnessEvalCallback(EvalCallback):
         with self._borrowed:
             self._borrowed.enter_context(frozen_normalization(self.eval_env))
             self._borrowed.enter_context(kept_torch_state())
+            best_before = self.best_mean_reward
             continue_training = super()._on_step()
         if self.log_path is not None:
             self._save_evaluations(self.log_path)
+        if self.best_mean_reward > best_before:
+            self._save_normalization("best_model")
         self._keep_smoothest()
         self._n_evaluations += 1
         return continue_training
@@ -130,8 +137,9 @@ class SmoothnessEvalCallback(EvalCallback):
 
     def _measure(self) -> None:
         rollout = Rollout(self._recorder.episodes, self.eval_env.action_space, self.deterministic, seed=None)
-        measures = rollout.smoothness(self.control_rate, self.cutoff)
-        for name in _measure_names(self.control_rate, self.cutoff):
+        rate: Any = self.control_rate  # settled by now
+        measures = rollout.smoothness(rate, self.cutoff)
+        for name in _measure_names(rate, self.cutoff):
             self.evaluations_smoothness.setdefault(name, []).append(measures[name])
             self.logger.record(f"eval/{name}", float(measures[name].mean()))
         if self._geometry_is_due():
@@ -173,11 +181,13 @@ class SmoothnessEvalCallback(EvalCallback):
         if self.verbose >= 1:
             print(f"New smoothest model: {self.smoothest_by}={score:.3g}, mean reward {self.last_mean_reward:.2f}")
         if self.best_model_save_path is not None:
-            path = os.path.join(self.best_model_save_path, "smoothest_model")
-            self.model.save(path)
-            normalization = self.model.get_vec_normalize_env()
-            if normalization is not None:
-                normalization.save(f"{path}_vecnormalize.pkl")
+            self.model.save(os.path.join(self.best_model_save_path, "smoothest_model"))
+            self._save_normalization("smoothest_model")
+
+    def _save_normalization(self, model_name: str) -> None:
+        normalization = self.model.get_vec_normalize_env()
+        if self.best_model_save_path is not None and normalization is not None:
+            normalization.save(os.path.join(self.best_model_save_path, f"{model_name}_vecnormalize.pkl"))
 
     def _take_over(self) -> None:
         found = next((one for one in _flatten(self.locals.get("callback")) if isinstance(one, EvalCallback)), None)
@@ -197,12 +207,20 @@ class SmoothnessEvalCallback(EvalCallback):
             if child is not None:
                 child.parent = self
         self._check_environment()
+        self._settle_rate()
         for folder in filter(None, (self.best_model_save_path, self.log_path and os.path.dirname(self.log_path))):
             os.makedirs(folder, exist_ok=True)
         if replaced:
             found.eval_freq = -1
             if self.verbose >= 1:
                 print("SmoothnessEvalCallback takes the place of the EvalCallback beside it")
+
+    def _settle_rate(self) -> None:
+        if self.control_rate is None:
+            self.control_rate, note = rate_of(self.eval_env)
+            if note is not None:
+                warnings.warn(note.replace("--control-rate", "control_rate"))
+        _measure_names(self.control_rate, self.cutoff)
 
     def _check_environment(self) -> None:
         if not isinstance(self.eval_env.action_space, spaces.Box):

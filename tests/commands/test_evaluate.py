@@ -6,6 +6,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from stable_baselines3 import A2C, DDPG, PPO, SAC, TD3
+from stable_baselines3.common.callbacks import CheckpointCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecNormalize, unwrap_vec_normalize
@@ -13,7 +14,7 @@ from torch import nn
 
 from sb3_pave.commands.evaluate import main
 from sb3_pave.commands.plot import main as plot
-from sb3_pave.evaluation.agents import check_spaces, from_zip
+from sb3_pave.evaluation.agents import check_spaces, from_zip, unused_statistics
 from sb3_pave.evaluation.errors import AgentError
 from sb3_pave.evaluation.output_path import output_path
 from sb3_pave.evaluation.report import FORMAT
@@ -331,6 +332,16 @@ def test_statistics_saved_with_the_model_come_before_the_zoos(tmp_path):
     assert unwrap_vec_normalize(given.make_env("Pendulum-v1")).obs_rms.mean.tolist() == [0.0, 0.0, 0.0]
     (run,) = find_runs(tmp_path, "sac", "Pendulum-v1")
     assert unwrap_vec_normalize(run.make_env("Pendulum-v1")).obs_rms.mean.tolist() == [0.0, 0.0, 0.0]
+
+
+def test_statistics_of_a_checkpoint_of_sb3s_are_its_own(tmp_path):
+    model = small(SAC, env=VecNormalize(make_vec_env("Pendulum-v1")), learning_starts=100)
+    model.learn(10, callback=CheckpointCallback(5, str(tmp_path), save_vecnormalize=True))
+    agent = from_zip(tmp_path / "rl_model_5_steps", "Pendulum-v1")
+    assert agent.vec_normalize_path == tmp_path / "rl_model_vecnormalize_5_steps.pkl"
+    assert agent.vec_normalize_path.is_file() and unused_statistics(agent.model_path) is None
+    small(SAC).save(tmp_path / "other")
+    assert "rl_model_vecnormalize_10_steps.pkl was not used for other.zip" in unused_statistics(tmp_path / "other.zip")
 
 
 def test_statistics_that_may_be_anothers_are_not_used_but_named(tmp_path):
