@@ -3,8 +3,8 @@
 import pytest
 import torch as th
 
-from sb3_pave.method.field import gradient_field
-from sb3_pave.method.losses import curvature_preservation, mixed_partial, pave_losses, vector_field_consistency
+from sb3_pave.method.field import GradientField, gradient_field
+from sb3_pave.method.losses import curvature_preservation, mixed_partial, pave_losses, signals, vector_field_consistency
 from sb3_pave.method.points import FieldInputs
 from tests.method.quadratic import QuadraticCritic, random_quadratic
 
@@ -78,11 +78,24 @@ def test_hand_computed_numbers():
     th.testing.assert_close(curvature_preservation(field.curvature, 2.5), th.tensor(0.5))
 
 
-def test_a_transition_without_successor_does_not_count():
-    grad, grad_next = th.zeros(2, 3, 1), th.tensor([1.0, 2.0, 100.0]).reshape(1, 3, 1).expand(2, 3, 1)
-    exists = th.tensor([1.0, 1.0, 0.0])
-    assert vector_field_consistency(grad, grad_next, exists).item() == pytest.approx(2 * (1 + 4) / 2)
-    assert vector_field_consistency(grad, grad_next, th.zeros(3)).item() == 0
+def test_a_transition_without_successor_does_not_count_in_vfc_alone():
+    grad, displaced = th.zeros(2, 3, 1), th.tensor([1.0, 2.0, 100.0]).reshape(1, 3, 1).expand(2, 3, 1)
+    curvature = displaced.squeeze(dim=2)
+    field, exists = GradientField(grad, displaced, displaced, curvature), th.tensor([1.0, 1.0, 0.0])
+    losses = pave_losses(field, 0.0, exists)
+    assert losses.vfc.item() == pytest.approx(2 * (1 + 4) / 2)
+    assert losses.mpr.item() == pytest.approx(2 * (1 + 4 + 100**2) / 3)
+    assert losses.curv.item() == pytest.approx(2 * (1 + 2 + 100) / 3)
+    assert pave_losses(field, 0.0, th.zeros(3)).vfc.item() == 0
+
+
+def test_the_log_shows_the_fields_size_per_dimension_and_how_much_of_it_is_concave():
+    # Two critics, three transitions, two action dimensions; what is flat is not concave
+    grad, curvature = th.tensor([3.0, 4.0]).expand(2, 3, 2), th.tensor([[-1.0, -2.0, 0.0], [-1.0, -1.0, 5.0]])
+    field = GradientField(grad, None, None, curvature)
+    logged = signals(field, pave_losses(field, 1.0))
+    assert logged["action_grad_rms"].item() == pytest.approx(((9 + 16) / 2) ** 0.5)
+    assert logged["concave_share"].item() == pytest.approx(4 / 6)
 
 
 def test_what_was_not_asked_for_is_not_evaluated():

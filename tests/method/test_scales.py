@@ -140,6 +140,14 @@ def test_the_range_of_returns_is_that_of_numpys_percentiles():
     assert return_range(th.tensor([4.0])) == 0
 
 
+def test_quantiles_of_the_return_enter_by_their_mean():
+    quantiles = th.randn(BATCH, 5, generator=th.Generator().manual_seed(0))
+    scales = Scales(SPACE, th.device("cpu"))
+    scales.observe(quantiles)
+    low, high = np.percentile(quantiles.numpy().mean(axis=1), [5, 95])
+    assert scales.return_scale.item() == pytest.approx(high - low)
+
+
 def test_averages_begin_with_the_first_batch_and_follow_slowly():
     scales = Scales(SPACE, th.device("cpu"))
     still = th.zeros(BATCH, OBS)
