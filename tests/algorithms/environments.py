@@ -36,7 +36,8 @@ class RandomObservationEnv(gym.Env):
 
 class CountingEnv(gym.Env):
     """
-    Observes ``[episode, step]``, so that a stored pair of observations tells whether one follows the other.
+    Observes ``[episode, step]``, so that a stored pair of observations tells whether one follows the other
+    (``is_one_step``).
 
     :param episode_length: steps until the episode ends
     :param terminates: whether it ends by termination rather than truncation
@@ -62,3 +63,8 @@ class CountingEnv(gym.Env):
         self.steps += 1
         over = self.steps >= self.episode_length
         return self._observe(), 0.0, over and self.terminates, over and not self.terminates, {}
+
+
+def is_one_step(observations, successors):
+    """Which of ``CountingEnv``'s observations are followed by the other ones, shape (batch,)."""
+    return (successors[:, 0] == observations[:, 0]) & (successors[:, 1] == observations[:, 1] + 1)

@@ -17,7 +17,7 @@ from sb3_pave import PAVE_SAC, pave
 from sb3_pave.algorithms.fast_execution import choose_execution
 from sb3_pave.method.perturbation import is_perturbable, perturb
 from sb3_pave.method.successor import sample_with_successor
-from tests.algorithms.environments import CountingEnv
+from tests.algorithms.environments import CountingEnv, RandomObservationEnv, is_one_step
 from tests.algorithms.own_algorithms import OWN_TRAIN
 from tests.algorithms.scenarios import (
     ALGORITHMS,
@@ -106,10 +106,6 @@ def collect(algorithm=SAC, terminates=False, n_envs=1, **kwargs):
     return algorithm("MlpPolicy", env, learning_starts=1000, buffer_size=40, seed=0, **kwargs).learn(60)
 
 
-def is_one_step(observations, successors):
-    return (successors[:, 0] == observations[:, 0]) & (successors[:, 1] == observations[:, 1] + 1)
-
-
 @pytest.mark.parametrize("n_envs", [1, 3])
 def test_the_successor_is_the_stored_next_observation_also_across_a_termination(n_envs):
     model = collect(terminates=True, n_envs=n_envs)
@@ -173,6 +169,15 @@ def test_noise_is_added_to_what_vec_normalize_gives():
     assert replay_data.observations.abs().max() <= env.clip_obs
     field = field_in_training(model.critic, model._field_inputs(replay_data, successor))
     assert th.isfinite(field.grad_noisy).all()
+
+
+def test_curv_looks_along_signs_drawn_anew_for_each_sample_and_dimension():
+    env = RandomObservationEnv(spaces.Box(-1, 1, (4,), np.float32))
+    env.action_space = spaces.Box(-1, 1, (3,), np.float32)
+    model = PAVE_SAC("MlpPolicy", env, **SMALL).learn(5)  # collects
+    first, second = (model._field_inputs(*model._sample(100)).direction for _ in range(2))
+    assert (first.abs() == 1).all() and len(first.unique(dim=0)) == 2**3
+    assert not th.equal(first, second)
 
 
 @every

@@ -17,6 +17,7 @@ from torch import nn
 from sb3_pave import PAVE_SAC, PAVE_TD3
 from sb3_pave.method.losses import pave_losses
 from sb3_pave.method.points import FieldInputs
+from tests.algorithms.environments import CountingEnv, is_one_step
 from tests.method.closed_form import closed_form_values_and_field, field_in_training, order_ending_with
 
 BATCH = 6
@@ -123,6 +124,26 @@ def test_every_buffer_trains_on_a_part(algorithm, run):
     model.learn(40)
     assert all(th.isfinite(parameter).all() for parameter in model.critic.parameters())
     assert any(not th.equal(old, new) for old, new in zip(before, model.critic.parameters(), strict=True))
+
+
+def collected(**kwargs):
+    """An agent with 4 steps an episode in its buffer, and not trained yet."""
+    settings = dict(learning_starts=50, batch_size=16, buffer_size=40, policy_kwargs={"net_arch": [8]}, seed=0)
+    return PAVE_SAC("MlpPolicy", CountingEnv(), pave_batch_size=8, **settings, **kwargs).learn(35)
+
+
+def test_each_transition_of_a_part_has_its_own_successor_and_counts_if_that_is_one_step_away():
+    model = collected(optimize_memory_usage=True, replay_buffer_kwargs={"handle_timeout_termination": False})
+    replay_data, successor = model._sample(16)
+    inputs, *_, has_successor = model._critic_terms(replay_data, successor, replay_data.rewards)
+    follows = is_one_step(inputs.observations[inputs.rows], inputs.next_observations)
+    assert th.equal(has_successor == 1, follows) and 0 < follows.sum() < 8
+
+
+def test_the_part_is_drawn_from_the_whole_batch():
+    model = collected()
+    batch = model._sample(16)
+    assert {row for _ in range(30) for row in model._field_inputs(*batch).rows.tolist()} == set(range(16))
 
 
 def parameters_after(**kwargs):
