@@ -135,6 +135,13 @@ def test_images_and_floats_are_normalised_into_what_they_are():
     double = spaces.Box(-1, 1, (2,), np.float64)
     assert normalised_space(double, vec_normalize(double)) is double
     assert is_perturbable(normalised_space(COUNTS, vec_normalize(COUNTS))) and not is_perturbable(COUNTS)
+    # Beside a normalised vector it stays an image, and gets its noise
+    both = spaces.Dict(image=image, counts=COUNTS)
+    seen = normalised_space(both, vec_normalize(both, norm_obs_keys=["counts"]))
+    assert seen["image"] is image and is_perturbable(seen["counts"])
+    noisy = perturb({"image": th.zeros(20, *image.shape, dtype=th.uint8), "counts": th.zeros(2000, 4)}, seen, SIGMA)
+    assert noisy["image"].std().item() == pytest.approx(255 * SIGMA, rel=0.1)
+    assert noisy["counts"].std().item() == pytest.approx(SIGMA, rel=0.1)
 
 
 def noise_of(space, shape):
