@@ -155,8 +155,17 @@ def along(policy, batch):
 @pytest.mark.parametrize("kwargs", N_STEPS, ids=str)
 @pytest.mark.parametrize("host", BOTH)
 def test_grad(host, kwargs):
+    check_second_differences(grad(host), **kwargs)
+
+
+@pytest.mark.parametrize("kwargs", N_STEPS, ids=str)
+def test_asaps_first_term_is_grads(kwargs):
+    check_second_differences(asap(SAC), spatial_coef=0, predictor_coef=0, **kwargs)
+
+
+def check_second_differences(algorithm, **kwargs):
     # The states are on straight lines, and the actor is nearly linear: a large weight
-    _, actor, policy, steps, batch = one_step(grad(host), temporal_coef=1000.0, **kwargs)
+    _, actor, policy, steps, batch = one_step(algorithm, temporal_coef=1000.0, **kwargs)
     before, _, after = along(policy, batch)
     factor = th.tanh((1 / (after - before + 1e-4)) ** 2).detach()
 
