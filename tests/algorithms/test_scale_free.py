@@ -2,11 +2,13 @@
 
 import copy
 import warnings
+from types import SimpleNamespace
 
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
+from gymnasium import spaces
 from stable_baselines3 import SAC, TD3
 from torch import nn
 
@@ -15,6 +17,7 @@ from sb3_pave.algorithms.diagnostics import Diagnostics
 from sb3_pave.algorithms.execution import Execution
 from sb3_pave.algorithms.fast_execution import ClosedForm, StandIns
 from sb3_pave.algorithms.units import PAPER, SCALE_FREE
+from sb3_pave.method.scales import Scales
 from tests.algorithms.own_algorithms import with_own_train
 from tests.algorithms.scenarios import ALGORITHMS, make
 
@@ -154,10 +157,25 @@ def test_a_zip_from_before_has_the_papers_units(tmp_path):
     TD3.load(tmp_path / "old")
 
 
-def test_a_train_of_the_users_own_has_scales_too():
-    model = pave(with_own_train(SAC))("MlpPolicy", "Pendulum-v1", scale_free=True, **SMALL).learn(90)
-    assert model._scales.return_scale > 0
-    assert model.logger.name_to_value["train/return_scale"] > 0
+def test_around_a_train_of_the_users_own_the_range_of_returns_is_that_of_the_critics_mean_value():
+    model = pave(with_own_train(SAC))("MlpPolicy", "Pendulum-v1", scale_free=True, **SMALL).learn(60)  # collects
+    np.random.seed(1)
+    batch = model.replay_buffer.sample(32)
+    with th.no_grad():
+        values = th.cat(model.critic(batch.observations, batch.actions), dim=1)
+    np.random.seed(1)
+    model.train(1, batch_size=32)
+    low, high = np.percentile(values.mean(dim=1).numpy(), [5, 95])
+    assert model._scales.return_scale.item() == pytest.approx(high - low, rel=1e-4)
+    assert model.logger.name_to_value["train/return_scale"] == pytest.approx(high - low, rel=1e-4)
+
+
+@pytest.mark.parametrize("algorithm", [PAVE_SAC, pave(with_own_train(SAC))])
+def test_the_log_has_the_range_of_returns_of_each_update(algorithm, monkeypatch):
+    monkeypatch.setattr(Scales, "observe", lambda self, *_: self.return_scale.add_(1))
+    model = algorithm("MlpPolicy", "Pendulum-v1", **SMALL).learn(60)  # collects
+    model.train(3, batch_size=32)
+    assert model._scales.return_scale == 3 and model.logger.name_to_value["train/return_scale"] == (1 + 2 + 3) / 3
 
 
 def test_the_turn_of_the_field_is_its_change_over_its_size():
@@ -168,6 +186,10 @@ def test_the_turn_of_the_field_is_its_change_over_its_size():
     assert turns["field_turn_noise"] == pytest.approx([0.4 / 4.0, 0.4 / average])
     assert turns["field_turn_step"] == pytest.approx([2.0 / 4.0, 2.0 / average])
     assert Diagnostics().turns({"critic_loss": [1.0]}, n_critics=1) == {}
+    # A flat field does not turn, and the average begins after it
+    assert Diagnostics().turns({"action_grad_rms": [0.0, 2.0], "mpr_loss": [0.0, 0.8]}, n_critics=1) == {
+        "field_turn_noise": [0.2]
+    }
 
 
 def test_one_warning_when_a_term_drowns_the_task():
@@ -184,6 +206,42 @@ def test_one_warning_when_a_term_drowns_the_task():
         diagnostics.watch(*updates(1.0, 3000), "Lower {term}_coef.")
     assert len(caught) == 1
     Diagnostics().watch(*updates(0.4, 3000), "")  # 8 times: the critic may still be on its way
+
+
+def watched(values, n=2000, diagnostics=None, **hyperparameters):
+    """The warnings about an agent with two action dimensions, each of whose updates logged these values."""
+    model = SimpleNamespace(action_space=spaces.Box(-1, 1, (2,)), **hyperparameters)
+    model._coefs = lambda: (0.0, 0.0, model.curv_coef)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        (diagnostics or Diagnostics()).watch_agent(model, {tag: [value] * n for tag, value in values.items()})
+    return [str(warning.message) for warning in caught]
+
+
+def test_the_papers_curvature_is_steep_by_ranges_of_the_return_per_action_dimension():
+    papers = {"scale_free": False, "curv_coef": 1.0, "curv_delta": 1.0}
+    assert not watched({"return_scale": 2.0}, **papers)  # a quarter
+    assert not watched({"return_scale": 1.0}, **{**papers, "curv_coef": 0.0})
+    (warning,) = watched({"return_scale": 1.0}, **papers)
+    assert "curvature of 0.5 times" in warning and "use scale_free=True" in warning
+
+
+def test_curvature_has_to_be_steep_over_the_whole_window():
+    papers, diagnostics = {"scale_free": False, "curv_coef": 1.0, "curv_delta": 1.0}, Diagnostics()
+    for return_scale, n in ((1.0, 1999), (2.0, 1), (1.0, 1999)):
+        assert not watched({"return_scale": return_scale}, n, diagnostics, **papers)
+    assert len(watched({"return_scale": 1.0}, 1, diagnostics, **papers)) == 1
+
+
+@pytest.mark.parametrize(("huber_share", "times"), [({}, 15), ({"huber_share": 0.8}, 12), ({"huber_share": 0.5}, None)])
+def test_scale_free_curv_is_watched_with_the_weight_that_it_has_in_the_loss(huber_share, times):
+    # 1.0 / 2 * 3 of the loss is 15 times the TD loss; 10 times, and nobody is warned
+    values = {"td_loss": 0.1, "curv_loss": 1.0, "return_scale": 3.0, **huber_share}
+    found = watched(values, scale_free=True, curv_coef=1.0)
+    if times is None:
+        assert not found
+    else:
+        assert len(found) == 1 and f"weighted curv term has been {times} times the TD loss" in found[0]
 
 
 def test_rewards_far_below_the_weights_units_are_said():
