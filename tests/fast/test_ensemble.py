@@ -49,11 +49,33 @@ def test_laying_them_stacked_again_moves_nothing():
     assert addresses == [parameter.data_ptr() for network in own for parameter in network.parameters()]
 
 
-def test_a_parameter_that_was_moved_is_noticed():
+def move(own):
+    own[1][0].weight.data = own[1][0].weight.data.clone()
+
+
+def transpose(own):
+    own[1][0].weight.data = own[1][0].weight.data.view(4, 6).T
+
+
+def flatten(own):
+    """Into one tensor, network by network."""
+    parameters = [parameter for network in own for parameter in network.parameters()]
+    nn.utils.vector_to_parameters(nn.utils.parameters_to_vector(parameters).detach(), parameters)
+
+
+@pytest.mark.parametrize("change", [move, transpose, flatten, list.reverse])
+def test_parameters_that_lie_otherwise_are_noticed(change):
     own = networks()
     lay_stacked(own)
-    own[1][0].weight.data = own[1][0].weight.data.clone()
-    assert ensemble_in_memory(tuple(map(parameters_of_mlp, own)), activations_of_mlp(own[0])) is None
+    change(own)
+    parameters, activations = tuple(map(parameters_of_mlp, own)), activations_of_mlp(own[0])
+    assert ensemble_in_memory(parameters, activations) is None
+    before = [parameter.detach().clone() for network in own for parameter in network.parameters()]
+    lay_stacked(own)
+    in_memory = ensemble_in_memory(parameters, activations)
+    for network, weight in zip(own, in_memory.weights[0], strict=True):
+        assert th.equal(network[0].weight, weight)
+    assert all(map(th.equal, (parameter for network in own for parameter in network.parameters()), before))
 
 
 def test_saved_and_copied_they_are_parameters_like_others(tmp_path):

@@ -13,7 +13,7 @@ from sb3_pave.fast.ensemble import is_mlp
 from sb3_pave.method.field import gradient_field
 from sb3_pave.method.losses import pave_losses
 from sb3_pave.method.points import FieldInputs
-from tests.method.closed_form import closed_form_field, closed_form_values_and_field
+from tests.method.closed_form import closed_form_field, closed_form_values_and_field, field_in_training
 
 OBS_DIM, ACTION_DIM, BATCH = 5, 3, 6
 SMOOTH = {
@@ -199,9 +199,6 @@ def test_the_path_is_chosen_by_type():
     assert not is_mlp(nn.Sequential(nn.Linear(2, 2), nn.Hardswish(), linear))
     assert not is_mlp(nn.Sequential(nn.Linear(2, 2), nn.SiLU(), linear, nn.Tanh()))
     assert not is_mlp(nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Linear(2, 2)), nn.SiLU(), linear))
-    hooked = nn.Sequential(nn.Linear(2, 2), nn.SiLU(), linear)
-    hooked[0].register_forward_hook(lambda module, args, output: 2 * output)
-    assert not is_mlp(hooked)
 
     class OwnForward(ContinuousCritic):
         def forward(self, obs, actions):
@@ -210,6 +207,51 @@ def test_the_path_is_chosen_by_type():
     extractor = FlattenExtractor(OBS_SPACE)
     own = OwnForward(OBS_SPACE, ACTION_SPACE, [4], extractor, OBS_DIM, nn.SiLU)
     assert not has_closed_form(own) and has_closed_form(make_critic([4]))
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        {0: nn.Linear(OBS_DIM + ACTION_DIM, 6), 2: nn.Linear(6, 1)},
+        {2: nn.Linear(4, 1, bias=False)},
+        {1: nn.SiLU()},
+        {1: nn.ELU(0.5)},
+    ],
+    ids=["width", "bias", "activation", "its setting"],
+)
+def test_critics_that_differ_in_more_than_their_numbers_have_no_closed_form(layers):
+    critic = make_critic([4], nn.ELU)
+    assert has_closed_form(critic)
+    for i, layer in layers.items():
+        critic.q_networks[1][i] = layer
+    assert not has_closed_form(critic)
+
+
+HOOKS = (
+    "register_forward_pre_hook",
+    "register_forward_hook",
+    "register_full_backward_pre_hook",
+    "register_full_backward_hook",
+)
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_a_critic_with_a_hook_anywhere_has_no_closed_form(hook):
+    critic = make_critic([4])
+    network = critic.q_networks[1]
+    for module in (critic, network, network[0], network[1]):
+        handle = getattr(module, hook)(lambda *_: None)
+        assert not has_closed_form(critic) and is_mlp(network) is (module is critic)
+        handle.remove()
+    assert has_closed_form(critic)
+
+
+def test_what_a_hook_makes_of_a_layers_gradient_is_in_the_field():
+    critic, (args, kwargs) = make_critic([4]), draw_points()
+    inputs = FieldInputs(*args, **kwargs)
+    plain = field_in_training(critic, inputs)
+    critic.q_networks[1][0].register_full_backward_hook(lambda module, into, out_of: tuple(2 * grad for grad in into))
+    th.testing.assert_close(field_in_training(critic, inputs).grad, plain.grad * th.tensor([1.0, 2.0]).reshape(2, 1, 1))
 
 
 class Detached(nn.Module):
