@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from sb3_pave.evaluation.intervals import FEWEST_RUNS
 from sb3_pave.evaluation.tables import format_number
 from sb3_pave.experiments.titles import over_tasks_title, spread_name, task_title
 
@@ -26,7 +27,7 @@ GEOMETRY_CAPTION = " M/μ bounds the actor's sensitivity; concave states are tho
 OVER_TASKS_CAPTION = (
     "Each run on the scale of {reference}'s interquartile mean on its task: return 1 + (R - R_ref)/|R_ref|, so that 0.98 has "
     "lost 2 %, whatever the sign; sm as a ratio. Interquartile mean over all runs of all tasks, 95 % interval of a bootstrap "
-    "within tasks."
+    "within tasks{caution}."
 )
 
 
@@ -80,7 +81,9 @@ def tables(report: Mapping[str, Any]) -> list[tuple[str, str, pd.DataFrame]]:
         caption += GEOMETRY_CAPTION if COLUMNS["geometry_bound_median"][0] in table else ""
         shown.append((task_title(task), caption, table))
     if report["over_tasks"]:
-        caption = OVER_TASKS_CAPTION.format(reference=report["reference"])
+        are_few = any(one["n_runs"] < FEWEST_RUNS * one["n_tasks"] for one in report["over_tasks"])
+        caution = f", which is too narrow where a task has fewer than {FEWEST_RUNS} runs" if are_few else ""
+        caption = OVER_TASKS_CAPTION.format(reference=report["reference"], caution=caution)
         shown.append((over_tasks_title(report), caption, over_tasks_table(report)))
     return shown
 

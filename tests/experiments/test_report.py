@@ -142,6 +142,10 @@ def test_over_tasks_every_run_is_on_the_scale_of_the_reference(tmp_path):
     assert smooth["return"]["low"] == pytest.approx(1.05) and smooth["n_tasks"] == 2 and smooth["n_runs"] == 8
     assert any("only here" in note and "plain has no run" in note for note in made["notes"])
     assert report(tmp_path, reference="smooth")["over_tasks"][0]["sm"]["iqm"] == pytest.approx((2 + 5) / 2)
+    assert "too narrow where a task has fewer than 5 runs" in tables(made)[-1][1]
+    for environment, method in runs:
+        write_result(tmp_path, fabricated_result(method, 4, [1.0], [1.0], environment=environment))
+    assert "too narrow" not in tables(report(tmp_path))[-1][1]
 
 
 def test_a_single_task_of_the_reference_is_no_table_over_tasks(tmp_path):
