@@ -190,7 +190,9 @@ def _figure(title: str, height: float, styles: Mapping[str, Any], **legend: Any)
     """A figure with its title, and a legend of the methods."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
-        figure.suptitle(textwrap.fill(title, _TITLE_WIDTH), fontsize=11)
+        # Rather between what it is and how it is shown than before the last word
+        lines = [title] if len(title) <= _TITLE_WIDTH else title.split(": ", 1)
+        figure.suptitle("\n".join(textwrap.fill(line, _TITLE_WIDTH) for line in lines), fontsize=11)
         yield figure
         handles = [Line2D([], [], label=name, **style, **legend) for name, style in styles.items()]
         figure.legend(handles=handles, loc="outside lower center", ncols=4)
