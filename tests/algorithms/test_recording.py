@@ -77,6 +77,7 @@ def test_auto_leaves_agents_with_methods_of_their_own():
         lambda model: model.critic.qf0[0].register_forward_hook(lambda *_: None),
         lambda model: model.actor.register_forward_pre_hook(lambda *_: None),
         lambda model: model.actor.mu[0].weight.register_hook(lambda gradient: gradient),
+        lambda model: model.actor.mu[0].weight.register_post_accumulate_grad_hook(lambda parameter: None),
         lambda model: model.critic.optimizer.register_step_pre_hook(lambda *_: None),
         lambda model: setattr(model.critic.optimizer, "step", model.critic.optimizer.step),
         lambda model: setattr(model.actor, "forward", model.actor.forward),

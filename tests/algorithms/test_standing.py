@@ -1,6 +1,7 @@
 """What users change in place is noticed by the next ``train()``: one test for each kind of change."""
 
 import copy
+from collections import defaultdict
 
 import pytest
 import torch as th
@@ -33,8 +34,21 @@ def load_an_optimizer(model):
     model.critic.optimizer.load_state_dict(copy.deepcopy(model.critic.optimizer.state_dict()))
 
 
+def replace_a_moment(model):
+    next(iter(model.critic.optimizer.state.values()))["exp_avg"] = th.zeros_like(model.critic.qf0[0].weight)
+
+
+def replace_the_state_of_an_optimizer(model):
+    optimizer = model.critic.optimizer
+    optimizer.state = defaultdict(dict, {parameter: copy.deepcopy(state) for parameter, state in optimizer.state.items()})
+
+
 def set_an_optimizers_option(model):
     model.actor.optimizer.param_groups[0]["weight_decay"] = 0.1
+
+
+def reset_an_optimizer(model):
+    model.critic.optimizer.state.clear()
 
 
 def compile_the_policy(model):
@@ -47,6 +61,10 @@ def hook_a_layer(model):
 
 def hook_a_parameter(model):
     model.actor.mu.weight.register_hook(lambda gradient: gradient)
+
+
+def hook_a_parameter_that_has_its_gradient(model):
+    model.actor.mu.weight.register_post_accumulate_grad_hook(lambda parameter: None)
 
 
 def hook_an_optimizer(model):
@@ -75,6 +93,10 @@ def move_the_networks(model):
         parameter.data = parameter.data.clone()
 
 
+def move_the_entropy_coefficient(model):
+    model.log_ent_coef.data = model.log_ent_coef.data.clone()
+
+
 def set_tau(model):
     model.tau = 0.1
 
@@ -90,14 +112,18 @@ def set_the_target_entropy(model):
 RECORDED_ANEW = [
     set_parameters,
     load_an_optimizer,
+    replace_a_moment,
+    replace_the_state_of_an_optimizer,
     set_an_optimizers_option,
     hook_a_layer,
     hook_a_parameter,
+    hook_a_parameter_that_has_its_gradient,
     hook_an_optimizer,
     replace_a_layer,
     replace_an_activation,
     freeze_a_parameter,
     move_the_networks,
+    move_the_entropy_coefficient,
     set_tau,
     set_a_weight,
     set_the_target_entropy,
@@ -114,11 +140,12 @@ def test_what_a_recording_holds_is_seen_and_recorded_anew(change, model):
     assert model._standing.holds()
 
 
-def test_a_policy_that_is_compiled_is_seen(model):
+@pytest.mark.parametrize("change", [compile_the_policy, reset_an_optimizer])
+def test_what_an_update_completes_is_seen_and_recorded_anew(change, model):
+    """A compiled module gets one more attribute when its mode is set for the first time, Adam its state at its first step."""
     before = StandIn.last.recordings
-    compile_the_policy(model)
+    change(model)
     assert not model._standing.holds()
-    # The compiled module gets one more attribute when its mode is set for the first time
     model.train(6, 16), model.train(6, 16)
     assert before < StandIn.last.recordings <= before + 2 and model._standing.holds()
 
