@@ -62,7 +62,7 @@ def logs(tmp_path):
 
 
 def test_all_runs_are_measured_on_the_episodes_of_the_library(logs, tmp_path, capsys):
-    main([*FAST, "--algo", "sac", "td3", "-f", str(logs), "-o", str(tmp_path / "out"), "--seed", "4"])
+    main([*FAST, "--algo", "sac", "td3", "-f", str(logs), "-o", str(tmp_path / "out"), "--seed", "4", "--cutoff", "1"])
     report = json.loads((tmp_path / "out.json").read_text())
     assert [(run["algorithm"], run["run"]) for run in report["runs"]] == [
         ("sac", "Pendulum-v1_1"),
@@ -71,6 +71,9 @@ def test_all_runs_are_measured_on_the_episodes_of_the_library(logs, tmp_path, ca
     ]
     direct = record_rollout(small(SAC, seed=1), Monitor(gym.make("Pendulum-v1")), 1, seed=4)
     assert report["runs"][1]["episodes"]["return"] == [direct.episodes[0].total_reward]
+    shares = report["runs"][1]["episodes"]["high_frequency_share"]
+    assert shares == pytest.approx(direct.smoothness(20.0, cutoff=1.0)["high_frequency_share"])
+    assert shares != pytest.approx(direct.smoothness(20.0)["high_frequency_share"])
     assert report["settings"]["control_rate"] == pytest.approx(20.0)  # Pendulum's step is 0.05 s
     printed = capsys.readouterr().out
     assert "deterministic" in printed and "2 x 1" in printed

@@ -64,14 +64,20 @@ def test_training_best_model_and_sb3s_numbers_are_those_of_evalcallback(tmp_path
 def test_logs_and_saves_what_the_library_measures_on_the_same_episodes(tmp_path, n_envs):
     files = {"log_path": str(tmp_path), "best_model_save_path": str(tmp_path)}
     callback = SmoothnessEvalCallback(
-        seeded(n_envs), eval_freq=100, n_eval_episodes=3, geometry_interval=1, verbose=0, **files
+        seeded(n_envs),
+        eval_freq=100,
+        n_eval_episodes=3,
+        geometry_interval=1,
+        cutoff=1.0,
+        verbose=0,
+        **files,
     )
     _, rows = learn(callback)
     model = SAC.load(tmp_path / "best_model", device="cpu")  # as it was evaluated, before the last update
     recorded = record_rollout(model, seeded(n_envs), 3)
     saved = np.load(tmp_path / "evaluations.npz")
-    measures = recorded.smoothness(20.0)  # the rate that the pendulum's dt says
-    for name in ("sm", "sm_hz", "action_change", "saturation"):
+    measures = recorded.smoothness(20.0, cutoff=1.0)  # the rate that the pendulum's dt says
+    for name in ("sm", "sm_hz", "action_change", "saturation", "high_frequency_share"):
         np.testing.assert_allclose(saved[name], [measures[name]], rtol=1e-6)
         assert rows[100][f"eval/{name}"] == pytest.approx(measures[name].mean())
     np.testing.assert_allclose(saved["results"], [measures["return"]])

@@ -50,6 +50,7 @@ def test_the_interval_is_a_percentile_bootstrap_over_runs():
     result = aggregate([[mean] for mean in means])
     resampled = np.sort(rng.choice(means, (20_000, 20)), axis=1)[:, 5:15].mean(axis=1)
     np.testing.assert_allclose([result.low, result.high], np.quantile(resampled, [0.025, 0.975]), atol=0.06)
+    np.random.random()  # whatever NumPy's generator has drawn meanwhile
     assert result == aggregate([[mean] for mean in means])
 
 
@@ -128,7 +129,7 @@ def measured():
     report = new_report("Pendulum-v1", deterministic=True, seed=0, control_rate=20.0, noise_reference=None)
     noisy = evaluate_robustness(model, env, [0.0, 0.1], n_eval_episodes=1)
     geometry = rollout_geometry(model, plain)
-    record = run_record("sac", "run_1", "sac.zip", plain, 20.0, None, noisy, geometry, plane, field_surface(model, plane))
+    record = run_record("sac", "run_1", "sac.zip", plain, 20.0, 1.0, noisy, geometry, plane, field_surface(model, plane))
     report["runs"].append(record)
     return report, plain, geometry
 
@@ -141,6 +142,9 @@ def test_what_is_saved_is_what_was_measured(measured, tmp_path):
     assert loaded == report
     (run,) = loaded["runs"]
     assert run["episodes"]["sm"] == plain.smoothness(20.0)["sm"].tolist()
+    shares = [plain.smoothness(20.0, cutoff)["high_frequency_share"].tolist() for cutoff in (1.0, None)]
+    assert run["episodes"]["high_frequency_share"] == shares[0] != shares[1]
+    assert run["robustness"][0]["episodes"]["high_frequency_share"] == shares[0][:1]
     assert run["trace"]["actions"] == plain.episodes[0].actions.tolist()
     assert run["geometry"]["M_sup"] == geometry.summary()["M_sup"]
     assert np.shape(run["surface"]["heights"]) == (4, 4)

@@ -115,6 +115,18 @@ def test_the_scale_is_the_standard_deviation_of_raw_observations(sac):
     np.testing.assert_allclose(scale, raw.std(axis=0), rtol=1e-4)
 
 
+def test_the_scale_is_of_all_environments_together(sac):
+    env, seen = make_vec_env("Pendulum-v1", n_envs=3), []
+
+    def look(locals_, globals_):
+        if locals_["i"] == 0:
+            seen.append(locals_["new_observations"] if seen else [*locals_["observations"], *locals_["new_observations"]])
+
+    scale = observation_scale(sac, env, n_eval_episodes=3, seed=1, callback=look)
+    assert len(np.concatenate(seen)) == 3 * (1 + 200)
+    np.testing.assert_allclose(scale, np.concatenate(seen).std(axis=0, dtype=np.float64))
+
+
 def test_same_seed_same_noise(sac):
     env = make_vec_env("Pendulum-v1")
     first, second = (evaluate_robustness(sac, env, [0.1], n_eval_episodes=1, seed=3)[0.1].episodes[0] for _ in range(2))

@@ -13,7 +13,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_pave.evaluation.exploration import drawn_for_each_episode
 from sb3_pave.evaluation.rollout import Episode, record_rollout, stack_observations
-from sb3_pave.evaluation.smoothness import smoothness_score
+from sb3_pave.evaluation.smoothness import high_frequency_share, smoothness_score
 
 
 class CountingEnv(gym.Env):
@@ -57,6 +57,25 @@ def test_an_episode_holds_what_was_seen_done_and_paid():
     np.testing.assert_allclose(episodes[1].actions, [[0], [0.1], [0.2], [0.3]])
     np.testing.assert_allclose(episodes[1].rewards, [0, 0.1, 0.2, 0.3])
     assert episodes[1].total_reward == pytest.approx(0.6)
+
+
+def test_with_a_monitor_only_its_word_ends_an_episode():
+    """As of Atari, where a lost life is an end to the agent alone."""
+
+    class LosesLives(gym.Wrapper):
+        is_over = True
+
+        def reset(self, **kwargs):
+            return super().reset(**kwargs) if self.is_over else (self.unwrapped._observation(), {})
+
+        def step(self, action):
+            observation, reward, self.is_over, truncated, info = super().step(action)
+            return observation, reward, True, truncated, info
+
+    recorded = record_rollout(TenthOfObservation(), LosesLives(Monitor(CountingEnv())), n_eval_episodes=2)
+    assert [len(episode.actions) for episode in recorded.episodes] == [3, 4]
+    np.testing.assert_array_equal(recorded.episodes[1].observations, [[0], [1], [2], [3]])
+    assert recorded.smoothness()["length"].tolist() == [3, 4]
 
 
 def test_episodes_of_several_environments_do_not_mix():
@@ -106,19 +125,24 @@ def test_actions_are_in_the_scale_of_the_environment(sac):
     (episode,) = recorded.episodes
     np.testing.assert_allclose(sac.predict(episode.observations, deterministic=True)[0], episode.actions, atol=1e-6)
     assert recorded.smoothness()["sm"][0] == smoothness_score(episode.actions)
+    share = high_frequency_share(episode.actions, 1.0, 20.0)
+    assert recorded.smoothness(20.0, cutoff=1.0)["high_frequency_share"] == share
+    assert share != recorded.smoothness(20.0)["high_frequency_share"]
     assert recorded.smoothness()["sm_scaled"][0] == pytest.approx(smoothness_score(episode.actions / 2))
 
 
 @pytest.mark.parametrize("deterministic", [True, False])
 def test_same_seed_same_episodes_and_torch_is_left_alone(sac, deterministic):
-    env = make_vec_env("Pendulum-v1")
-    state = th.random.get_rng_state()
-    first, second = (record_rollout(sac, env, 1, deterministic=deterministic, seed=5).episodes[0] for _ in range(2))
-    other = record_rollout(sac, env, 1, deterministic=deterministic, seed=6).episodes[0]
+    env, episodes = make_vec_env("Pendulum-v1"), []
+    for seed in (5, 5, 6):
+        th.rand(1)  # whatever torch has drawn meanwhile
+        state = th.random.get_rng_state()
+        episodes += record_rollout(sac, env, 1, deterministic=deterministic, seed=seed).episodes
+        assert th.equal(th.random.get_rng_state(), state)
+    first, second, other = episodes
     np.testing.assert_array_equal(first.actions, second.actions)
     np.testing.assert_array_equal(first.observations, second.observations)
     assert not np.array_equal(first.actions, other.actions)
-    assert th.equal(th.random.get_rng_state(), state)
 
 
 def noise_of(model):

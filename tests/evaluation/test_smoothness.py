@@ -105,6 +105,7 @@ def test_energy_share_of_two_sines_is_the_ratio_of_their_squared_amplitudes():
     actions = 5.0 + 3.0 * np.sin(2 * np.pi * 1.0 * seconds) + 4.0 * np.sin(2 * np.pi * 20.0 * seconds)
     assert sm.high_frequency_share(actions, cutoff=10.0, control_rate=50.0) == pytest.approx(16 / 25, abs=1e-12)
     assert sm.high_frequency_share(actions, cutoff=0.5, control_rate=50.0) == pytest.approx(1.0, abs=1e-12)
+    assert sm.smoothness_measures(actions, -5, 15, 50.0, cutoff=0.5)["high_frequency_share"] == pytest.approx(1.0, abs=1e-12)
     assert sm.high_frequency_share(10 * actions, cutoff=10.0, control_rate=50.0) == pytest.approx(16 / 25, abs=1e-12)
 
 
