@@ -10,9 +10,17 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import nn
 
-from sb3_pave.evaluation.geometry import actor_jacobian_norm, consecutive_cosine, critic_geometry, rollout_geometry
+from sb3_pave.evaluation.geometry import (
+    CriticGeometry,
+    RolloutGeometry,
+    actor_jacobian_norm,
+    consecutive_cosine,
+    critic_geometry,
+    rollout_geometry,
+)
 from sb3_pave.evaluation.networks import critic_values, preprocess
 from sb3_pave.evaluation.rollout import record_rollout
+from sb3_pave.evaluation.turn import FieldTurn, field_turn
 
 
 def silu(**more):
@@ -327,6 +335,46 @@ def test_the_summary_counts_what_it_says(quadratic):
     assert summary["M_mean"] == pytest.approx(np.linalg.norm(B, 2), rel=1e-4)
     assert summary["bound_median"] == pytest.approx(np.linalg.norm(B, 2) / np.linalg.eigvalsh(H)[0], rel=1e-3)
     assert summary["actor_jacobian_median_where_bound"] <= summary["bound_median"]
+
+
+def test_each_number_of_a_summary_by_hand():
+    """Five states: concave, concave, concave, concave with the action at a bound, not concave."""
+    eigenvalues = np.array([[-4.0, -1.0], [-3.0, -2.0], [-9.0, -4.0], [-6.0, -5.0], [-2.0, 1.0]])
+    critic = CriticGeometry(np.zeros((5, 2)), np.array([2.0, 6.0, 40.0, 5.0, 7.0]), eigenvalues)
+    turn = FieldTurn(np.full(5, 4.0), np.full(5, 2.0), np.full(4, 3.0))
+    jacobian, at_bound = np.array([0.5, 1.0, 6.0, 2.0, 8.0]), np.array([False, False, False, True, False])
+    geometry = RolloutGeometry(critic, jacobian, at_bound, np.array([0.5, -0.5, 0.2, 0.4]), turn)
+    assert geometry.summary() == {
+        "M_mean": 12.0,
+        "M_sup": 40.0,
+        "trace_mean": pytest.approx((-5 - 5 - 13 - 11 - 1) / 5),
+        "lambda_max_mean": pytest.approx((-1 - 2 - 4 - 5 + 1) / 5),
+        "mu_mean": 3.0,
+        "negative_definite_rate": 0.8,
+        "bound_median": 3.0,  # of 2, 3 and 10
+        "bound_defined_rate": 0.6,
+        "field_turn_noise": 0.5,
+        "field_turn_step": 0.75,
+        "actor_jacobian_median_where_bound": 1.0,
+        "cosine_mean": pytest.approx(0.15),
+        "flip_rate": 0.25,
+        "actor_jacobian_mean": 3.5,
+        "actor_jacobian_sup": 8.0,
+        "at_bound_rate": 0.2,
+    }
+
+
+def test_the_geometry_of_a_rollout_is_that_of_the_critic_that_was_asked_for(quadratic):
+    model, _, _ = quadratic
+    env = make_vec_env(lambda: BoxEnv(spaces.Box(-1, 1, (5,), np.float32), spaces.Box(-1, 1, (3,), np.float32)))
+    recorded = record_rollout(model, env, 1, seed=0)
+    (episode,) = recorded.episodes
+    inputs = episode.observations, episode.actions
+    for critic in (0, 1):
+        geometry, turn = rollout_geometry(model, recorded, critic), field_turn(model, *inputs, [10], critic)
+        np.testing.assert_array_equal(geometry.critic.trace, critic_geometry(model, *inputs, critic).trace)
+        np.testing.assert_array_equal(geometry.turn.in_step, turn.in_step)
+        np.testing.assert_array_equal(geometry.turn.size, turn.size)
 
 
 def test_a_rollout_without_observations_is_refused(quadratic):

@@ -185,6 +185,15 @@ def test_what_differs_is_not_pooled_silently(tmp_path):
     assert any("20000, 40000 steps" in note for note in made["notes"])
 
 
+def test_runs_come_in_the_order_of_their_seeds(tmp_path):
+    """Whose names sort otherwise."""
+    for seed in (1, 2, 10):
+        write_result(tmp_path, fabricated_result("A", seed, [float(seed)], [1.0]))
+    assert [result.seed for result in read_results([tmp_path]).results] == [1, 10, 2]
+    found = entry(report(tmp_path), "A")
+    assert found["seeds"] == [1, 2, 10] and found["measures"]["return"]["of_runs"] == [1.0, 2.0, 10.0]
+
+
 def test_a_copy_counts_once_and_is_named(tmp_path):
     write_result(tmp_path / "here", fabricated_result("A", 0, [1.0], [1.0]))
     copy = write_result(tmp_path / "there", fabricated_result("A", 0, [1.0], [1.0]))

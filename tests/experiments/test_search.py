@@ -469,6 +469,8 @@ def test_the_front_and_the_picks_by_hand():
         find_trial(searched["trials"], 9)
     with pytest.raises(ValueError, match="no trial of the search has a result"):
         find_trial([], 0)
+    # Of trials with the same sm the better one, of equals the first
+    assert [trial["number"] for trial in pareto_front(some_search([(1.0, 0.5), (2.0, 0.5), (2.0, 0.5)])["trials"])] == [1]
     table = front_table(searched).set_index("trial")
     assert list(table.index) == ["5", "2", "1", "0", "plain"] and table.loc["1", "mpr_coef"] == "0.1"
 
