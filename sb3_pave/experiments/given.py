@@ -64,11 +64,12 @@ def unknown(where: str, name: str, known: Collection[str]) -> str:
     return f"{where}: {name!r} is not known{hint}"
 
 
-def integer(where: str, given: Any, least: int) -> int:
+def integer(where: str, given: Any, least: int, most: int | None = None) -> int:
     """
     :param where: what an error calls the place
     :param given: a number as YAML reads it
     :param least: the lowest that is allowed
+    :param most: the highest that is allowed; None for any
     :return: the whole number
     :raises SpecificationError: if it is none
     """
@@ -78,8 +79,9 @@ def integer(where: str, given: Any, least: int) -> int:
             given = int(float(given)) if float(given).is_integer() else given
         except ValueError:
             pass
-    if isinstance(given, bool) or not isinstance(given, int) or given < least:
-        raise SpecificationError(f"{where} takes a whole number from {least} on; got {given!r}")
+    if isinstance(given, bool) or not isinstance(given, int) or given < least or (most is not None and given > most):
+        bounds = f"{least} on" if most is None else f"{least} to {most}"
+        raise SpecificationError(f"{where} takes a whole number from {bounds}; got {given!r}")
     return given
 
 

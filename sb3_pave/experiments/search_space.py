@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from sb3_pave.experiments.files import plain
 from sb3_pave.experiments.given import SpecificationError
+from sb3_pave.experiments.zoo_knowledge import check_hyperparameters
 
 RANGE_KEYS = ("low", "high", "log", "int")
 
@@ -121,9 +123,12 @@ def make_space(search: Any, algorithm: str, env_id: str, host_space: bool, polic
     :param host_space: whether the zoo's space of the algorithm is searched as well
     :param policy_kwargs: those of the method's entry
     :return: the space
-    :raises SpecificationError: if a range or the host's space can't be searched, or the algorithm has nothing to search
+    :raises SpecificationError: if a range or the host's space can't be searched, a hyperparameter is unknown or would get a
+        value that it can't have, or the algorithm has nothing to search
     """
     ranges = _method_weights(algorithm) if search is None else _ranges(search)
+    for name, values in ranges.items():
+        _check_drawn(name, values, algorithm)
     space = SearchSpace(ranges, _host_space(algorithm, env_id, policy_kwargs) if host_space else None)
     if not ranges and space.host is None:
         raise SpecificationError(f"search: {algorithm} has no weights of a method; name what is to be searched")
@@ -146,12 +151,34 @@ def _range(where: str, given: Any) -> BaseDistribution:
     if not isinstance(given, dict) or not {"low", "high"} <= given.keys() <= set(RANGE_KEYS):
         raise SpecificationError(f"{where} takes {{low, high, log, int}} or {{choices: [...]}}; got {given!r}")
     try:
-        low, high, log = float(given["low"]), float(given["high"]), bool(given.get("log", False))
+        low, high = float(given["low"]), float(given["high"])
+        log, whole = (_flag(name, given.get(name, False)) for name in ("log", "int"))
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise ValueError("low and high have to be finite")
         if low == high:
             raise ValueError("low and high are the same")
-        return IntDistribution(int(low), int(high), log) if given.get("int") else FloatDistribution(low, high, log)
+        if whole and not (low.is_integer() and high.is_integer()):
+            raise ValueError("low and high have to be whole numbers, with int: true")
+        return IntDistribution(int(low), int(high), log) if whole else FloatDistribution(low, high, log)
     except (TypeError, ValueError) as error:
         raise SpecificationError(f"{where}: {error}; got {given!r}") from error
+
+
+def _flag(name: str, given: Any) -> bool:
+    if not isinstance(given, bool):
+        raise ValueError(f"{name} takes true or false")
+    return given
+
+
+def _check_drawn(name: str, values: BaseDistribution, algorithm: str) -> None:
+    """What can be drawn has to be what the algorithm takes: choices, or the ends of a range."""
+    from sb3_pave.zoo.values import takes_whole_numbers
+
+    if isinstance(values, FloatDistribution) and takes_whole_numbers(algorithm, name):
+        raise SpecificationError(f"search: {name} takes whole numbers: add int: true to its range, or list its choices")
+    ends = values.choices if isinstance(values, CategoricalDistribution) else (values.low, values.high)  # type: ignore[attr-defined]
+    for one in ends:
+        check_hyperparameters("search", algorithm, {name: one})
 
 
 def _method_weights(algorithm: str) -> dict[str, BaseDistribution]:

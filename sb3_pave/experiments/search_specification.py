@@ -58,8 +58,6 @@ class SearchSpecification:
         method, env_id = grid.methods[0], grid.environments[0].id
         policy_kwargs = full_entry(grid.runs()[0], {}).get("policy_kwargs")
         space = make_space(content.get("search"), method.algorithm, env_id, content.get("host_space", False), policy_kwargs)
-        searched = {**method.hyperparameters, **dict.fromkeys(space.ranges)}  # are they known?
-        _with_method(common, {**_as_mapping(content["method"]), "hyperparameters": searched}, "searched", base_folder)
         against = None
         if content.get("plain") is not None:
             against = _with_method(common, content["plain"], "plain", base_folder)

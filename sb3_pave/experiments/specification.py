@@ -19,7 +19,15 @@ from sb3_pave.experiments.given import (
     unknown,
 )
 from sb3_pave.experiments.runs import EvaluationSettings, Run
-from sb3_pave.experiments.zoo_knowledge import check_algorithm, check_environment, check_hyperparameters, know, zoos_entry
+from sb3_pave.experiments.zoo_file import full_entry
+from sb3_pave.experiments.zoo_knowledge import (
+    check_actions,
+    check_algorithm,
+    check_environment,
+    check_hyperparameters,
+    know,
+    zoos_entry,
+)
 
 SECTIONS = (
     *("environments", "seeds", "steps", "methods", "evaluation"),
@@ -31,6 +39,9 @@ EVALUATION_KEYS = ("episodes", "every", "robustness", "robustness_episodes", "ge
 
 # Without `every`, a run is evaluated so many times while it trains
 EVALUATIONS = 20
+
+# The largest seed that NumPy takes
+LARGEST_SEED = 2**32 - 1
 
 
 @dataclass(frozen=True)
@@ -101,24 +112,23 @@ class Specification:
         :param base_folder: what paths in it are relative to
         :return: the specification
         :raises SpecificationError: if a key, an algorithm, an environment or a hyperparameter is unknown, a file is missing,
-            or a value is out of range
+            a value is out of range, or actions are not continuous
         """
         check_keys("the specification", content, SECTIONS, required=("environments", "methods"))
         gym_packages = tuple(strings("gym_packages", content.get("gym_packages", [])))
         environments = _environments(content)
-        device = content.get("device", "auto")
-        if not isinstance(device, str) or ":" in device:
-            raise SpecificationError(f"device takes auto, cpu, cuda or mps (--gpus says which GPUs); got {device!r}")
         specification = cls(
             environments=environments,
             methods=_methods(content["methods"], Path(base_folder), [one.id for one in environments]),
             evaluation=_evaluation(content.get("evaluation")),
             gym_packages=gym_packages,
             checkpoint_steps=integer("checkpoint_steps", content.get("checkpoint_steps", 0), least=0),
-            device=device,
+            device=_device(content.get("device", "auto")),
             threads=integer("threads", content.get("threads", 1), least=1),
         )
-        specification.runs()  # the files of hyperparameters have to be there, and to know the environments
+        runs = specification.runs()  # the files of hyperparameters have to be there, and to know the environments
+        for run in {(run.environment, run.method): run for run in runs}.values():
+            check_actions(f"methods: {run.method}", run.environment, full_entry(run, {}))
         return specification
 
     def runs(self) -> list[Run]:
@@ -197,7 +207,7 @@ def _environments(content: Mapping[str, Any]) -> tuple[Environment, ...]:
         seeds = own["seeds"]
         if not isinstance(seeds, list) or not seeds:
             raise SpecificationError(f"{where}: seeds takes a list of numbers, [1, 2, 3] for example; got {seeds!r}")
-        seeds = tuple(integer(f"{where}: seeds", seed, least=0) for seed in seeds)
+        seeds = tuple(integer(f"{where}: seeds", seed, 0, LARGEST_SEED) for seed in seeds)
         check_unique(f"{where}: seeds", seeds)
         environments.append(Environment(str(env_id), integer(f"{where}: steps", own["steps"], least=1), seeds))
     if not environments:
@@ -228,6 +238,8 @@ def _method(name: str, given: Any, base_folder: Path, env_ids: Collection[str]) 
     environments = own.get("environments")
     if environments is not None:
         environments = tuple(strings(f"{where}: environments", environments))
+        if not environments:
+            raise SpecificationError(f"{where}: environments: there has to be at least one; without the key it is all of them")
         for one in environments:
             if one not in env_ids:
                 raise SpecificationError(unknown(f"{where}: environments", one, env_ids))
@@ -235,15 +247,29 @@ def _method(name: str, given: Any, base_folder: Path, env_ids: Collection[str]) 
     return Method(name, str(algorithm), hyperparameters, conf, environments)
 
 
+def _device(given: Any) -> str:
+    import torch as th
+
+    if not isinstance(given, str) or ":" in given:
+        raise SpecificationError(f"device takes auto, cpu, cuda or mps (--gpus says which GPUs); got {given!r}")
+    try:
+        if given != "auto":
+            th.device(given)
+    except RuntimeError:
+        raise SpecificationError(f"device takes auto, cpu, cuda or mps; PyTorch knows no device {given!r}") from None
+    return given
+
+
 def _evaluation(given: Any) -> dict[str, Any]:
     own = given or {}
     check_keys("evaluation", own, EVALUATION_KEYS)
     evaluation = dict(own)
-    for key, least in (("episodes", 1), ("every", 0), ("robustness_episodes", 1), ("seed", 0)):
+    numbers = (("episodes", 1, None), ("every", 0, None), ("robustness_episodes", 1, None), ("seed", 0, LARGEST_SEED))
+    for key, least, most in numbers:
         if key in own:
-            evaluation[key] = integer(f"evaluation: {key}", own[key], least)
+            evaluation[key] = integer(f"evaluation: {key}", own[key], least, most)
     levels = own.get("robustness") or []
-    if not isinstance(levels, list) or not all(is_number(level) and level >= 0 for level in levels):
+    if not isinstance(levels, list) or not all(is_number(level) and 0 <= level < float("inf") for level in levels):
         raise SpecificationError(f"evaluation: robustness takes a list of noise levels, [0.1] for example; got {levels!r}")
     evaluation["robustness"] = tuple(float(level) for level in levels)
     if not isinstance(own.get("geometry", False), bool):

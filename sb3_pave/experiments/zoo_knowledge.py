@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import warnings
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from sb3_pave.evaluation.user_modules import why_not_imported
 from sb3_pave.experiments.given import SpecificationError, unknown
+from sb3_pave.experiments.named_classes import check_named_classes
 
 
 def zoos_entry(where: str, algorithm: str, conf: Path | None, env_id: str) -> dict[str, Any]:
@@ -57,8 +60,8 @@ def know(gym_packages: Collection[str]) -> None:
     for package in gym_packages:
         try:
             importlib.import_module(package)
-        except ImportError as error:
-            raise SpecificationError(f"gym_packages: {package} could not be imported: {error}") from error
+        except Exception as error:  # whatever a module of the user raises
+            raise SpecificationError(f"gym_packages: {package} could not be imported: {why_not_imported(error)}") from error
 
 
 def check_environment(env_id: str) -> None:
@@ -69,7 +72,36 @@ def check_environment(env_id: str) -> None:
     import gymnasium as gym
 
     if env_id not in gym.envs.registry:
-        raise SpecificationError(unknown("environments", env_id, gym.envs.registry))
+        hint = "(gym_packages names modules that register environments)"
+        raise SpecificationError(f"{unknown('environments', env_id, gym.envs.registry)} {hint}")
+
+
+def check_actions(where: str, env_id: str, hyperparameters: Mapping[str, Any]) -> None:
+    """
+    Nothing is said of an environment that can't be made here, perhaps not on this machine, or whose wrappers may change it.
+
+    :param where: what an error calls the place
+    :param env_id: the environment
+    :param hyperparameters: all of those that the run has
+    :raises SpecificationError: if its actions are not continuous
+    """
+    import gymnasium as gym
+
+    if hyperparameters.get("env_wrapper") or hyperparameters.get("vec_env_wrapper"):
+        return
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # its training repeats them
+            env = gym.make(env_id, **(hyperparameters.get("env_kwargs") or {}))
+        space = env.action_space
+        env.close()
+    except Exception:
+        return
+    if not isinstance(space, gym.spaces.Box):
+        raise SpecificationError(
+            f"{where}: the actions of {env_id} are {space}, and smoothness is measured of continuous ones alone: take an "
+            "environment with a Box action space"
+        )
 
 
 def check_algorithm(where: str, algorithm: str) -> None:
@@ -86,18 +118,20 @@ def check_algorithm(where: str, algorithm: str) -> None:
 
 def check_hyperparameters(where: str, algorithm: str, given: Mapping[str, Any]) -> None:
     """
-    What neither the zoo nor a constructor of the class or its parents takes is a mistake.
+    What neither the zoo nor a constructor of the class or its parents takes is a mistake, and so are values that they refuse.
 
     :param where: what an error calls the place
     :param algorithm: name of an algorithm in the zoo
     :param given: hyperparameters
-    :raises SpecificationError: if one of them is unknown
+    :raises SpecificationError: if one of them is unknown, or has a value that no training can begin with
     """
     import inspect
 
     from rl_zoo3.utils import ALGOS
 
     from sb3_pave.zoo.checks import ZOO_KEYS
+    from sb3_pave.zoo.errors import ZooError
+    from sb3_pave.zoo.values import check_values
 
     known = set(ZOO_KEYS)
     for parent in ALGOS[algorithm].__mro__:
@@ -107,3 +141,8 @@ def check_hyperparameters(where: str, algorithm: str, given: Mapping[str, Any]) 
     for name in given:
         if name not in known:
             raise SpecificationError(unknown(where, str(name), known))
+    try:
+        check_values(algorithm, given)
+    except ZooError as error:
+        raise SpecificationError(f"{where}: {error}") from error
+    check_named_classes(where, given)

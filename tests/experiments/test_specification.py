@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -99,7 +100,7 @@ def test_a_changed_file_changes_the_runs_that_read_the_changed_entry(folder):
         ({"environments": ["Half0.5-v0"]}, "environments: Half0.5-v0: SB3 takes what follows the dot for the ending"),
         ({"seeds": []}, r"environments: Pendulum-v1: seeds takes a list of numbers, \[1, 2, 3\] for example; got \[\]"),
         ({"seeds": [1, 1]}, "has an entry twice"),
-        ({"seeds": [-1]}, "seeds takes a whole number from 0 on; got -1"),
+        ({"seeds": [-1]}, "seeds takes a whole number from 0 to 4294967295; got -1"),
         ({"steps": 0.5}, "steps takes a whole number from 1 on; got 0.5"),
         ({"steps": True}, "steps takes a whole number from 1 on; got True"),
         ({"methods": ["pave_td4"]}, "methods: pave_td4: algorithm: 'pave_td4' is not known, did you mean pave_td3"),
@@ -128,6 +129,16 @@ def test_a_changed_file_changes_the_runs_that_read_the_changed_entry(folder):
         ({"threads": 0}, "threads takes a whole number from 1 on"),
         ({"device": 0}, "device takes auto, cpu, cuda"),
         ({"device": "cuda:1"}, "--gpus says which GPUs"),
+        ({"device": "gpu"}, "device takes auto, cpu, cuda or mps; PyTorch knows no device 'gpu'"),
+        ({"seeds": [2**32]}, "seeds takes a whole number from 0 to 4294967295; got 4294967296"),
+        ({"evaluation": {"seed": 2**32}}, "evaluation: seed takes a whole number from 0 to 4294967295"),
+        ({"evaluation": {"robustness": [float("inf")]}}, "evaluation: robustness takes a list of noise levels"),
+        ({"environments": ["Robot-v0"]}, r"'Robot-v0' is not known.* \(gym_packages names modules"),
+        ({"environments": ["CartPole-v1"]}, r"methods: td3: the actions of CartPole-v1 are Discrete\(2\), and smoothness"),
+        (
+            {"methods": {"m": {"algorithm": "td3", "environments": []}}},
+            "methods: m: environments: there has to be at least one",
+        ),
     ],
 )
 def test_a_mistake_is_named_before_anything_starts(change, message, tmp_path):
@@ -136,6 +147,81 @@ def test_a_mistake_is_named_before_anything_starts(change, message, tmp_path):
     content = {"environments": ["Pendulum-v1"], "seeds": [1], "steps": 10, "methods": ["td3"], **change}
     with pytest.raises(SpecificationError, match=message):
         Specification.from_dict(content, tmp_path)
+
+
+def with_hyperparameters(algorithm, hyperparameters):
+    method = {"algorithm": algorithm, "hyperparameters": yaml.safe_load(hyperparameters)}
+    content = {"environments": ["Pendulum-v1"], "seeds": [1], "steps": 10, "methods": {"m": method}}
+    return Specification.from_dict(content).runs()
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "hyperparameters", "message"),
+    [
+        ("pave_sac", "mpr_coef: 1e-2", "mpr_coef must be a number, not the text '1e-2' .in YAML, write 1.0e-2"),
+        ("pave_sac", "mpr_coef: -1", "mpr_coef must be finite and not negative, not -1"),
+        ("pave_sac", "scale_free: 'yes please'", "scale_free must be True or False"),
+        ("pave_sac", "pave_batch_size: quarter", "pave_batch_size must be a positive number of transitions"),
+        ("caps_sac", "temporal_coef: .nan", "temporal_coef must be finite and not negative"),
+        ("damper_pave_td3", "eta: 2", r"eta must be in \[0, 1\], not 2"),
+        ("damper_pave_td3", "mpr_coef: -1", "mpr_coef must be finite"),
+        ("sac", "learning_rate: 1e-3", "learning_rate must be a number, not the text '1e-3'"),
+        ("sac", "learning_rate: linear", "learning_rate takes a number, or lin_ and a number"),
+        ("td3", "{noise_type: normal, noise_std: 1e-1}", "noise_std must be a number, not the text '1e-1'"),
+        ("pave_sac", "policy: MplPolicy", "policy takes MlpPolicy, CnnPolicy, MultiInputPolicy.*got 'MplPolicy'"),
+        ("pave_sac", "policy: sb3_pave.no_such.Policy", "policy: .* could not be imported: No module named"),
+        ("sac", "policy_kwargs: 'dict(net_arch=[8)'", "policy_kwargs is evaluated as Python, and 'dict.*' is none"),
+        (
+            "sac",
+            "callback: rl_zoo3.callbacks.RawStatisticCallback",
+            "callback: rl_zoo3.callbacks has no RawStatisticCallback, did you mean RawStatisticsCallback",
+        ),
+        ("sac", "callback: Mine", "callback takes a class with its module, my_module.Mine for example"),
+        (
+            "sac",
+            "env_wrapper: [{no_such_module.Wrapper: {n: 1}}]",
+            "env_wrapper: no_such_module.Wrapper could not be imported",
+        ),
+        ("sac", "env_wrapper: [{a.B: {}, a.C: {}}]", "env_wrapper: takes names, each alone with its arguments"),
+    ],
+)
+def test_a_value_that_no_training_can_begin_with_is_a_mistake(algorithm, hyperparameters, message):
+    with pytest.raises(SpecificationError, match=f"methods: m: hyperparameters: {message}"):
+        with_hyperparameters(algorithm, hyperparameters)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "hyperparameters"),
+    [
+        ("sac", "{learning_rate: lin_3e-4, ent_coef: auto_0.1, target_entropy: auto, train_freq: [1, episode]}"),
+        ("pave_sac", "{ent_coef: 1e-1, learning_rate: 0.001, mpr_coef: null, pave_batch_size: null, cuda_graph: auto}"),
+        ("caps_pave_td3", "{spatial_coef: 0, compile: true, pave_interval: 2.0, noise_type: normal, noise_std: 0.1}"),
+        ("sac", "{normalize: 'dict(norm_obs=True)', policy_kwargs: ' dict(net_arch=[8],\n  activation_fn=nn.SiLU)'}"),
+        ("sac", "{env_wrapper: [{rl_zoo3.wrappers.HistoryWrapper: {horizon: 2}}, gymnasium.wrappers.ClipAction]}"),
+        ("td3", "{policy: stable_baselines3.td3.policies.TD3Policy, callback: null, n_envs: 2}"),
+    ],
+)
+def test_what_the_zoo_and_sb3_make_numbers_and_objects_of_stays(algorithm, hyperparameters):
+    (run,) = with_hyperparameters(algorithm, hyperparameters)
+    assert run.hyperparameters == yaml.safe_load(hyperparameters)
+
+
+def test_modules_that_trainings_find_and_this_process_does_not_are_theirs_to_import(tmp_path, monkeypatch):
+    (tmp_path / "wrappers_right_here.py").write_text("raise AssertionError('not here')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    assert with_hyperparameters("sac", "env_wrapper: wrappers_right_here.Wrapper")
+
+
+def test_actions_are_those_behind_the_arguments_and_wrappers_of_the_environment():
+    pytest.importorskip("Box2D")
+    content = {"environments": ["LunarLander-v3"], "seeds": [1], "steps": 10}
+    # Our entry makes it continuous, the zoo's for PPO does not
+    assert Specification.from_dict({**content, "methods": {"m": "pave_sac"}}).runs()
+    with pytest.raises(SpecificationError, match="the actions of LunarLander-v3"):
+        Specification.from_dict({**content, "methods": {"m": {"algorithm": "ppo", "hyperparameters": {"env_kwargs": {}}}}})
+    wrapped = {"algorithm": "ppo", "hyperparameters": {"env_wrapper": "gymnasium.wrappers.RescaleAction"}}
+    assert Specification.from_dict({**content, "methods": {"m": wrapped}}).runs()
 
 
 @pytest.mark.parametrize("missing", ["seeds", "steps", "environments", "methods"])
