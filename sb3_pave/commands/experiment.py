@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sb3_pave.commands.extras import find_modules_here
+from sb3_pave.commands.printing import print_table
 
 if TYPE_CHECKING:
     from sb3_pave.experiments import Outcome, RunStatus
@@ -130,7 +131,7 @@ def _print_status(found: list[RunStatus]) -> None:
         share = f"{sum(one.steps for one in ones) / total:.0%}" if total else ""
         table.add_row(*names, *(str(count or "") for count in counts), share)
     console = Console(markup=False)  # brackets in names are no markup
-    console.print(table)
+    print_table(console, table)
     for one in found:
         if one.state is RunState.RUNNING:
             steps = one.run["steps"]

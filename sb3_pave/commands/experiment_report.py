@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sb3_pave.commands.extras import naming_the_extra
+from sb3_pave.commands.printing import print_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,5 +70,5 @@ def _print(title: str, caption: str, cells: pd.DataFrame) -> None:
     for row in cells.itertuples(index=False, name=None):
         table.add_row(*row)
     console = Console(markup=False)  # brackets in names are no markup
-    console.print(table)
+    print_table(console, table)
     console.print(f"{caption}\n", highlight=False)  # a table's own caption would be as narrow as the table
