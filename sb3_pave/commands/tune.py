@@ -6,7 +6,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sb3_pave.commands.agents import value_of
 from sb3_pave.commands.extras import find_modules_here, naming_the_extra
+from sb3_pave.commands.printing import print_table
 
 if TYPE_CHECKING:
     from sb3_pave.experiments.front import Trial
@@ -32,6 +34,7 @@ def main(argv: list[str]) -> None:
     """
     parser = _parser()
     args = parser.parse_args(argv)
+    _check(parser, args)
     find_modules_here()  # of the specification, as its runs do
     with naming_the_extra(parser, "experiments", REQUIREMENTS):
         _tune(parser, args)
@@ -72,6 +75,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Ends the command where an argument would be ignored, or nothing would be searched."""
+    if args.trials < 1:
+        parser.error("--trials must be at least 1")
+    for option in ("--export-to", "--overwrite"):
+        if value_of(args, option) and args.export is None and args.pick is None:
+            parser.error(f"{option} goes with --export or --pick")
+
+
 def _tune(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     import optuna
 
@@ -83,7 +95,7 @@ def _tune(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
-        if args.export_to is not None and (args.export is not None or args.pick is not None):
+        if args.export_to is not None:
             check_free([args.export_to], args.overwrite, "--export-to")  # rather than after hours
         specification = SearchSpecification.load(args.specification)
         searched, trial = _search(args, specification) if args.export is None else _find(args, specification)
@@ -149,5 +161,5 @@ def _print(searched: dict[str, Any]) -> None:
     for row in cells.itertuples(index=False, name=None):
         table.add_row(*row)
     console = Console(markup=False)  # brackets in names are no markup
-    console.print(table)
+    print_table(console, table)
     console.print(front_caption(searched), highlight=False)  # a table's own caption would be as narrow as the table

@@ -497,10 +497,10 @@ def test_the_picture_of_a_front_shows_every_trial():
     assert high - low >= 50.0  # the standard deviation of episodes
 
 
-def refused(capsys, *arguments):
+def refused(capsys, *arguments, code=1):
     with pytest.raises(SystemExit) as stopped:
         tune.main([str(argument) for argument in arguments])
-    assert stopped.value.code == 1
+    assert stopped.value.code == code
     return capsys.readouterr().err
 
 
@@ -618,6 +618,19 @@ def test_a_file_in_the_place_of_the_folder_is_called_one(search_file, capsys):
 def test_a_file_that_may_not_be_replaced_is_said_before_the_search(search_file, tmp_path, capsys):
     message = refused(capsys, search_file, "-o", tmp_path / "new", "--pick", "knee", "--export-to", search_file)
     assert "--overwrite" in message and not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--export-to", "tuned.yml"], "--export-to goes with --export or --pick"),
+        (["--overwrite"], "--overwrite goes with --export or --pick"),
+        (["--trials", "0"], "--trials must be at least 1"),
+    ],
+)
+def test_what_would_be_ignored_is_an_error(search_file, tmp_path, capsys, arguments, message):
+    assert message in refused(capsys, search_file, "-o", tmp_path / "new", *arguments, code=2)
+    assert not (tmp_path / "new").exists()
 
 
 def test_the_caption_is_a_paragraph_of_its_own(capsys):
