@@ -51,6 +51,8 @@ class Replay:
     def __init__(self, observations: np.ndarray):
         if observations.ndim < 2 or not len(observations):
             raise ValueError(f"a recording has the shape (steps, observation size), not {observations.shape}")
+        if observations.dtype.kind not in "biuf":
+            raise ValueError(f"a recording is of numbers, not of {observations.dtype}")
         self.observations, self.i = observations, 0
 
     def read(self) -> np.ndarray:
@@ -58,6 +60,18 @@ class Replay:
 
     def write(self, action: np.ndarray) -> None:
         self.i += 1
+
+
+def recorded(path: str) -> np.ndarray:
+    """The observations in a file."""
+    try:
+        with open(path, "rb") as file:
+            loaded = np.load(file)
+    except (EOFError, ValueError) as error:  # its own advice is to allow what may run foreign code
+        raise ValueError(f"{path} holds no numbers saved by numpy.save") from error
+    if not isinstance(loaded, np.ndarray):
+        raise ValueError(f"{path} holds several arrays: save the observations alone, by numpy.save")
+    return loaded
 
 
 class Policy:
@@ -134,8 +148,6 @@ def broken(what: str, values: np.ndarray, limits: Sequence[float] | None) -> lis
     """A sentence for each action dimension that is over its limit; one limit stands for all."""
     if limits is None:
         return []
-    if len(limits) not in (1, len(values)):
-        sys.exit(f"--max-{what}: {len(values)} actions need one limit or {len(values)}, not {len(limits)}")
     limits = np.broadcast_to(limits, values.shape)
     return [f"{what} of action {i}: {values[i]:.3g} > {limits[i]:g}" for i in np.flatnonzero(values > limits)]
 
@@ -157,7 +169,7 @@ def main() -> int:
 
     try:
         policy = Policy(args.policy)
-        robot = Pendulum(1 / args.rate, args.seed) if args.replay is None else Replay(np.load(args.replay))
+        robot = Pendulum(1 / args.rate, args.seed) if args.replay is None else Replay(recorded(args.replay))
     except Exception as error:  # onnxruntime has its own kinds
         parser.error(str(error))
     if list(robot.read().shape) != policy.shape:
@@ -165,6 +177,10 @@ def main() -> int:
             f"the policy observes {policy.shape}, the robot gives {list(robot.read().shape)}: put your robot in place of the "
             "pendulum, or give --replay"
         )
+    n_actions = len(policy(robot.read()))
+    for what, limits in (("change", args.max_change), ("jerk", args.max_jerk)):
+        if limits is not None and len(limits) not in (1, n_actions):
+            parser.error(f"--max-{what}: {n_actions} actions need one limit or {n_actions}, not {len(limits)}")
     try:
         actions, times, missed = control(policy, robot, args.rate, args.seconds)
     except FloatingPointError as error:

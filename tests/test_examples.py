@@ -169,14 +169,33 @@ def test_deploy_never_writes_what_is_not_finite(policy, tmp_path):
     assert done.returncode == 1 and "stopped before it was written" in done.stderr
 
 
+def save_several(path, array):
+    np.savez(path.with_suffix(".npz"), a=array)
+    path.with_suffix(".npz").rename(path)
+
+
 @pytest.mark.parametrize(
-    ("recorded", "message"),
-    [(np.zeros((5, 4)), "the policy observes [3], the robot gives [4]"), (np.zeros(3), "has the shape")],
+    ("save", "recorded", "message"),
+    [
+        (np.save, np.zeros((5, 4)), "the policy observes [3], the robot gives [4]"),
+        (np.save, np.zeros(3), "has the shape"),
+        (np.save, np.full((5, 3), "x"), "a recording is of numbers, not of <U1"),
+        (np.save, np.full((5, 3), None), "observations.npy holds no numbers saved by numpy.save"),
+        (lambda path, array: path.write_text("1, 2, 3"), None, "observations.npy holds no numbers saved by numpy.save"),
+        (save_several, np.zeros((5, 3)), "holds several arrays: save the observations alone, by numpy.save"),
+    ],
 )
-def test_deploy_refuses_observations_that_do_not_fit(policy, tmp_path, recorded, message):
-    np.save(tmp_path / "observations.npy", recorded)
+def test_deploy_refuses_observations_that_do_not_fit(policy, tmp_path, save, recorded, message):
+    save(tmp_path / "observations.npy", recorded)
     done = deploy(policy, "--replay", tmp_path / "observations.npy")
     assert done.returncode == 2 and message in done.stderr
+
+
+@pytest.mark.parametrize("limit", ["change", "jerk"])
+def test_deploy_runs_nothing_where_limits_do_not_fit(policy, recording, limit):
+    done = deploy(policy, *recording, f"--max-{limit}", "1", "1", "1")
+    assert done.returncode == 2 and not done.stdout
+    assert f"--max-{limit}: 2 actions need one limit or 2, not 3" in done.stderr
 
 
 def test_the_pendulum_is_gymnasiums():
