@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import shutil
@@ -16,7 +17,7 @@ from typing import Any
 import yaml
 
 from sb3_pave.experiments.checkpoints import TRAINING_FILE, checkpoints, is_whole, steps_of
-from sb3_pave.experiments.files import UnreadableFile, plain, read_json, write_json
+from sb3_pave.experiments.files import plain, read_json, write_json
 from sb3_pave.experiments.results import RESULT_FILE, make_result
 from sb3_pave.experiments.runs import Run
 
@@ -233,9 +234,12 @@ def _trained_try(folder: Path) -> Path | None:
 
 
 def _trained_elsewhere(run: Run, folder: Path) -> Path | None:
-    """A copy of the agent of a run that differs in how it was measured alone; or of this one, whose result has been lost."""
-    for other in folder.parent.glob(f"{folder.name.removesuffix(run.key)}*"):
-        if (other / "logs" / TRAINED_FILE).is_file() and _training_key(other) == run.training_key:
+    """
+    A copy of the agent of a run that differs in how it was measured, or in what its method is called; or of this one, whose
+    result has been lost.
+    """
+    for other in sorted(folder.parent.glob(f"*-seed{run.seed}-*")):
+        if (other / "logs" / TRAINED_FILE).is_file() and _training_key(other, run.method) == run.training_key:
             copy = folder / "tries" / "unfinished"
             shutil.rmtree(copy, ignore_errors=True)
             shutil.copytree(other / "logs", copy)
@@ -243,10 +247,11 @@ def _trained_elsewhere(run: Run, folder: Path) -> Path | None:
     return None
 
 
-def _training_key(folder: Path) -> str | None:
+def _training_key(folder: Path, method: str) -> str | None:
+    """That of the run in a folder, were its method called so: no training knows its name."""
     try:
-        return Run.from_dict(read_json(folder / RUN_FILE)).training_key
-    except UnreadableFile:
+        return dataclasses.replace(Run.from_dict(read_json(folder / RUN_FILE)), method=method).training_key
+    except ValueError:  # it can't be read, or is of another format
         return None
 
 

@@ -21,7 +21,7 @@ pytest.importorskip("rliable")
 
 from sb3_pave import PAVE_SAC
 from sb3_pave.commands.main import main
-from sb3_pave.experiments import GridError, RunState, Specification, grid, grid_status, process, run_grid
+from sb3_pave.experiments import GridError, Run, RunState, Specification, grid, grid_status, process, run_grid
 from sb3_pave.experiments.callback import RunCallback
 from sb3_pave.experiments.files import write_json
 from tests.experiments.processes import children_of, is_running, wait_for
@@ -117,6 +117,27 @@ def test_a_grid_ends_with_results_whatever_one_of_its_runs_does(tmp_path, monkey
     main(["experiment", "status", str(folder)])
     assert "failed: " + crash.folder_name in capsys.readouterr().out.replace("\n", "")
     assert (folder / "grid.yml").read_text() == path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [({}, True), ({"method": "ours"}, True), ({"method": "ours", "seed": 2}, False), ({"steps": 9}, False)],
+)
+def test_an_agent_is_found_under_another_name_of_its_method_and_no_other_is(tmp_path, change, found):
+    before = Run("Pendulum-v1", "PAVE", "pave_td3", 1, steps=10)
+    done = tmp_path / before.folder_name
+    (done / "logs").mkdir(parents=True)
+    write_json(done / "run.json", {"key": before.key, **before.to_dict()})
+    write_json(done / "logs" / "trained.json", {"steps": 10})
+    damaged = tmp_path / "Pendulum-v1-A-seed1-0"
+    (damaged / "logs").mkdir(parents=True)
+    write_json(damaged / "run.json", {"format": 0})
+    write_json(damaged / "logs" / "trained.json", {})
+    run = dataclasses.replace(before, **change, evaluation=dataclasses.replace(before.evaluation, robustness=(0.1,)))
+    folder = tmp_path / run.folder_name
+    attempt = process._trained_elsewhere(run, folder)
+    assert attempt == (folder / "tries" / "1" if found else None)
+    assert not found or (json.loads((attempt / "trained.json").read_text()) == {"steps": 10} and (done / "logs").is_dir())
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes as Linux shows them")
