@@ -20,10 +20,13 @@ def make_folder(folder: Path) -> None:
     :raises NotADirectoryError: if it, or one above it, is a file
     :raises OSError: if it can't be made
     """
-    taken = next(one for one in (folder, *folder.parents) if one.exists())
+    taken = next(one for one in (folder, *folder.parents) if os.path.exists(one))  # no error of a name that is too long
     if not taken.is_dir():
         raise NotADirectoryError(f"{taken} is a file, not a folder")
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise type(error)(f"the folder {folder} can't be made: {error.strerror}") from error
 
 
 def write_json(path: Path, data: Any, indent: int | None = None) -> None:

@@ -37,6 +37,8 @@ def test_a_folder_that_cannot_be_made_is_an_error(tmp_path, capsys):
     assert code == 1 and "sb3-pave experiment run: " in shown and "grid.yml is a file, not a folder" in shown
     code, shown = answer(capsys, "run", path, "-o", path)
     assert code == 1 and "grid.yml is a file, not a folder" in shown and "Errno" not in shown
+    code, shown = answer(capsys, "run", path, "-o", tmp_path / ("x" * 300))
+    assert code == 1 and "x can't be made: File name too long" in shown and "Errno" not in shown
 
 
 def test_status_of_no_folder_is_an_error(tmp_path, capsys):
