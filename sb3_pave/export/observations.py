@@ -65,8 +65,10 @@ def read_observations(path: str | os.PathLike) -> Any:
     except OSError as error:
         raise ExportError(f"{path} could not be read: {error.strerror or error}") from error
     except Exception as error:  # what a broken file makes NumPy and zipfile raise
+        # NumPy's own advice would be to allow what may run foreign code
         raise ExportError(
-            f"{path} holds no numbers saved by numpy.save or, for a Dict, by numpy.savez: {error or type(error).__name__}"
+            f"{path} holds no numbers: save the observations as an array by numpy.save or, of a Dict, one for each key by "
+            "numpy.savez"
         ) from error
 
 

@@ -72,8 +72,10 @@ def test_what_goes_wrong_is_one_sentence_and_said_beforehand(tmp_path, capsys, m
     assert "broken.zip" in refused(capsys, tmp_path / "broken", policy)
     assert "is read, too" in refused(capsys, model, model, "--overwrite")
     assert "No such file" in refused(capsys, model, policy, "--observations", "missing.npy")
-    assert "numpy.save" in refused(capsys, model, policy, "--observations", tmp_path / "text.npy")
-    assert "numpy.save" in refused(capsys, model, policy, "--observations", tmp_path / "objects.npy")
+    for name in ("text.npy", "objects.npy"):
+        message = refused(capsys, model, policy, "--observations", tmp_path / name)
+        assert f"{name} holds no numbers: save the observations as an array by numpy.save" in message
+        assert "pickle" not in message
     assert "opset" in refused(capsys, model, policy, "--opset", 3)
     assert "batch size" in refused(capsys, model, policy, "--batch-size", 0)
     assert "tolerance" in refused(capsys, model, policy, "--tolerance", "nan")
