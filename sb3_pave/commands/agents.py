@@ -42,6 +42,11 @@ def check_agents(parser: argparse.ArgumentParser, args: argparse.Namespace, verb
     :param verb: as for ``add_agents``
     :param one_for_each: options with a value for all zip files or one for each, beside ``--algo``
     """
+    for option in ("--algo", "--gym-packages", "--vec-normalize"):
+        given = value_of(args, option)
+        for one in given if isinstance(given, list) else ():
+            if one.endswith(".zip"):
+                parser.error(f"{one} was taken for a value of {option}: zip files come before the options")
     n_models = len(args.models)
     if not n_models and not args.algo:
         parser.error(f"say what to {verb}: --algo with a log folder, or model.zip files")

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import pathlib
 import sys
 from collections.abc import Iterable, Sequence
@@ -19,7 +20,9 @@ from sb3_pave.benchmark import (
     default_variants,
     rival_variants,
 )
-from sb3_pave.commands.extras import import_gym_packages, naming_the_extra
+from sb3_pave.commands.extras import hint_of_packages, import_gym_packages, naming_the_extra
+from sb3_pave.commands.printing import print_table
+from sb3_pave.evaluation.output_path import check_free, check_writable
 
 _WATCHED = 1000  # updates over which a growth of memory says something
 # The batch sizes of the paper's protocol
@@ -60,9 +63,9 @@ def main(argv: Sequence[str]) -> None:
                 progress=status.update,
             )
         except (ValueError, DifferentLosses) as error:
-            parser.exit(1, f"{parser.prog}: {error}\n")
+            parser.exit(1, f"{parser.prog}: {error}{hint_of_packages(args.env)}\n")
     console = Console(width=None if sys.stdout.isatty() else 127)
-    console.print(table(report))
+    print_table(console, table(report))
     console.print(caption(report), highlight=False, markup=False)  # a table's own would be as narrow as the table
     if args.output is not None:
         args.output.write_text(json.dumps(report.as_dict(), indent=2) + "\n")
@@ -108,14 +111,13 @@ def caption(report: Report) -> str:
 
 def _check_output(parser: argparse.ArgumentParser, path: pathlib.Path, overwrite: bool) -> None:
     """Ends the command before the work if the file can't be written after it."""
-    if path.is_dir():
+    if os.path.isdir(path):
         parser.error(f"{path} is a folder: name the file to write")
-    if path.exists() and not overwrite:
-        parser.error(f"{path} exists: choose another --output, or --overwrite it")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        check_free([path], overwrite)
+        check_writable([path])
     except OSError as error:
-        parser.error(f"{path} can't be written: {error.strerror}")
+        parser.error(str(error))
 
 
 def _floor(timing: Timing) -> list[str]:

@@ -17,6 +17,7 @@ from sb3_pave.commands.agents import (
     import_needed,
     needs,
 )
+from sb3_pave.commands.printing import print_table
 from sb3_pave.evaluation.agents import Agent, from_zip, unused_statistics
 from sb3_pave.evaluation.errors import AgentError, NoModelError
 from sb3_pave.evaluation.labels import given_twice, told_apart
@@ -216,7 +217,7 @@ def _print(report: dict[str, Any]) -> None:
     for name, *row in cells.itertuples(name=None):
         table.add_row(name, *row)
     console = Console(markup=False)  # brackets in labels are no markup
-    console.print(table)
+    print_table(console, table)
     console.print(caption(report))  # not the table's own, which would be as narrow as that
     for note in report.get("notes", []):
         console.print(f"Note: {note}", soft_wrap=True)

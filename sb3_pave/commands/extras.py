@@ -42,7 +42,7 @@ def find_modules_here() -> None:
 
 def import_gym_packages(parser: argparse.ArgumentParser, packages: Iterable[str]) -> None:
     """
-    Import packages that register environments; ends the command where one can't be found.
+    Import packages that register environments; ends the command where one can't be imported.
 
     :param parser: of the command
     :param packages: what ``--gym-packages`` was given
@@ -51,14 +51,29 @@ def import_gym_packages(parser: argparse.ArgumentParser, packages: Iterable[str]
     for package in packages:
         try:
             importlib.import_module(package)
-        except ImportError as error:
-            parser.exit(1, f"{parser.prog}: --gym-packages: {not_found(error)}\n")
+        except Exception as error:  # whatever a module of the user raises
+            parser.exit(1, f"{parser.prog}: --gym-packages: {why_not_imported(package, error)}\n")
 
 
-def not_found(error: ImportError) -> str:
+def why_not_imported(module: str, error: Exception) -> str:
     """
-    :param error: that a module of the user has raised
-    :return: what it says, and where modules are looked for
+    :param module: a module of the user
+    :param error: what it has raised when it was imported
+    :return: what that says, and where modules are looked for, or the line that has raised it
     """
-    missing = isinstance(error, ModuleNotFoundError)
-    return f"{error}; it is neither installed nor in the current folder" if missing else str(error)
+    from sb3_pave.evaluation import user_modules
+
+    reason = user_modules.why_not_imported(error)
+    missing = isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}.")
+    return reason if missing else f"{module} could not be imported: {reason}"
+
+
+def hint_of_packages(env_id: str | None) -> str:
+    """
+    :param env_id: an environment with which something has gone wrong
+    :return: what may be missing where nobody has registered it; else nothing
+    """
+    import gymnasium as gym
+
+    known = env_id is None or env_id in gym.registry
+    return "" if known else " (--gym-packages names the modules that register environments)"

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from sb3_pave import __version__
-from sb3_pave.commands.extras import find_modules_here, naming_the_extra, not_found
+from sb3_pave.commands.extras import find_modules_here, naming_the_extra, why_not_imported
 
 
 class ZooCommand(NamedTuple):
@@ -95,6 +95,13 @@ def _run_zoo_command(parser: argparse.ArgumentParser, command: str, arguments: l
         # Wrappers and callbacks of a file, configurations, environments
         find_modules_here()
         with_packages = any(argument.startswith("--gym") for argument in arguments)
+        for package in _gym_packages(arguments):
+            try:
+                importlib.import_module(package)
+            except ImportError:
+                pass  # the zoo meets it, too
+            except Exception as error:  # whatever a module of the user raises
+                parser.exit(1, f"{prog}: --gym-packages: {why_not_imported(package, error)}\n")
         try:
             run(module, function, arguments, prog=prog, view_only=view_only)
         except ZooError as error:
@@ -102,7 +109,14 @@ def _run_zoo_command(parser: argparse.ArgumentParser, command: str, arguments: l
         except ModuleNotFoundError as error:
             if not with_packages or error.name not in _with_parents(arguments):
                 raise
-            parser.exit(1, f"{prog}: --gym-packages: {not_found(error)}\n")
+            parser.exit(1, f"{prog}: --gym-packages: {why_not_imported(error.name or '', error)}\n")
+
+
+def _gym_packages(arguments: Sequence[str]) -> list[str]:
+    """What the zoo will import before anything else."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--gym-packages", nargs="*", default=[])
+    return parser.parse_known_args(arguments)[0].gym_packages
 
 
 def _with_parents(modules: Sequence[str]) -> set[str]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import pickle
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
+import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -79,10 +81,13 @@ class Agent:
         kwargs = dict(hyperparams.pop("env_kwargs", None) or {})
         kwargs.update(arguments.get("env_kwargs") or {})
         kwargs.update(env_kwargs or {})
-        n_stack = 0
+        n_stack, statistics = 0, None
         if self.vec_normalize_path is not None:
+            statistics = _statistics(self.vec_normalize_path)
             hyperparams["normalize"] = False
             n_stack = hyperparams.pop("frame_stack", 0)  # the zoo stacks what it has normalised
+        elif hyperparams.get("normalize") and (zoos := Path(stats_path or "", "vecnormalize.pkl")).is_file():
+            _statistics(zoos)  # the zoo would not say which file can't be read
         try:
             env = create_test_env(
                 env_id,
@@ -93,13 +98,16 @@ class Agent:
                 env_kwargs=kwargs,
                 vec_env_cls=DummyVecEnv,
             )
-            if self.vec_normalize_path is not None:
-                env = VecNormalize.load(str(self.vec_normalize_path), env)
-                env.training = env.norm_reward = False
+            if statistics is not None:
+                statistics.set_venv(env)
+                statistics.training = statistics.norm_reward = False
+                env = statistics
                 if n_stack > 0:
                     env = VecFrameStack(env, n_stack)
         except Exception as error:
-            raise AgentError(f"The environment {env_id} of {self.model_path} could not be made: {error}") from error
+            unknown = isinstance(error, gym.error.UnregisteredEnv)
+            hint = " (--gym-packages names the modules that register environments)" if unknown else ""
+            raise AgentError(f"The environment {env_id} of {self.model_path} could not be made: {error}{hint}") from error
         return env
 
     def training_curves(self) -> dict[str, list[float]]:
@@ -173,6 +181,21 @@ def unused_statistics(path: Path) -> str | None:
     if not beside or own_statistics(path) is not None or settings_of(path):
         return None
     return f"{beside[0]} was not used for {path.name}: if it was trained with these statistics, name them by --vec-normalize"
+
+
+def _statistics(path: Path) -> VecNormalize:
+    """What ``VecNormalize.load`` reads, without an environment yet; an error names the file."""
+    try:
+        with path.open("rb") as file:
+            loaded = pickle.load(file)
+    except OSError as error:
+        raise AgentError(f"{path} could not be read: {error.strerror or error}") from error
+    except Exception as error:  # a foreign pickle may raise anything
+        reason = f"{type(error).__name__}: {error}"
+        raise AgentError(f"{path} could not be read as VecNormalize statistics ({reason})") from error
+    if not isinstance(loaded, VecNormalize):
+        raise AgentError(f"{path} holds a {type(loaded).__name__}, not VecNormalize statistics")
+    return loaded
 
 
 def check_spaces(agent: Agent, model: BaseAlgorithm, env: VecEnv) -> None:

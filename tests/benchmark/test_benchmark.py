@@ -175,6 +175,8 @@ def dict_env():
         (["--device", "cuda:99"], "PyTorch finds no cuda:99 on this machine"),
         (["-o", "/"], "/ is a folder"),
         (["-o", "/dev/null/bench.json"], "/dev/null/bench.json can't be written"),
+        (["-o", "x" * 300], "can't be written: File name too long"),
+        (["--env", "no_package:Any-v0"], "(--gym-packages names the modules that register environments)"),
     ],
 )
 def test_bad_arguments_are_explained(arguments, message, capsys, dict_env):

@@ -1,6 +1,7 @@
 """The command on folders laid out as RL Zoo does it, and on zip files."""
 
 import json
+import pickle
 
 import gymnasium as gym
 import numpy as np
@@ -291,6 +292,8 @@ def test_an_algorithm_named_twice_is_measured_once(logs, tmp_path):
         ([*FAST, "--algo", "sac", "--noise", "-1"], "negative"),
         ([*FAST, "--algo", "sac", "--label", "mine", "his"], "--label goes with zip files"),
         ([*FAST, "--algo", "sac", "--control-rate", "inf"], "--control-rate must be positive"),
+        ([*FAST, "--gym-packages", "robot", "a.zip"], "a.zip was taken for a value of --gym-packages: zip files come before"),
+        ([*FAST, "--algo", "sac", "a.zip"], "a.zip was taken for a value of --algo: zip files come before the options"),
     ],
 )
 def test_bad_arguments_are_usage_errors(arguments, message, capsys):
@@ -401,6 +404,14 @@ def test_a_report_that_can_no_longer_be_saved_is_printed(tmp_path, monkeypatch, 
     assert stop.value.code == 1 and "No space left" in printed.err and "sm (published)" in printed.out
 
 
+def test_zoos_statistics_that_can_not_be_read_are_named(tmp_path):
+    save_run(tmp_path, "sac", 1, small(SAC), {"normalize": True})
+    settings = tmp_path / "sac" / "Pendulum-v1_1" / "Pendulum-v1"
+    (settings / "vecnormalize.pkl").write_text("damaged")
+    with pytest.raises(AgentError, match=r"vecnormalize\.pkl could not be read as VecNormalize statistics \(Unpickling"):
+        from_zip(settings.parent / "Pendulum-v1.zip", "Pendulum-v1").make_env("Pendulum-v1")
+
+
 def test_pictures_that_can_not_be_written_are_a_sentence(tmp_path, capsys):
     pytest.importorskip("matplotlib")
     (tmp_path / "report.json").write_text(json.dumps({"format": FORMAT, "runs": [{}]}))
@@ -480,10 +491,17 @@ def test_the_latest_run_is_the_latest_with_a_model(logs):
         (["logs/sac/Pendulum-v1_1/Pendulum-v1.zip", "--algo", "td3"], "does not load as TD3: it is a model of SAC"),
         (["logs/sac/Pendulum-v1_1", "--env", "MountainCarContinuous-v0"], "observations of shape (3,), but those of this"),
         (["logs/sac"], "logs/sac is a folder, and not that of a finished run"),
+        (["logs/sac/Pendulum-v1_1", "--env", "Robot-v0"], "(--gym-packages names the modules that register environments)"),
+        (
+            ["logs/sac/Pendulum-v1_1", "--vec-normalize", "logs/sac/Pendulum-v1_1/Pendulum-v1.zip"],
+            "Pendulum-v1.zip could not be read as VecNormalize statistics (UnpicklingError: ",
+        ),
+        (["logs/sac/Pendulum-v1_1", "--vec-normalize", "list.pkl"], "list.pkl holds a list, not VecNormalize statistics"),
     ],
 )
 def test_what_was_mistaken_is_said(logs, tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "list.pkl").write_bytes(pickle.dumps([1]))
     with pytest.raises(SystemExit) as stop:
         main([*FAST, *arguments, "-o", "out"])
     assert stop.value.code == 1 and message in capsys.readouterr().err

@@ -1,3 +1,4 @@
+import json
 import re
 import subprocess
 import sys
@@ -105,6 +106,42 @@ def test_where_modules_of_the_user_are_looked_for_is_said(given, sb3_pave_comman
     shown = capsys.readouterr().err
     assert exit_info.value.code == 1 and "pip install" not in shown
     assert "sb3-pave train: --gym-packages: No module named 'no_such_envs'; it is neither installed nor" in shown
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("def x(:\n", "SyntaxError: invalid syntax ({}/robot_that_fails.py, line 1)"),
+        (
+            "\nimport json\njson.loads('')\n",
+            "JSONDecodeError: Expecting value: line 1 column 1 (char 0) ({}/robot_that_fails.py, line 3)",
+        ),
+        ("import robot_driver", "RuntimeError: no serial port ({}/robot_driver.py, line 2)"),
+    ],
+)
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("train", "--algo", "pave_sac", "--env", "Pendulum-v1", "--gym-packages"),
+        ("evaluate", "a.zip", "--env", "Pendulum-v1", "--gym-packages"),
+        ("bench", "--gym-packages"),
+        ("experiment", "run", "grid.yml", "-o", "out"),
+    ],
+)
+def test_a_module_of_the_user_that_fails_is_a_sentence(command, content, says, sb3_pave_command, tmp_path, capsys):
+    (tmp_path / "robot_that_fails.py").write_text(content)
+    (tmp_path / "robot_driver.py").write_text("\nraise RuntimeError('no serial port')")
+    methods = {"seeds": [1], "steps": 1, "methods": ["sac"]}
+    grid = {"environments": ["Pendulum-v1"], **methods, "gym_packages": ["robot_that_fails"]}
+    (tmp_path / "grid.yml").write_text(json.dumps(grid))
+    with pytest.raises(SystemExit) as exit_info:
+        sb3_pave_command(*command, *(["robot_that_fails"] if "--gym-packages" in command else []))
+    assert exit_info.value.code == 1
+    message = (
+        f"{'--gym-packages' if '--gym-packages' in command else 'gym_packages'}: robot_that_fails could not be imported: "
+    )
+    shown = capsys.readouterr().err
+    assert shown.startswith(f"sb3-pave {command[0]}") and shown.endswith(f"{message}{says.format(tmp_path)}\n")
 
 
 def test_modules_of_the_current_folder_never_stand_in_for_others(tmp_path):
