@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +14,11 @@ import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack, VecNormalize, VecTransposeImage
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack, VecTransposeImage
 
 from sb3_pave.evaluation.errors import AgentError
 from sb3_pave.evaluation.run_folder import model_file, read_settings, settings_of
+from sb3_pave.evaluation.statistics_file import read_statistics
 from sb3_pave.evaluation.zip_files import algorithm_name, load_model
 
 
@@ -83,11 +83,11 @@ class Agent:
         kwargs.update(env_kwargs or {})
         n_stack, statistics = 0, None
         if self.vec_normalize_path is not None:
-            statistics = _statistics(self.vec_normalize_path)
+            statistics = read_statistics(self.vec_normalize_path)
             hyperparams["normalize"] = False
             n_stack = hyperparams.pop("frame_stack", 0)  # the zoo stacks what it has normalised
         elif hyperparams.get("normalize") and (zoos := Path(stats_path or "", "vecnormalize.pkl")).is_file():
-            _statistics(zoos)  # the zoo would not say which file can't be read
+            read_statistics(zoos)  # the zoo would not say which file can't be read
         try:
             env = create_test_env(
                 env_id,
@@ -181,21 +181,6 @@ def unused_statistics(path: Path) -> str | None:
     if not beside or own_statistics(path) is not None or settings_of(path):
         return None
     return f"{beside[0]} was not used for {path.name}: if it was trained with these statistics, name them by --vec-normalize"
-
-
-def _statistics(path: Path) -> VecNormalize:
-    """What ``VecNormalize.load`` reads, without an environment yet; an error names the file."""
-    try:
-        with path.open("rb") as file:
-            loaded = pickle.load(file)
-    except OSError as error:
-        raise AgentError(f"{path} could not be read: {error.strerror or error}") from error
-    except Exception as error:  # a foreign pickle may raise anything
-        reason = f"{type(error).__name__}: {error}"
-        raise AgentError(f"{path} could not be read as VecNormalize statistics ({reason})") from error
-    if not isinstance(loaded, VecNormalize):
-        raise AgentError(f"{path} holds a {type(loaded).__name__}, not VecNormalize statistics")
-    return loaded
 
 
 def check_spaces(agent: Agent, model: BaseAlgorithm, env: VecEnv) -> None:

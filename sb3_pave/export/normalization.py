@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,8 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecNormalize
 
+from sb3_pave.evaluation.errors import AgentError
+from sb3_pave.evaluation.statistics_file import read_statistics
 from sb3_pave.export.errors import ExportError
 from sb3_pave.export.spaces import SINGLE, entries_of
 
@@ -24,16 +25,9 @@ def load_normalization(vec_normalize: VecNormalize | str | os.PathLike | None) -
     if vec_normalize is None or isinstance(vec_normalize, VecNormalize):
         return vec_normalize
     try:
-        with open(vec_normalize, "rb") as file:
-            loaded = pickle.load(file)  # as VecNormalize.load does, without an environment to wrap
-    except OSError as error:
-        raise ExportError(f"{vec_normalize} could not be read: {error.strerror or error}") from error
-    except Exception as error:  # a foreign pickle may raise anything
-        reason = f"{type(error).__name__}: {error}"
-        raise ExportError(f"{vec_normalize} could not be read as VecNormalize statistics ({reason})") from error
-    if not isinstance(loaded, VecNormalize):
-        raise ExportError(f"{vec_normalize} holds a {type(loaded).__name__}, not VecNormalize statistics")
-    return loaded
+        return read_statistics(vec_normalize)
+    except AgentError as error:
+        raise ExportError(str(error)) from error
 
 
 def statistics_of(normalization: VecNormalize | None, space: spaces.Space) -> dict[str, tuple[NDArray, NDArray]]:
