@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from sb3_pave.commands import experiment_report
 from sb3_pave.evaluation.intervals import interquartile_intervals, interquartile_mean
 from sb3_pave.experiments import pictures
-from sb3_pave.experiments.collection import read_results
-from sb3_pave.experiments.grouping import ReportError
+from sb3_pave.experiments.collection import read_result, read_results
+from sb3_pave.experiments.grouping import ReportError, method_names
 from sb3_pave.experiments.report import report, return_share
 from sb3_pave.experiments.report_files import save_report
 from sb3_pave.experiments.report_tables import tables, task_table
@@ -194,6 +194,36 @@ def test_runs_come_in_the_order_of_their_seeds(tmp_path):
     assert found["seeds"] == [1, 2, 10] and found["measures"]["return"]["of_runs"] == [1.0, 2.0, 10.0]
 
 
+def test_what_is_not_defined_does_not_count(tmp_path):
+    result = fabricated_result("A", 0, [1.0, 2.0, 3.0], [1.0, 1.0, 1.0], seconds={"train": None})
+    result["evaluation"]["episodes"].update(saturation=[None, 0.5, 0.25], sm_scaled=[None, None, None])
+    values = read_result(write_result(tmp_path, result)).values
+    assert (values["saturation"], values["sm_scaled"], values["seconds_train"]) == (0.375, None, None)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"algorithm": "b"}, {"conf": {"Pendulum-v1": {"gamma": 0.9}}}, {"settings": {"deterministic": False}}],
+    ids=["algorithm", "conf", "settings"],
+)
+def test_what_was_made_in_another_way_is_another_method(tmp_path, change):
+    write_result(tmp_path, fabricated_result("A", 0, [1.0], [1.0]))
+    write_result(tmp_path, fabricated_result("A", 1, [1.0], [1.0], key="another", **change))
+    made = report(tmp_path)
+    assert [one["method"] for one in made["tasks"][0]["methods"]] == ["A", "A (2)"]
+    (name,) = change
+    assert any(f"A (2) were made in different ways: {name} " in note for note in made["notes"])
+
+
+def test_of_two_runs_with_the_same_seed_one_counts_and_the_other_is_named(tmp_path):
+    for key in ("first", "second"):
+        write_result(tmp_path, fabricated_result("A", 0, [1.0], [1.0], key=key))
+    made = report(tmp_path)
+    assert entry(made, "A")["seeds"] == [0]
+    (note,) = made["notes"]
+    assert "seed0-second" in note.split(" and ")[0] and note.endswith("the first is left out")
+
+
 def test_a_copy_counts_once_and_is_named(tmp_path):
     write_result(tmp_path / "here", fabricated_result("A", 0, [1.0], [1.0]))
     copy = write_result(tmp_path / "there", fabricated_result("A", 0, [1.0], [1.0]))
@@ -212,8 +242,11 @@ def test_a_copy_counts_once_and_is_named(tmp_path):
         lambda text: text.replace('"format": 1', '"format": 99'),
         lambda text: text.replace('"seed"', '"speed"'),
         lambda text: text.replace('"sm": [1.0]', '"sm": []'),
+        lambda text: text.replace('"sm": [1.0]', '"sm": [null]'),
+        lambda text: text.replace('"return": [1.0]', '"return": []'),
         lambda text: text.replace('"steps": 40000', '"steps": "many"'),
         lambda text: text.replace('"curves": {}', '"curves": {"timesteps": [1, 2], "sm": [1.0, 2.0], "return": [1.0]}'),
+        lambda text: text.replace('"curves": {}', '"curves": {"sm": [1.0]}'),
     ],
 )
 def test_a_damaged_result_is_named_and_left_out(tmp_path, damage):
@@ -242,11 +275,21 @@ def test_methods_come_in_the_order_of_the_specification(tmp_path):
         write_result(tmp_path, fabricated_result(method, 0, [1.0], [1.0]))
     names = lambda made: [one["method"] for one in made["tasks"][0]["methods"]]  # noqa: E731
     assert names(report(tmp_path)) == ["A", "B", "C"]
+    (tmp_path / "broken.yml").write_text("methods: [")
+    (tmp_path / "bytes.yml").write_bytes(b"\xff\xff")
+    (tmp_path / "hyperparams.yml").write_text("Pendulum-v1: {gamma: 0.9}")
     (tmp_path / "grid.yml").write_text("methods:\n  C: {}\n  B: {}\n")
     assert names(report(tmp_path)) == ["C", "B", "A"]
     assert names(report(tmp_path, ["B", "A"])) == ["B", "A"]
     (tmp_path / "grid.yml").rename(tmp_path.parent / f"{tmp_path.name}.yml")
     assert names(report(tmp_path)) == ["C", "B", "A"]
+
+
+def test_methods_that_are_asked_for_twice_are_shown_once_and_a_number_in_brackets_may_be_the_users(tmp_path):
+    grouped = {("P", 10): {"A": [], "A (2)": []}}
+    assert method_names(grouped, ["A (2)", "A", "A (2)"], []) == ["A (2)", "A"]
+    (tmp_path / "grid.yml").write_text("methods: {A (2): {}, A: {}}")
+    assert method_names(grouped, None, [tmp_path]) == ["A (2)", "A"]
 
 
 def test_a_bracket_in_a_name_is_the_users(tmp_path, capsys):
