@@ -188,6 +188,7 @@ SCENARIOS: dict[str, Scenario] = {
     "float64": Scenario(lambda: RandomObservationEnv(spaces.Box(-1, 1, (3,), np.float64)), _policy()),
     "large_batch": Scenario(_pendulum, {**_policy(), "batch_size": 200}),
     "policy_delay": Scenario(_pendulum, {**_policy(), "policy_delay": 4}, (TD3, CrossQ)),
+    "noisy_target": Scenario(_pendulum, {**_policy(), "target_policy_noise": 1.0, "target_noise_clip": 2.0}, (TD3,)),
     "fixed_entropy": Scenario(_pendulum, {**_policy(), "ent_coef": 0.2}, ENTROPY),
     "entropy_start": Scenario(_pendulum, {**_policy(), "ent_coef": "auto_0.1", "target_entropy": -0.5}, ENTROPY),
     "gsde": Scenario(_pendulum, {**_policy(), "use_sde": True, "sde_sample_freq": 4, "use_sde_at_warmup": True}, ENTROPY),

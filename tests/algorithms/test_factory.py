@@ -185,11 +185,16 @@ def test_a_train_that_pave_can_not_join_is_refused():
         self.replay_buffer.sample(batch_size)
         self.critic.optimizer.step(lambda: 0.0)
 
+    def with_closure_by_name(self, gradient_steps, batch_size=64):
+        self.replay_buffer.sample(batch_size)
+        self.critic.optimizer.step(closure=lambda: 0.0)
+
     for train, message in (
         (without_batch, "without a batch"),
         (with_another_optimizer, "never stepped"),
         (with_another_optimizer_and_no_batch, "never stepped"),
         (with_closure, "closure"),
+        (with_closure_by_name, "closure"),
     ):
         model = small(own_train(train))
         with pytest.raises(RuntimeError, match=message):

@@ -1,5 +1,6 @@
 """Which agents ``cuda_graph="auto"`` records, and when the log of updates that the device is still at is written."""
 
+import io
 import math
 import threading
 import warnings
@@ -7,6 +8,7 @@ import warnings
 import pytest
 import torch as th
 from stable_baselines3.common.logger import KVWriter
+from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.torch_layers import FlattenExtractor
 
 from sb3_pave import PAVE_SAC, PAVE_TD3, PAVE_CrossQ
@@ -152,6 +154,15 @@ def test_learning_ends_with_all_that_was_logged(deferred):
     model = make().learn(64)
     assert model._pending_log is None
     assert "train/critic_loss" in model._logger.name_to_value
+
+
+def test_a_log_on_its_way_is_not_in_the_zip(deferred):
+    model, zip_file = make().learn(60), io.BytesIO()
+    model.train(2, 16)
+    model.save(zip_file)
+    zip_file.seek(0)
+    assert "_pending_log" not in load_from_zip_file(zip_file)[0]
+    assert math.isfinite(model.logger.name_to_value["train/critic_loss"])
 
 
 def test_what_is_not_finite_is_named_one_call_later_with_its_own_number(deferred):

@@ -17,6 +17,16 @@ def assert_same_parameters(first, second):
     assert not different
 
 
+def weighted_terms(model):
+    """What each term added to the critic's loss in the last ``train()`` call, by its log."""
+    logged = model.logger.name_to_value
+    weights = {term: getattr(model, f"{term}_coef") for term in TERMS}
+    # In ranges of the return, per action dimension; and TQC's loss is no square
+    weights["curv"] *= logged["train/return_scale"] / model.action_space.shape[0]
+    share = logged.get("train/huber_share", 1.0)
+    return {term: share * weight * logged.get(f"train/{term}_loss", 0.0) for term, weight in weights.items()}
+
+
 @pytest.mark.parametrize(("algorithm", "name"), cases(*ALGORITHMS))
 def test_zero_weights_equal_the_host_bit_for_bit(algorithm, name):
     host = make(host_of(algorithm), name).learn(STEPS)
@@ -35,12 +45,8 @@ def test_it_trains_saves_loads_and_trains_on(algorithm, name, tmp_path):
     model = make(algorithm, name).learn(STEPS)
     model.train(1, 8)
     logged = model.logger.name_to_value
-    coefs = {f"{term}_loss": getattr(model, f"{term}_coef") for term in TERMS}
-    assert all(np.isfinite(logged[f"train/{term}"]) for term, coef in coefs.items() if coef > 0)
-    # In ranges of the return, per action dimension; and TQC's loss is no square
-    coefs["curv_loss"] *= logged["train/return_scale"] / model.action_space.shape[0]
-    coefs = {term: coef * logged.get("train/huber_share", 1.0) for term, coef in coefs.items()}
-    expected = logged["train/td_loss"] + sum(coef * logged.get(f"train/{term}", 0.0) for term, coef in coefs.items())
+    assert all(np.isfinite(logged[f"train/{term}_loss"]) for term in TERMS if getattr(model, f"{term}_coef") > 0)
+    expected = logged["train/td_loss"] + sum(weighted_terms(model).values())
     assert logged["train/critic_loss"] == pytest.approx(expected, rel=1e-4)
 
     model.save(tmp_path / "model.zip")
@@ -56,6 +62,36 @@ def test_it_trains_saves_loads_and_trains_on(algorithm, name, tmp_path):
     assert loaded._n_updates > updates
     with pytest.raises(AssertionError):
         assert_same_parameters(loaded, model)
+
+
+@pytest.mark.parametrize("name", ["mlp", "autograd_path"])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_terms_that_weigh_as_much_as_the_td_loss_are_in_the_critics_loss(algorithm, name):
+    """Those of a fresh critic are lost in the rounding of its TD loss."""
+    model = make(algorithm, name).learn(STEPS)
+    model.train(1, 8)
+    td_loss = model.logger.name_to_value["train/td_loss"]
+    for term, weighted in weighted_terms(model).items():
+        setattr(model, f"{term}_coef", getattr(model, f"{term}_coef") * td_loss / weighted)
+    model.train(1, 8)
+    logged, terms = model.logger.name_to_value, weighted_terms(model)
+    assert min(terms.values()) > 0.01 * logged["train/td_loss"]
+    assert logged["train/critic_loss"] == pytest.approx(logged["train/td_loss"] + sum(terms.values()), rel=1e-5)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_the_logged_return_scale_is_the_mean_over_the_updates(algorithm):
+    def scales(*calls):
+        model, logged = make(algorithm, "mlp").learn(25), []
+        model.set_random_seed(0)
+        for n_updates in calls:
+            model.train(n_updates, 8)
+            logged.append(model.logger.name_to_value["train/return_scale"])
+        return logged
+
+    first, second = scales(1, 1)
+    assert first != pytest.approx(second)
+    assert scales(2) == [pytest.approx((first + second) / 2)]
 
 
 @pytest.mark.parametrize(("algorithm", "name"), cases(*ALGORITHMS))
