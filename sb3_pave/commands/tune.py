@@ -87,7 +87,7 @@ def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
 def _tune(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     import optuna
 
-    from sb3_pave.evaluation.output_path import check_free
+    from sb3_pave.evaluation.output_path import check_free, check_writable
     from sb3_pave.experiments import GridError, SpecificationError
     from sb3_pave.experiments.search import SearchError
     from sb3_pave.experiments.search_specification import SearchSpecification
@@ -97,6 +97,7 @@ def _tune(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     try:
         if args.export_to is not None:
             check_free([args.export_to], args.overwrite, "--export-to")  # rather than after hours
+            check_writable([Path(args.export_to)])
         specification = SearchSpecification.load(args.specification)
         searched, trial = _search(args, specification) if args.export is None else _find(args, specification)
         if trial is None:

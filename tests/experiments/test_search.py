@@ -618,6 +618,9 @@ def test_a_file_in_the_place_of_the_folder_is_called_one(search_file, capsys):
 def test_a_file_that_may_not_be_replaced_is_said_before_the_search(search_file, tmp_path, capsys):
     message = refused(capsys, search_file, "-o", tmp_path / "new", "--pick", "knee", "--export-to", search_file)
     assert "--overwrite" in message and not (tmp_path / "new").exists()
+    inside = search_file / "tuned.yml"
+    message = refused(capsys, search_file, "-o", tmp_path / "new", "--pick", "knee", "--export-to", inside, "--trials", 1)
+    assert f"{inside} can't be written" in message and not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize(
