@@ -109,6 +109,12 @@ def test_numbers_are_drawn_in_any_bounds(space):
     assert len(np.unique(drawn)) > 20
 
 
+@pytest.mark.parametrize("side", [1.0, -1.0])
+def test_numbers_are_drawn_inside_a_bound_at_zero(side):
+    low, high = sorted((0.0, side * np.inf))
+    assert np.all(side * drawn_observations(spaces.Box(low, high, (3,), np.float32), None).entries["observation"] > 0)
+
+
 def test_drawing_leaves_the_generator_of_a_space_alone():
     space = spaces.Dict(a=spaces.Discrete(100, seed=3))
     expected = copy.deepcopy(space).sample()
@@ -133,7 +139,7 @@ def test_actions_without_a_finite_width_are_refused():
 def test_differences_count_in_half_the_action_range(half_range, untraced, monkeypatch):
     space = spaces.Box(-half_range, half_range, (2,), np.float32)
     forward = PolicyGraph.forward
-    for error, is_allowed in ((0.3e-5, True), (3e-5, False)):
+    for error, is_allowed in ((0.8e-5, True), (3e-5, False)):
         monkeypatch.setattr(PolicyGraph, "forward", lambda self, *obs, error=error: forward(self, *obs) + error * half_range)
         model = make(SAC, SpaceEnv(spaces.Box(-1, 1, (3,)), space))
         observations = np.zeros((1, 3), np.float32)
@@ -143,6 +149,13 @@ def test_differences_count_in_half_the_action_range(half_range, untraced, monkey
             with pytest.raises(ExportError, match=r"differs from model\.predict by 3e-05"):
                 export_onnx(model, "policy.onnx", observations=observations)
             export_onnx(model, "policy.onnx", observations=observations, tolerance=4e-5)
+
+
+def test_a_graph_that_is_wrong_for_a_single_observation_is_refused(untraced, monkeypatch):
+    forward = PolicyGraph.forward
+    monkeypatch.setattr(PolicyGraph, "forward", lambda self, *obs: forward(self, *obs) + 0.1 * (len(obs[0]) == 1))
+    with pytest.raises(ExportError, match=r"differs from model\.predict"):
+        export_onnx(make(SAC, box(1)), "policy.onnx")
 
 
 @pytest.mark.parametrize("tolerance", [0, -1e-3, 1.0, np.nan, "much", True])
@@ -313,8 +326,27 @@ def test_else_the_buffer_tells_where_the_policy_was_trained(algorithm, untraced)
     model.learn(8)
     sample = recorded_observations(model, None)
     assert sample.size == 8 and np.all(sample.entries["count"] >= 123)
+    assert sample.source == f"observations of the {'replay' if algorithm is SAC else 'rollout'} buffer"
     assert set(sample.entries) == {"count", "gear"} and sample.entries["gear"].shape == (8,)
     assert export_onnx(model, "policy.onnx").comparison.n_observations in (8, 312)  # the rest, where all are at bounds
+
+
+def test_a_rollout_buffer_of_normalised_observations_tells_nothing_raw():
+    env = VecNormalize(make_vec_env("Pendulum-v1"))
+    model = make(PPO, env).learn(8)
+    assert recorded_observations(model, None).size == 8 and recorded_observations(model, env) is None
+
+
+@pytest.mark.parametrize(
+    ("space", "kept"), [(spaces.Box(-1, 1, (2,), np.float32), 512), (spaces.Box(0, 255, (3, 36, 36), np.uint8), 32)], ids=str
+)
+def test_of_a_large_buffer_some_are_kept_from_its_beginning_to_its_end(space, kept):
+    model = make(SAC, SpaceEnv(space))
+    buffer = model.replay_buffer
+    age = np.arange(600).reshape(600, *[1] * (len(space.shape) + 1)) // 3
+    buffer.observations, buffer.buffer_size, buffer.full = np.tile(age, (1, *space.shape)).astype(space.dtype), 600, True
+    ages = recorded_observations(model, None).entries["observation"].reshape(kept, -1)[:, 0]
+    assert ages[0] == 0 and ages[-1] == 199 and np.all(np.diff(ages.astype(int)) >= 0)
 
 
 def test_normalisation_is_the_models_own_by_default(untraced):
@@ -323,6 +355,8 @@ def test_normalisation_is_the_models_own_by_default(untraced):
     found = export_onnx(make(SAC, env), "policy.onnx")
     assert found.normalized == ("observation",) and "VecNormalize" in found.comparison.source
     assert not export_onnx(make(SAC, "Pendulum-v1"), "policy.onnx").normalized
+    env.norm_obs = False
+    assert not export_onnx(make(SAC, env), "policy.onnx").normalized
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int32, np.int64, np.uint8])

@@ -176,12 +176,28 @@ def test_statistics_that_cannot_be_read_are_said(content, message, tmp_path, mus
         export_onnx(make(SAC, SpaceEnv(BOX)), tmp_path / "policy.onnx", tmp_path)
 
 
-@pytest.mark.parametrize("mean", [np.nan, np.inf, 1e300])
-def test_statistics_beyond_float32_are_refused(mean, must_not_trace):
-    env = VecNormalize(DummyVecEnv([lambda: SpaceEnv(BOX)]), training=False)
-    env.obs_rms.mean = np.full(4, mean)
+@pytest.mark.parametrize(
+    ("mean", "variance"), [(np.nan, 1.0), (np.inf, 1.0), (1e300, 1.0), (0.0, np.nan), (0.0, np.inf), (0.0, 1e100), (0.0, 0.0)]
+)
+def test_statistics_beyond_float32_are_refused(mean, variance, must_not_trace):
+    env = VecNormalize(DummyVecEnv([lambda: SpaceEnv(BOX)]), training=False, epsilon=0.0)
+    env.obs_rms.mean, env.obs_rms.var = np.full(4, mean), np.full(4, variance)
     with pytest.raises(ExportError, match="not finite numbers in float32"):
         export_onnx(make(SAC, env), "policy.onnx")
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        (spaces.Box(-1, 1, (2,), np.float32), r"shape \(2,\); the model observes \(4,\) \(stacked frames"),
+        (spaces.Dict(speed=BOX), "'speed' have shape .* observes nothing of that name"),
+    ],
+    ids=["shape", "name"],
+)
+def test_statistics_of_other_observations_are_refused(space, message, must_not_trace):
+    env = VecNormalize(DummyVecEnv([lambda: SpaceEnv(space)]), training=False)
+    with pytest.raises(ExportError, match=message):
+        export_onnx(make(SAC, SpaceEnv(BOX)), "policy.onnx", env)
 
 
 def test_what_onnxruntime_raises_is_a_sentence(tmp_path, monkeypatch):
