@@ -26,6 +26,12 @@ FIRST_ROWS = [
     *(("pendulum_td3", method) for method in ("TD3", "PAVE, scale_free", "PAVE")),
     *(("pendulum_sac", method) for method in ("SAC", "PAVE, scale_free", "PAVE")),
 ]
+# Those of its table of rivals
+RIVAL_ROWS = {
+    "`TD3`": "TD3",
+    "`PAVE_TD3`": "PAVE, scale_free",
+    **{f"`{name.lower()}(TD3)`": name for name in ("CAPS", "DAMPER", "temporal", "GRAD", "ASAP")},
+}
 
 
 def rows_of(text: str) -> list[list[str]]:
@@ -71,9 +77,20 @@ def test_readmes_first_table_is_what_was_measured(tasks):
     assert f"Pendulum-v1, {n_seeds} seeds" in table
 
 
+def test_readmes_table_of_rivals_is_what_was_measured(tasks):
+    section = README.split("## PAVE and its rivals")[1].split("\n## ")[0]
+    shown = {row[0]: row[1:] for row in rows_of(section)}
+    for label, method in RIVAL_ROWS.items():
+        (entry,) = [one for one in tasks["pendulum_td3"]["methods"] if one["method"] == method]
+        measures = [
+            interval(entry["measures"][name], digits) for name, digits in (("return", 0), ("sm", 2), ("sm_noise_0.1", 2))
+        ]
+        assert shown[label] == [str(len(entry["seeds"])), *measures], label
+
+
 def interval(value, digits: int) -> str:
-    iqm, low, high = (f"{value[name]:.{digits}f}" for name in ("iqm", "low", "high"))
-    return f"{iqm} [{low}, {high}]"
+    iqm, low, high = (value[name] and f"{value[name]:.{digits}f}" for name in ("iqm", "low", "high"))
+    return f"{iqm} [{low}, {high}]" if low else iqm
 
 
 @pytest.mark.parametrize("page", ["README.md", "examples/results/units.md"])
