@@ -11,6 +11,9 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch as th
+
+from sb3_pave import PAVE_TD3
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 SAYS = {
@@ -22,7 +25,36 @@ SAYS = {
 
 
 def test_every_example_is_tested():
-    assert {path.stem for path in EXAMPLES.glob("*.py")} == {*SAYS, "deploy", "units"}
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == {*SAYS, "deploy", "gradient_shares", "units"}
+
+
+def test_gradient_shares_are_those_of_autograd(monkeypatch):
+    shares = importlib.import_module("examples.gradient_shares")
+    monkeypatch.setattr(shares, "N_BATCHES", 1)
+    settings = {"learning_starts": 40, "target_policy_noise": 0.0, "gamma": 0.5, "policy_kwargs": {"net_arch": [16]}}
+    model = PAVE_TD3("MlpPolicy", "Pendulum-v1", vfc_coef=0.3, seed=0, device="cpu", **settings).learn(60)
+    np.random.seed(0)
+    found = shares.gradient_shares(model, 32)
+    np.random.seed(0)
+    data, critic = model.replay_buffer.sample(32), model.critic
+    actions = data.actions.requires_grad_()
+
+    def field(observations):
+        return th.stack([th.autograd.grad(q.sum(), actions, create_graph=True)[0] for q in critic(observations, actions)])
+
+    vfc = 0.3 * (field(data.next_observations) - field(data.observations)).square().mean(dim=(1, 2)).sum()
+    with th.no_grad():
+        successors = model.critic_target(data.next_observations, model.actor_target(data.next_observations))
+        target = data.rewards + 0.5 * (1 - data.dones) * th.minimum(*successors)
+    td = sum((q - target).square().mean() for q in critic(data.observations, data.actions))
+    lengths = [
+        th.cat(
+            [g.flatten() for g in th.autograd.grad(loss, list(critic.parameters()), allow_unused=True) if g is not None]
+        ).norm()
+        for loss in (vfc, td)
+    ]
+    assert found["vfc"] == pytest.approx(float(lengths[0] / lengths[1]), rel=1e-4) and found["vfc"] > 0
+    assert found["mpr"] > 0 and found["curv"] >= 0
 
 
 @pytest.mark.parametrize(
