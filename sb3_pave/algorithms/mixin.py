@@ -25,8 +25,9 @@ from sb3_pave.algorithms.critic_terms import CriticTerms
 from sb3_pave.algorithms.diagnostics import Diagnostics
 from sb3_pave.algorithms.execution import Execution
 from sb3_pave.algorithms.fast_execution import choose_execution
+from sb3_pave.algorithms.loading import is_loading
 from sb3_pave.algorithms.run_names import NamedAfterClass
-from sb3_pave.algorithms.saving import SavedAsHost, is_loading
+from sb3_pave.algorithms.saving import SavedAsHost
 from sb3_pave.algorithms.signatures import JoinedSignature
 from sb3_pave.algorithms.standing import Standing
 from sb3_pave.algorithms.units import PAPER, default_weights

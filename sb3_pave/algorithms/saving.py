@@ -2,7 +2,6 @@
 
 import inspect
 from collections.abc import Container, Iterable, Sequence
-from contextvars import ContextVar
 from difflib import get_close_matches
 from typing import Any, ClassVar, TypeVar
 from zipfile import BadZipFile
@@ -12,14 +11,13 @@ from stable_baselines3.common.save_util import load_from_zip_file
 from torch import nn
 
 from sb3_pave.algorithms.deferred_log import DeferredLog
+from sb3_pave.algorithms.loading import is_loading, loading
 from sb3_pave.algorithms.units import PAPER, staying, stored_numbers, weights_to_load
 from sb3_pave.fast.graphs import GraphedUpdate, without_capture
 from sb3_pave.method.scales import Scales
 
 # Those that are alike enough to be taken for one another
 _OURS = ("scale_free", *PAPER, "pave_interval", "pave_batch_size")
-
-_is_loading = ContextVar("_is_loading", default=False)
 
 SelfPave = TypeVar("SelfPave", bound="SavedAsHost")
 
@@ -57,11 +55,8 @@ class SavedAsHost(DeferredLog, OffPolicyAlgorithm):
             # Whatever it is, the host's load() knows it or says what is wrong with it
             numbers = {}
         weights = weights_to_load(numbers, {**(custom_objects or {}), **kwargs})
-        outer = _is_loading.set(True)
-        try:
+        with loading():
             return host_load(*args, **{**weights, **kwargs})
-        finally:
-            _is_loading.reset(outer)
 
     @classmethod
     def _as_stored(cls, policy_kwargs: dict[str, Any], path: Any, custom_objects: dict[str, Any] | None) -> dict[str, Any]:
@@ -108,11 +103,6 @@ class SavedAsHost(DeferredLog, OffPolicyAlgorithm):
     def _excluded_save_params(self, *args: Any, **kwargs: Any) -> list[str]:
         own = ["_graphs", "_standing", "_pending_log", "_scales", "_diagnostics", "_mpr_is_idle"]
         return [*super()._excluded_save_params(*args, **kwargs), *own]
-
-
-def is_loading() -> bool:
-    """Whether ``load()`` is at work, which calls the constructor before it knows what the agent is."""
-    return _is_loading.get()
 
 
 def refuse_misspelled(given: Iterable[str], known: Container[str], ours: Sequence[str]) -> None:
