@@ -145,10 +145,9 @@ def test_what_was_stopped_while_it_tidied_is_tidied(tmp_path, quick):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_grid_goes_on_where_it_was(number, tmp_path, quick):
     one = runner(tmp_path, 3, SLEEP)
-    wait_for(lambda: len(started(tmp_path)) == 2)
-    # The sleeping processes are in sessions of their own: find them by their parent
+    # A run is noted before its process is there; the sleeping ones are in sessions of their own: find them by their parent
+    wait_for(lambda: len(children_of(one.pid)) == 2 and len(started(tmp_path)) == 2)
     children = children_of(one.pid)
-    assert len(children) == 2
     one.send_signal(number)
     one.communicate(timeout=60)
     assert one.returncode == 130
