@@ -58,7 +58,7 @@ def main(algorithm: str, env_id: str, folder: str) -> None:
     :param folder: of the run
     """
     cls = {"pave_td3": sb3_pave.PAVE_TD3, "pave_sac": sb3_pave.PAVE_SAC}[algorithm]
-    model = cls.load(Path(folder) / env_id)
+    model = cls.load(Path(folder) / f"{env_id}.zip")
     model.load_replay_buffer(Path(folder) / "replay_buffer.pkl")
     print(json.dumps(gradient_shares(model, model.batch_size)))
 
