@@ -30,7 +30,7 @@ from sb3_pave.algorithms.run_names import NamedAfterClass
 from sb3_pave.algorithms.saving import SavedAsHost
 from sb3_pave.algorithms.signatures import JoinedSignature
 from sb3_pave.algorithms.standing import Standing
-from sb3_pave.algorithms.units import PAPER, default_weights
+from sb3_pave.algorithms.units import PAPER, default_weights, settle_weights
 from sb3_pave.fast.graphs import GraphedUpdate
 from sb3_pave.fast.heap import keep_freed_memory
 from sb3_pave.fast.update_log import UpdateLog
@@ -149,9 +149,7 @@ class Pave(NamedAfterClass, SavedAsHost, CriticTerms):
         # The constructor and load() pass here, and whoever puts off the networks
         check_action_space(self.action_space)
         self.scale_free = plain_flag("scale_free", self.scale_free)
-        for name, default in default_weights(self.scale_free).items():
-            if getattr(self, name) is None:
-                setattr(self, name, default)
+        settle_weights(self)
         self._check_hyperparameters()
         given = self.policy_kwargs
         if vars(self).pop("_is_new", False):

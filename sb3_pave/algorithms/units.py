@@ -21,6 +21,17 @@ def default_weights(scale_free: Any) -> dict[str, float]:
     return SCALE_FREE if scale_free else PAPER
 
 
+def settle_weights(agent: Any) -> None:
+    """
+    Put the defaults of its units where an agent has None.
+
+    :param agent: a PAVE agent, whose ``scale_free`` is a flag
+    """
+    for name, default in default_weights(agent.scale_free).items():
+        if getattr(agent, name) is None:
+            setattr(agent, name, default)
+
+
 @contextmanager
 def staying(path: Any) -> Iterator[None]:
     """

@@ -75,5 +75,7 @@ def hint_of_packages(env_id: str | None) -> str:
     """
     import gymnasium as gym
 
+    from sb3_pave.evaluation.user_modules import HINT_OF_PACKAGES
+
     known = env_id is None or env_id in gym.registry
-    return "" if known else " (--gym-packages names the modules that register environments)"
+    return "" if known else HINT_OF_PACKAGES

@@ -19,6 +19,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack,
 from sb3_pave.evaluation.errors import AgentError
 from sb3_pave.evaluation.run_folder import model_file, read_settings, settings_of
 from sb3_pave.evaluation.statistics_file import read_statistics
+from sb3_pave.evaluation.user_modules import HINT_OF_PACKAGES
 from sb3_pave.evaluation.zip_files import algorithm_name, load_model
 
 
@@ -106,7 +107,7 @@ class Agent:
                     env = VecFrameStack(env, n_stack)
         except Exception as error:
             unknown = isinstance(error, gym.error.UnregisteredEnv)
-            hint = " (--gym-packages names the modules that register environments)" if unknown else ""
+            hint = HINT_OF_PACKAGES if unknown else ""
             raise AgentError(f"The environment {env_id} of {self.model_path} could not be made: {error}{hint}") from error
         return env
 

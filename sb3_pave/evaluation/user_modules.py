@@ -6,6 +6,9 @@ import importlib
 import traceback
 from pathlib import Path
 
+#: What a command adds to an error of an environment that nobody has registered
+HINT_OF_PACKAGES = " (--gym-packages names the modules that register environments)"
+
 
 def why_not_imported(error: Exception) -> str:
     """

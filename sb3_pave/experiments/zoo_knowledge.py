@@ -125,19 +125,13 @@ def check_hyperparameters(where: str, algorithm: str, given: Mapping[str, Any]) 
     :param given: hyperparameters
     :raises SpecificationError: if one of them is unknown, or has a value that no training can begin with
     """
-    import inspect
-
     from rl_zoo3.utils import ALGOS
 
-    from sb3_pave.zoo.checks import ZOO_KEYS
+    from sb3_pave.zoo.checks import ZOO_KEYS, ZOOS_OWN
     from sb3_pave.zoo.errors import ZooError
-    from sb3_pave.zoo.values import check_values
+    from sb3_pave.zoo.values import check_values, constructor_parameters
 
-    known = set(ZOO_KEYS)
-    for parent in ALGOS[algorithm].__mro__:
-        if "__init__" in vars(parent):
-            known.update(inspect.signature(vars(parent)["__init__"]).parameters)
-    known -= {"self", "args", "kwargs", "env", "seed", "device", "verbose", "tensorboard_log", "_init_setup_model"}
+    known = {*ZOO_KEYS, *constructor_parameters(ALGOS[algorithm])} - ZOOS_OWN - {"self", "args", "kwargs"}
     for name in given:
         if name not in known:
             raise SpecificationError(unknown(where, str(name), known))

@@ -29,7 +29,7 @@ ZOO_KEYS = frozenset(
 # What the zoo makes action noise of, after it has taken out all else that no constructor takes
 _NOISE = frozenset(("noise_type", "noise_std"))
 # What the zoo itself gives the constructor
-_ZOOS_OWN = frozenset(("env", "seed", "device", "verbose", "tensorboard_log", "_init_setup_model"))
+ZOOS_OWN = frozenset(("env", "seed", "device", "verbose", "tensorboard_log", "_init_setup_model"))
 
 
 def check_hyperparameters() -> None:
@@ -65,7 +65,7 @@ def refuse_unknown(name: str, algorithm: type, hyperparams: Collection[str]) -> 
     known = {*parameters, *_NOISE}
     for one in hyperparams:
         if one not in known:
-            hint = nearest(one, (known | ZOO_KEYS | {"n_timesteps"}) - _ZOOS_OWN)
+            hint = nearest(one, (known | ZOO_KEYS | {"n_timesteps"}) - ZOOS_OWN)
             raise ZooError(f"{name} has no hyperparameter {one!r}{hint and f'; did you mean {hint}?'}")
 
 

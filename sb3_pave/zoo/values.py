@@ -14,7 +14,7 @@ from rl_zoo3.utils import ALGOS
 
 from sb3_pave.algorithms.checks import check_hyperparameters, plain_flag, plain_number
 from sb3_pave.algorithms.mixin import Pave
-from sb3_pave.algorithms.units import default_weights
+from sb3_pave.algorithms.units import settle_weights
 from sb3_pave.baselines.mixin import ActorSideMethod
 from sb3_pave.zoo.errors import ZooError
 
@@ -30,7 +30,7 @@ def check_values(algorithm: str, given: Mapping[str, Any]) -> None:
     :param given: hyperparameters as an entry of a zoo YAML has them, all of them known
     :raises ZooError: if one of them has a value that the zoo or the class refuses
     """
-    parameters = _parameters(ALGOS[algorithm])
+    parameters = constructor_parameters(ALGOS[algorithm])
     try:
         for name, value in given.items():
             if name in _EVALUATED:
@@ -50,13 +50,16 @@ def takes_whole_numbers(algorithm: str, name: str) -> bool:
     :param name: a hyperparameter
     :return: whether its constructor takes an integer there, and no float
     """
-    parameter = _parameters(ALGOS[algorithm]).get(name)
+    parameter = constructor_parameters(ALGOS[algorithm]).get(name)
     kinds = set(re.findall(r"\w+", str(parameter.annotation))) if parameter is not None else set()
     return name in ("n_envs", "frame_stack") or ("int" in kinds and not kinds & {"float", "Callable"})
 
 
-def _parameters(algorithm: type) -> dict[str, inspect.Parameter]:
-    """Of the constructors of a class and its parents, the nearest first."""
+def constructor_parameters(algorithm: type) -> dict[str, inspect.Parameter]:
+    """
+    :param algorithm: a class
+    :return: what its constructor and those of its parents take, the nearest first
+    """
     found: dict[str, inspect.Parameter] = {}
     for parent in algorithm.__mro__:
         if "__init__" in vars(parent):
@@ -106,9 +109,7 @@ def _check_arguments(algorithm: type, given: Mapping[str, Any], parameters: Mapp
     vars(agent).update(given)
     if isinstance(agent, Pave):
         agent.scale_free = plain_flag("scale_free", agent.scale_free)
-        for name, default in default_weights(agent.scale_free).items():
-            if getattr(agent, name) is None:
-                setattr(agent, name, default)
+        settle_weights(agent)
         check_hyperparameters(agent)
     if isinstance(agent, ActorSideMethod):
         agent._check_arguments()
