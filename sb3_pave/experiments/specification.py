@@ -21,7 +21,7 @@ from sb3_pave.experiments.given import (
 from sb3_pave.experiments.runs import EvaluationSettings, Run
 from sb3_pave.experiments.zoo_file import full_entry
 from sb3_pave.experiments.zoo_knowledge import (
-    check_actions,
+    check_as_made,
     check_algorithm,
     check_environment,
     check_hyperparameters,
@@ -128,7 +128,7 @@ class Specification:
         )
         runs = specification.runs()  # the files of hyperparameters have to be there, and to know the environments
         for run in {(run.environment, run.method): run for run in runs}.values():
-            check_actions(f"methods: {run.method}", run.environment, full_entry(run, {}))
+            check_as_made(f"methods: {run.method}", run.environment, full_entry(run, {}))
         return specification
 
     def runs(self) -> list[Run]:

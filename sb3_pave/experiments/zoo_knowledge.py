@@ -6,11 +6,14 @@ import importlib
 import warnings
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sb3_pave.evaluation.user_modules import why_not_imported
 from sb3_pave.experiments.given import SpecificationError, unknown
 from sb3_pave.experiments.named_classes import check_named_classes
+
+if TYPE_CHECKING:
+    import gymnasium as gym
 
 
 def zoos_entry(where: str, algorithm: str, conf: Path | None, env_id: str) -> dict[str, Any]:
@@ -76,32 +79,52 @@ def check_environment(env_id: str) -> None:
         raise SpecificationError(f"{unknown('environments', env_id, gym.envs.registry)} {hint}")
 
 
-def check_actions(where: str, env_id: str, hyperparameters: Mapping[str, Any]) -> None:
+def check_as_made(where: str, env_id: str, hyperparameters: Mapping[str, Any]) -> None:
     """
-    Nothing is said of an environment that can't be made here, perhaps not on this machine, or whose wrappers may change it.
+    Nothing is said of an environment that can't be made here, perhaps not on this machine, and nothing of the actions of one
+    whose wrappers may change them.
 
     :param where: what an error calls the place
     :param env_id: the environment
     :param hyperparameters: all of those that the run has
-    :raises SpecificationError: if its actions are not continuous
+    :raises SpecificationError: if it does not take its ``env_kwargs``, or its actions are not continuous
     """
     import gymnasium as gym
 
-    if hyperparameters.get("env_wrapper") or hyperparameters.get("vec_env_wrapper"):
-        return
+    env_kwargs = hyperparameters.get("env_kwargs") or {}
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # its training repeats them
-            env = gym.make(env_id, **(hyperparameters.get("env_kwargs") or {}))
-        space = env.action_space
-        env.close()
+        space = _action_space(env_id, env_kwargs)
+    except TypeError as error:
+        if env_kwargs and _can_be_made(env_id):
+            raise SpecificationError(f"{where}: env_kwargs {env_kwargs}: {error}") from error
+        return
     except Exception:
         return
-    if not isinstance(space, gym.spaces.Box):
+    wrapped = hyperparameters.get("env_wrapper") or hyperparameters.get("vec_env_wrapper")
+    if not wrapped and not isinstance(space, gym.spaces.Box):
         raise SpecificationError(
             f"{where}: the actions of {env_id} are {space}, and smoothness is measured of continuous ones alone: take an "
             "environment with a Box action space"
         )
+
+
+def _can_be_made(env_id: str) -> bool:
+    try:
+        _action_space(env_id, {})
+    except Exception:
+        return False
+    return True
+
+
+def _action_space(env_id: str, env_kwargs: Mapping[str, Any]) -> gym.Space:
+    import gymnasium as gym
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its training repeats them
+        env = gym.make(env_id, **env_kwargs)
+    space = env.action_space
+    env.close()
+    return space
 
 
 def check_algorithm(where: str, algorithm: str) -> None:

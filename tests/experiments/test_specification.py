@@ -136,6 +136,10 @@ def test_a_changed_file_changes_the_runs_that_read_the_changed_entry(folder):
         ({"environments": ["Robot-v0"]}, r"'Robot-v0' is not known.* \(gym_packages names modules"),
         ({"environments": ["CartPole-v1"]}, r"methods: td3: the actions of CartPole-v1 are Discrete\(2\), and smoothness"),
         (
+            {"methods": {"m": {"algorithm": "td3", "hyperparameters": {"env_kwargs": {"gravity": 9.81}}}}},
+            "methods: m: env_kwargs {'gravity': 9.81}: .*unexpected keyword argument 'gravity'",
+        ),
+        (
             {"methods": {"m": {"algorithm": "td3", "environments": []}}},
             "methods: m: environments: there has to be at least one",
         ),
