@@ -135,7 +135,7 @@ def from_zip(
     path: str | os.PathLike, env_id: str, algorithm: str | None = None, vec_normalize_path: str | os.PathLike | None = None
 ) -> Agent:
     """
-    A model given as a zip file. If it lies in a folder of the zoo, the settings there are used.
+    A model given as a zip file. If it lies in a folder of the zoo, the settings there are used, in another environment, too.
 
     :param path: the zip file, with or without ``.zip``, or the folder of a run
     :param env_id: the environment
@@ -149,12 +149,13 @@ def from_zip(
     path = model_file(Path(path))
     if vec_normalize_path is not None and not Path(vec_normalize_path).is_file():
         raise AgentError(f"{vec_normalize_path} does not exist")
-    stats_path = path.parent / EnvironmentName(env_id)
+    settings, own = settings_of(path), path.parent / EnvironmentName(env_id)
+    stats_path = own if own in settings or len(settings) != 1 else settings[0]
     return Agent(
         algorithm=algorithm or algorithm_name(path),
         run=path.stem,
         model_path=path,
-        stats_path=stats_path if stats_path in settings_of(path) else None,
+        stats_path=stats_path if stats_path in settings else None,
         vec_normalize_path=own_statistics(path) if vec_normalize_path is None else Path(vec_normalize_path),
     )
 
@@ -169,6 +170,22 @@ def own_statistics(path: Path) -> Path | None:
     if checkpoint := re.fullmatch(r"(.*)_(\d+_steps)", path.stem):
         names.append("{}_vecnormalize_{}.pkl".format(*checkpoint.groups()))
     return next(filter(Path.is_file, map(path.with_name, names)), None)
+
+
+def trained_elsewhere(agent: Agent, env_id: str) -> str | None:
+    """
+    :param agent: from a zip file
+    :param env_id: the environment
+    :return: a sentence if the settings that it is used with are those of another environment
+    """
+    from huggingface_sb3 import EnvironmentName
+
+    if agent.stats_path is None or agent.stats_path.name == str(EnvironmentName(env_id)):
+        return None
+    return (
+        f"{agent.model_path} was trained in {agent.stats_path.name}: its arguments of the environment, wrappers and "
+        f"normalisation there are used in {env_id}"
+    )
 
 
 def unused_statistics(path: Path) -> str | None:

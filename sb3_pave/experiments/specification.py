@@ -21,8 +21,8 @@ from sb3_pave.experiments.given import (
 from sb3_pave.experiments.runs import EvaluationSettings, Run
 from sb3_pave.experiments.zoo_file import full_entry
 from sb3_pave.experiments.zoo_knowledge import (
-    check_as_made,
     check_algorithm,
+    check_as_made,
     check_environment,
     check_hyperparameters,
     know,

@@ -340,6 +340,30 @@ def test_statistics_saved_with_the_model_come_before_the_zoos(tmp_path):
     assert unwrap_vec_normalize(run.make_env("Pendulum-v1")).obs_rms.mean.tolist() == [0.0, 0.0, 0.0]
 
 
+def test_a_run_keeps_its_settings_in_another_environment_and_a_note_says_so(tmp_path):
+    run = save_run(tmp_path, "sac", 1, small(SAC, seed=0), {"policy": "MlpPolicy", "normalize": True}, {"g": 2.0})
+    statistics = VecNormalize(make_vec_env("Pendulum-v1"))
+    statistics.obs_rms.mean += 1
+    statistics.save(str(run / "Pendulum-v1" / "vecnormalize.pkl"))
+    gym.register("Other-Pendulum-v1", "gymnasium.envs.classic_control:PendulumEnv", max_episode_steps=200)
+    try:
+        env = from_zip(run, "Other-Pendulum-v1").make_env("Other-Pendulum-v1")
+        assert unwrap_vec_normalize(env).obs_rms.mean.tolist() == [1.0, 1.0, 1.0]
+        assert env.get_attr("g") == [2.0]
+        for env_id in ("Pendulum-v1", "Other-Pendulum-v1"):
+            main([str(run), *FAST, "--env", env_id, "-o", str(tmp_path / env_id)])
+    finally:
+        del gym.registry["Other-Pendulum-v1"]
+    same, other = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("Pendulum-v1", "Other-Pendulum-v1"))
+    assert same["runs"][0]["episodes"] == other["runs"][0]["episodes"]
+    (note,) = other["notes"]
+    assert note.endswith(
+        "was trained in Pendulum-v1: its arguments of the environment, wrappers and normalisation there are "
+        "used in Other-Pendulum-v1"
+    )
+    assert "notes" not in same
+
+
 def test_statistics_of_a_checkpoint_of_sb3s_are_its_own(tmp_path):
     model = small(SAC, env=VecNormalize(make_vec_env("Pendulum-v1")), learning_starts=100)
     model.learn(10, callback=CheckpointCallback(5, str(tmp_path), save_vecnormalize=True))

@@ -119,6 +119,22 @@ def test_statistics_that_may_be_anothers_are_not_used_but_named(zips, tmp_path, 
     assert "vecnormalize.pkl was not used for" in capsys.readouterr().err
 
 
+def test_the_settings_of_a_run_in_another_environment_are_used_and_named(zips, tmp_path, monkeypatch, capsys):
+    settings = Path(zips[0]).parent / "Trained-v0"
+    settings.mkdir()
+    (settings / "config.yml").write_text("policy: MlpPolicy")
+    used = []
+
+    def make_film(agents, settings, path, _):
+        used.extend(agents)
+        path.touch()
+
+    monkeypatch.setattr("sb3_pave.evaluation.film.make_film", make_film)
+    main([zips[0], *FAST, "-o", str(tmp_path / "film.gif")])
+    assert "was trained in Trained-v0: its arguments of the environment" in capsys.readouterr().err
+    assert used[0].stats_path == settings
+
+
 def test_a_missing_package_is_named_with_the_extra(zips, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
     with pytest.raises(SystemExit):
