@@ -7,12 +7,11 @@ from typing import Any, ClassVar, TypeVar
 from zipfile import BadZipFile
 
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
-from stable_baselines3.common.save_util import load_from_zip_file
 from torch import nn
 
 from sb3_pave.algorithms.deferred_log import DeferredLog
 from sb3_pave.algorithms.loading import is_loading, loading
-from sb3_pave.algorithms.units import PAPER, staying, stored_numbers, weights_to_load
+from sb3_pave.algorithms.units import PAPER, stored_data, stored_value, weights_to_load
 from sb3_pave.fast.graphs import GraphedUpdate, without_capture
 from sb3_pave.method.scales import Scales
 
@@ -48,28 +47,25 @@ class SavedAsHost(DeferredLog, OffPolicyAlgorithm):
         path = args[0] if args else kwargs.get("path", next(iter(given.values()), None))
         custom_objects = given.get("custom_objects", kwargs.get("custom_objects"))
         try:
-            numbers = stored_numbers(path)
+            stored = stored_data(path)
             if isinstance(kwargs.get("policy_kwargs"), dict):
-                kwargs["policy_kwargs"] = cls._as_stored(kwargs["policy_kwargs"], path, custom_objects)
+                kept = stored_value(stored, "policy_kwargs", custom_objects)
+                kwargs["policy_kwargs"] = cls._as_stored(kwargs["policy_kwargs"], kept or {})
         except (OSError, TypeError, ValueError, BadZipFile):
             # Whatever it is, the host's load() knows it or says what is wrong with it
-            numbers = {}
-        weights = weights_to_load(numbers, {**(custom_objects or {}), **kwargs})
+            stored = {}
+        weights = weights_to_load(stored, {**(custom_objects or {}), **kwargs})
         with loading():
             return host_load(*args, **{**weights, **kwargs})
 
     @classmethod
-    def _as_stored(cls, policy_kwargs: dict[str, Any], path: Any, custom_objects: dict[str, Any] | None) -> dict[str, Any]:
+    def _as_stored(cls, policy_kwargs: dict[str, Any], stored: dict[str, Any]) -> dict[str, Any]:
         """
         The given policy arguments with what constructors add to them, so that load() compares like with like.
 
         :param policy_kwargs: as the user gave them, to the constructor and now to load()
-        :param path: the zip file
-        :param custom_objects: see ``BaseAlgorithm.load``
+        :param stored: those in the zip file
         """
-        with staying(path):
-            data, _, _ = load_from_zip_file(path, device="cpu", custom_objects=custom_objects)
-        stored = (data or {}).get("policy_kwargs") or {}
         added = {key: stored[key] for key in cls._added_policy_kwargs if key in stored}
         if stored.get("activation_fn") is nn.SiLU:
             added["activation_fn"] = nn.SiLU

@@ -2,11 +2,10 @@
 
 import json
 import zipfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import Any
 
-from stable_baselines3.common.save_util import open_path
+from stable_baselines3.common.save_util import json_to_data, open_path
 
 #: In the paper's units, which are the task's: where the authors start their search
 PAPER = {"mpr_coef": 0.1, "vfc_coef": 0.1, "curv_coef": 0.01, "mpr_sigma": 0.01, "curv_delta": 1.0}
@@ -32,39 +31,30 @@ def settle_weights(agent: Any) -> None:
             setattr(agent, name, default)
 
 
-@contextmanager
-def staying(path: Any) -> Iterator[None]:
-    """
-    Reading what follows leaves a file-like object where it is.
-
-    :param path: a file-like object, or a path
-    """
-    position = path.tell() if hasattr(path, "tell") else None
-    yield
-    if position is not None:
-        path.seek(position)
-
-
 def stored_data(path: Any) -> dict[str, Any]:
     """
-    :param path: of a saved agent, or a file-like object
+    :param path: of a saved agent, or a file-like object, which is left where it is
     :return: its attributes as JSON has them: what is no number, text, list or None is described
     """
-    with staying(path), ExitStack() as opened:
+    with ExitStack() as leaving:
+        if hasattr(path, "tell"):
+            leaving.callback(path.seek, path.tell())
         file = open_path(path, "r", verbose=0, suffix="zip")
         if file is not path:
-            opened.enter_context(file)
-        archive = opened.enter_context(zipfile.ZipFile(file))
+            leaving.enter_context(file)
+        archive = leaving.enter_context(zipfile.ZipFile(file))
         return json.loads(archive.read("data")) if "data" in archive.namelist() else {}
 
 
-def stored_numbers(path: Any) -> dict[str, Any]:
+def stored_value(data: dict[str, Any], name: str, custom_objects: dict[str, Any] | None = None) -> Any:
     """
-    :param path: of a saved agent, or a file-like object
-    :return: its attributes as far as they are numbers
+    :param data: see :func:`stored_data`
+    :param name: of an attribute
+    :param custom_objects: what ``load()`` takes in place of stored attributes
+    :return: the attribute as ``load()`` restores it, None if there is none
     """
-    data = stored_data(path)
-    return {name: value for name, value in data.items() if isinstance(value, (bool, int, float))}
+    found = {key: value for key, value in data.items() if key == name}
+    return json_to_data(json.dumps(found), custom_objects).get(name)
 
 
 def weights_to_load(stored: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
