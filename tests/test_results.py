@@ -1,5 +1,6 @@
 """The tables that README and the pages of results show are those of the committed result files."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -26,11 +27,13 @@ FIRST_ROWS = [
     *(("pendulum_td3", method) for method in ("TD3", "PAVE, scale_free", "PAVE")),
     *(("pendulum_sac", method) for method in ("SAC", "PAVE, scale_free", "PAVE")),
 ]
-# Those of its table of rivals
+# Those of its table of rivals: the method, and what it is called where its gradient step was timed
 RIVAL_ROWS = {
-    "`TD3`": "TD3",
-    "`PAVE_TD3`": "PAVE, scale_free",
-    **{f"`{name.lower()}(TD3)`": name for name in ("CAPS", "DAMPER", "temporal", "GRAD", "ASAP")},
+    "`TD3`": ("TD3", "host"),
+    "`PAVE_TD3`": ("PAVE, scale_free", "pave"),
+    "`PAVE_TD3`, `pave_interval=4`": ("PAVE, scale_free, every 4th update", "every 4th update"),
+    "`damper(PAVE_TD3)`": ("PAVE + DAMPER", "damper and pave"),
+    **{f"`{name.lower()}(TD3)`": (name, name.lower()) for name in ("CAPS", "DAMPER", "temporal", "GRAD", "ASAP")},
 }
 
 
@@ -80,12 +83,14 @@ def test_readmes_first_table_is_what_was_measured(tasks):
 def test_readmes_table_of_rivals_is_what_was_measured(tasks):
     section = README.split("## PAVE and its rivals")[1].split("\n## ")[0]
     shown = {row[0]: row[1:] for row in rows_of(section)}
-    for label, method in RIVAL_ROWS.items():
+    timings = json.loads((RESULTS / "bench_rivals_td3_amd.json").read_text())["timings"]
+    ratios = {one["variant"]: one["ratio"][1] for one in timings}
+    for label, (method, variant) in RIVAL_ROWS.items():
         (entry,) = [one for one in tasks["pendulum_td3"]["methods"] if one["method"] == method]
         measures = [
             interval(entry["measures"][name], digits) for name, digits in (("return", 0), ("sm", 2), ("sm_noise_0.1", 2))
         ]
-        assert shown[label] == [str(len(entry["seeds"])), *measures], label
+        assert shown[label] == [str(len(entry["seeds"])), *measures, f"{ratios[variant]:.2f}"], label
 
 
 def interval(value, digits: int) -> str:
