@@ -167,6 +167,21 @@ def warn_of_single_transitions(model: Any) -> None:
         )
 
 
+def warn_of_part_of_batch(model: Any) -> None:
+    """
+    Warn where the older of two ways to the same saving is taken.
+
+    :param model: a PAVE agent
+    """
+    if model.pave_batch_size is not None:
+        warnings.warn(
+            "pave_batch_size is deprecated: pave_interval=4, the terms in every fourth update, saves more time than a quarter "
+            "of each batch. pave_batch_size will go.",
+            FutureWarning,
+            stacklevel=4,
+        )
+
+
 def warn_of_flat_fields(model: Any) -> None:
     """
     Warn where Curv can't do its work.

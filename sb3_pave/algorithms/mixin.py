@@ -19,6 +19,7 @@ from sb3_pave.algorithms.checks import (
     refuse_parallel_training,
     warn_of_flat_fields,
     warn_of_papers_delta,
+    warn_of_part_of_batch,
     warn_of_single_transitions,
 )
 from sb3_pave.algorithms.critic_terms import CriticTerms
@@ -62,8 +63,8 @@ class Pave(NamedAfterClass, SavedAsHost, CriticTerms):
         with ``scale_free=False`` in units of Q per squared (scaled) action
     :param pave_interval: only every so many updates have the three terms, with as many times their weights: the same loss on
         average, at a lower price; the updates between are the host's
-    :param pave_batch_size: the three terms are means over this many transitions of each batch, drawn at random: the loss
-        stays unbiased, at a lower price and a higher variance; None: over the whole batch
+    :param pave_batch_size: deprecated, ``pave_interval`` saves more: the three terms are means over this many transitions of
+        each batch, drawn at random; None: over the whole batch
     :param compile: run targets and losses of MLP networks, with their gradients, through ``torch.compile`` (10 to 20
         seconds, once); on the CPU, also step Adam by PyTorch's fused implementation
     :param cuda_graph: on a CUDA device, record the update as CUDA graphs and replay them; "auto": in the main thread, and
@@ -168,6 +169,7 @@ class Pave(NamedAfterClass, SavedAsHost, CriticTerms):
         warn_of_flat_fields(self)
         warn_of_papers_delta(self)
         warn_of_single_transitions(self)
+        warn_of_part_of_batch(self)
 
     def train(self, gradient_steps: int, batch_size: int | None = None) -> None:
         """

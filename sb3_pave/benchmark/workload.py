@@ -79,7 +79,6 @@ HOST = Variant("host", pave=False)
 
 def default_variants(workload: Workload) -> list[Variant]:
     """The host, the definition, and every mode that this machine can run."""
-    quarter = {"pave_batch_size": max(1, workload.batch_size // 4)}
     fourth = {"pave_interval": 4}
     fused = {"policy_kwargs": {"optimizer_kwargs": {"fused": True}}}
     return [
@@ -88,8 +87,6 @@ def default_variants(workload: Workload) -> list[Variant]:
         Variant("pave"),
         Variant("pave, fused Adam", kwargs=fused),
         Variant("compiled", kwargs={"compile": True}),
-        Variant("quarter batch", kwargs=quarter),
-        Variant("quarter batch, compiled", kwargs={**quarter, "compile": True}),
         Variant("every 4th update", kwargs=fourth),
         Variant("every 4th update, compiled", kwargs={**fourth, "compile": True}),
         *_on_cuda(workload),

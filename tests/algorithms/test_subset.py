@@ -168,6 +168,11 @@ def test_a_part_that_is_no_number_of_transitions_is_refused(size):
         PAVE_TD3("MlpPolicy", "Pendulum-v1", pave_batch_size=size)
 
 
+def test_it_is_deprecated():
+    with pytest.warns(FutureWarning, match="pave_batch_size is deprecated: pave_interval=4"):
+        PAVE_TD3("MlpPolicy", "Pendulum-v1", pave_batch_size=64, buffer_size=10)
+
+
 def test_it_is_saved_and_can_be_changed(tmp_path):
     PAVE_TD3("MlpPolicy", "Pendulum-v1", pave_batch_size=64, buffer_size=10).save(tmp_path / "agent")
     assert PAVE_TD3.load(tmp_path / "agent").pave_batch_size == 64
