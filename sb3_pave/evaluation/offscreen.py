@@ -17,6 +17,8 @@ NO_RENDERER = (
     "(apt install libegl1 libgl1-mesa-dri, or apt install libosmesa6); MUJOCO_GL=egl or MUJOCO_GL=osmesa then chooses it"
 )
 
+_CAMERA_ARGUMENTS = {"camera_id", "camera_name", "default_camera_config"}
+
 # A whole context, not an import: libraries without a driver load, too
 _PROBE = """
 import mujoco
@@ -46,6 +48,24 @@ def prepare_rendering(env: VecEnv) -> None:
             os.environ["MUJOCO_GL"] = backend
             return
     raise NoRendererError(NO_RENDERER)
+
+
+def follow_robot(env: VecEnv) -> None:
+    """
+    Draw a MuJoCo robot by the camera of its model that goes along with it, unless the environment's arguments choose another.
+    Gymnasium did so before 1.4; since then robots walk out of the picture.
+
+    :param env: the environment, before it draws its first image
+    """
+    if not _draws_with_mujoco(env):
+        return
+    import mujoco
+
+    for renderer, spec in zip(env.get_attr("mujoco_renderer"), env.get_attr("spec"), strict=True):
+        if spec is None or not _CAMERA_ARGUMENTS & spec.kwargs.keys():
+            camera = mujoco.mj_name2id(renderer.model, mujoco.mjtObj.mjOBJ_CAMERA, "track")
+            if camera != -1:
+                renderer.camera_id = camera
 
 
 def _draws_with_mujoco(env: VecEnv) -> bool:

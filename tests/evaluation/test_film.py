@@ -289,13 +289,41 @@ def test_without_a_renderer_it_says_what_to_install(no_screen, monkeypatch, pend
         offscreen.prepare_rendering(make_vec_env("Hopper-v5", env_kwargs={"render_mode": "rgb_array"}))
 
 
-def test_mujoco_is_drawn_without_a_screen(no_screen):
+def drawable_hopper(**env_kwargs):
     pytest.importorskip("mujoco")
-    env = make_vec_env("Hopper-v5", env_kwargs={"render_mode": "rgb_array", "max_episode_steps": 2})
+    env = make_vec_env("Hopper-v5", env_kwargs={"render_mode": "rgb_array", **env_kwargs})
     try:
         offscreen.prepare_rendering(env)
     except offscreen.NoRendererError:
         pytest.skip("neither EGL nor OSMesa works here")
+    return env
+
+
+def test_a_robot_that_walks_away_stays_in_the_picture(no_screen):
+    env = drawable_hopper()
+    offscreen.follow_robot(env)
+    env.reset()
+    hopper = env.envs[0].unwrapped
+    for place in (0.0, 40.0):
+        hopper.set_state(np.append(place, hopper.init_qpos[1:]), hopper.init_qvel)
+        red, _, blue = env.get_images()[0].astype(int).transpose(2, 0, 1)
+        assert (red - blue > 40).mean() > 0.01  # it is brown, all else is grey, green and blue
+    env.close()
+
+
+@pytest.mark.parametrize("chosen", [{"camera_id": -1}, {"default_camera_config": {"distance": 9.0}}])
+def test_a_camera_that_the_user_chose_is_kept(chosen):
+    pytest.importorskip("mujoco")
+    env = make_vec_env("Hopper-v5", env_kwargs={"render_mode": "rgb_array", **chosen})
+    (renderer,) = env.get_attr("mujoco_renderer")
+    before = renderer.camera_id
+    offscreen.follow_robot(env)
+    assert renderer.camera_id == before
+    env.close()
+
+
+def test_mujoco_is_drawn_without_a_screen(no_screen):
+    env = drawable_hopper(max_episode_steps=2)
     filmed = record_take(agent(env), env, Shot(height=60))
     env.close()
     assert len(filmed.images) == 2 and all(image.shape == (60, 60, 3) and image.std() > 10 for image in filmed.images)
