@@ -38,7 +38,7 @@ def check_agents(parser: argparse.ArgumentParser, args: argparse.Namespace, verb
     Ends the command if its arguments don't say which agents, or say something that would be ignored.
 
     :param parser: of the command
-    :param args: with ``add_agents``, ``exp_id`` and ``vec_normalize``
+    :param args: with ``add_agents``, ``exp_id``, ``vec_normalize`` and ``seed``
     :param verb: as for ``add_agents``
     :param one_for_each: options with a value for all zip files or one for each, beside ``--algo``
     """
@@ -52,6 +52,8 @@ def check_agents(parser: argparse.ArgumentParser, args: argparse.Namespace, verb
         parser.error(f"say what to {verb}: --algo with a log folder, or model.zip files")
     if args.vec_normalize and not n_models:
         parser.error("--vec-normalize goes with zip files; runs in a log folder bring their own statistics")
+    if not 0 <= args.seed < 2**32:
+        parser.error(f"--seed takes a whole number from 0 to {2**32 - 1}")
     for option in ("--folder", "--exp-id", "--load-best"):
         if n_models and value_of(args, option):
             parser.error(f"{option} goes with runs in a log folder (--algo), not with model.zip files")
