@@ -20,6 +20,7 @@ PAGES = {
     "pendulum_td3": "pendulum_td3.md",
     "pendulum_sac": "pendulum_sac.md",
     "lander_sac": "robots.md",
+    "lander_sac_long": "robots.md",
     "hopper_sac": "robots.md",
 }
 # Rows of README's first table: the folder and the method
