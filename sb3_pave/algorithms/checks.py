@@ -1,7 +1,6 @@
 """What is refused, and what is warned of, before or instead of a NaN an hour later."""
 
 import math
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from decimal import Decimal
@@ -13,6 +12,7 @@ from stable_baselines3.common.callbacks import CallbackList, EventCallback
 from torch import nn
 
 from sb3_pave.algorithms.diagnostics import STEEP
+from sb3_pave.algorithms.user_warning import warn_user
 from sb3_pave.fast.update_log import UpdateLog
 from sb3_pave.method.perturbation import is_perturbable, normalised_space
 
@@ -129,11 +129,10 @@ def noise_is_idle(model: Any, term: str, coef: str, was_idle: bool, others: str)
         return False
     idle = not is_perturbable(normalised_space(model.observation_space, model._vec_normalize_env))
     if idle and not was_idle:
-        warnings.warn(
+        warn_user(
             f"{term} adds noise to continuous observations, and {model.observation_space} has none that the networks see: "
             f"{term} contributes nothing, as with {coef}=0. {others} as ever. (Numbers of type integer become continuous "
             "under VecNormalize.)",
-            stacklevel=5,
         )
     return idle
 
@@ -145,11 +144,10 @@ def warn_of_papers_delta(model: Any) -> None:
     :param model: a PAVE agent
     """
     if model.scale_free and model.curv_coef > 0 and model.curv_delta > STEEP:
-        warnings.warn(
+        warn_user(
             f"curv_delta={model.curv_delta:g} counts in ranges of the return here: a critic that bends so much has no room "
             "to predict returns, and little is learned. The default is 0.005; published weights, whose curv_delta is 1, need "
             "scale_free=False.",
-            stacklevel=4,
         )
 
 
@@ -160,10 +158,9 @@ def warn_of_single_transitions(model: Any) -> None:
     :param model: a PAVE agent
     """
     if model.scale_free and model._has_terms() and model.batch_size == 1:
-        warnings.warn(
+        warn_user(
             "batch_size=1: a single transition has no spread and no range, which scale-free weights count in, so that MPR and "
             "Curv do nothing. Raise batch_size, or use scale_free=False.",
-            stacklevel=4,
         )
 
 
@@ -174,11 +171,10 @@ def warn_of_part_of_batch(model: Any) -> None:
     :param model: a PAVE agent
     """
     if model.pave_batch_size is not None:
-        warnings.warn(
+        warn_user(
             "pave_batch_size is deprecated: pave_interval=4, the terms in every fourth update, saves more time than a quarter "
             "of each batch. pave_batch_size will go.",
             FutureWarning,
-            stacklevel=4,
         )
 
 
@@ -190,19 +186,17 @@ def warn_of_flat_fields(model: Any) -> None:
     """
     mpr_coef, vfc_coef, curv_coef = model._coefs()
     if curv_coef == 0 and (mpr_coef > 0 or vfc_coef > 0):
-        warnings.warn(
+        warn_user(
             "curv_coef=0 while MPR or VFC is on: they flatten Q in the action, and without curvature preservation the "
             "paper measured less smooth policies than without PAVE. Leave curv_coef at its default, or raise it from there.",
-            stacklevel=4,
         )
     networks = getattr(getattr(model, "critic", None), "q_networks", [])
     flat = {type(m).__name__ for network in networks for m in network.modules() if isinstance(m, _PIECEWISE_LINEAR)}
     if model.curv_coef > 0 and flat:
-        warnings.warn(
+        warn_user(
             f"The critic's activation ({', '.join(sorted(flat))}) is piecewise linear: its second derivative is zero, so "
             "that curv_coef has no effect. Leave activation_fn out of policy_kwargs (PAVE then uses SiLU), or pass a "
             "smooth one.",
-            stacklevel=4,
         )
 
 

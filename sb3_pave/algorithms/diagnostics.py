@@ -1,11 +1,12 @@
 """What the log says about the field beyond the raw terms, and the one warning when the terms drown the task."""
 
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stable_baselines3.common.preprocessing import get_action_dim
+
+from sb3_pave.algorithms.user_warning import warn_user
 
 _RATE = 0.01  # of the moving average of the field's size, per update
 _WINDOW = 2000  # updates over which the terms have to exceed the TD loss
@@ -125,4 +126,4 @@ class Diagnostics:
 
     def _warn(self, text: str) -> None:
         self._warned = True
-        warnings.warn(text, stacklevel=5)
+        warn_user(text)

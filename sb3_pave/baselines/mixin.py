@@ -2,7 +2,6 @@
 
 import inspect
 import math
-import warnings
 from contextlib import ExitStack
 from functools import partial
 from statistics import fmean
@@ -17,6 +16,7 @@ from sb3_pave.algorithms.last_batch import LastBatch, parameter_versions, refuse
 from sb3_pave.algorithms.run_names import NamedAfterClass
 from sb3_pave.algorithms.saving import refuse_misspelled
 from sb3_pave.algorithms.signatures import JoinedSignature
+from sb3_pave.algorithms.user_warning import warn_user
 from sb3_pave.baselines.predecessor import DrawnSlots
 from sb3_pave.baselines.transitions import Transitions, transitions
 from sb3_pave.fast.detached import detach_attributes
@@ -107,10 +107,9 @@ class ActorSideMethod(NamedAfterClass, OffPolicyAlgorithm):
         """Say so where the arguments in effect were meant for another method."""
         if self.actor_side_method != self.method:
             values = ", ".join(f"{name}={getattr(self, name)}" for name in self.hyperparameters)
-            warnings.warn(
+            warn_user(
                 f"This agent was saved by {self.actor_side_method}, whose arguments of the same name have been taken over: "
-                f"{values}. Pass load() those that {self.method} shall have.",
-                stacklevel=4,
+                f"{values}. Pass load() those that {self.method} shall have."
             )
             self.actor_side_method = self.method
 

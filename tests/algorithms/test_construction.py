@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
+from stable_baselines3 import SAC
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EveryNTimesteps
 from stable_baselines3.common.envs import BitFlippingEnv, IdentityEnv
 from stable_baselines3.common.save_util import load_from_zip_file
 from torch import nn
 
-from sb3_pave import PAVE_SAC, PAVE_TD3, PAVE_CrossQ
+from sb3_pave import PAVE_SAC, PAVE_TD3, PAVE_CrossQ, pave
 from tests.algorithms.environments import RandomObservationEnv
 from tests.algorithms.scenarios import ALGORITHMS, host_of, layers_of
 
@@ -216,6 +217,16 @@ def test_relu_with_curvature_warns_and_trains(algorithm):
 def test_no_curvature_preservation_warns(algorithm):
     with pytest.warns(UserWarning, match="flatten Q"):
         algorithm("MlpPolicy", "Pendulum-v1", curv_coef=0, **small())
+
+
+@pytest.mark.parametrize("algorithm", [PAVE_SAC, pave(type("Mine", (SAC,), {}))])
+def test_warnings_are_at_the_users_line(algorithm, tmp_path):
+    with pytest.warns(UserWarning, match="flatten Q") as built:
+        model = algorithm("MlpPolicy", "Pendulum-v1", curv_coef=0, **small())
+    model.save(tmp_path / "agent")
+    with pytest.warns(UserWarning, match="flatten Q") as loaded:
+        algorithm.load(tmp_path / "agent")
+    assert [warning.filename for warning in (*built, *loaded)] == [__file__, __file__]
 
 
 @every
