@@ -71,10 +71,7 @@ def test_readmes_first_table_is_what_was_measured(tasks):
     assert len(shown) == len(FIRST_ROWS)
     for row, (folder, method) in zip(shown, FIRST_ROWS, strict=True):
         (entry,) = [one for one in tasks[folder]["methods"] if one["method"] == method]
-        expected = [
-            interval(entry["measures"][name], digits) for name, digits in (("return", 0), ("sm", 2), ("sm_noise_0.1", 2))
-        ]
-        assert row[1:] == expected, row[0]
+        assert row[1:] == intervals(entry), row[0]
     (n_seeds,) = {
         len(one["seeds"]) for folder, method in FIRST_ROWS for one in tasks[folder]["methods"] if one["method"] == method
     }
@@ -88,10 +85,11 @@ def test_readmes_table_of_rivals_is_what_was_measured(tasks):
     ratios = {one["variant"]: one["ratio"][1] for one in timings}
     for label, (method, variant) in RIVAL_ROWS.items():
         (entry,) = [one for one in tasks["pendulum_td3"]["methods"] if one["method"] == method]
-        measures = [
-            interval(entry["measures"][name], digits) for name, digits in (("return", 0), ("sm", 2), ("sm_noise_0.1", 2))
-        ]
-        assert shown[label] == [str(len(entry["seeds"])), *measures, f"{ratios[variant]:.2f}"], label
+        assert shown[label] == [str(len(entry["seeds"])), *intervals(entry), f"{ratios[variant]:.2f}"], label
+
+
+def intervals(entry) -> list[str]:
+    return [interval(entry["measures"][name], digits) for name, digits in (("return", 0), ("sm", 2), ("sm_noise_0.1", 2))]
 
 
 def interval(value, digits: int) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sb3_pave.commands.extras import import_gym_packages, naming_the_extra
+from sb3_pave.evaluation.rollout import LARGEST_SEED
 
 DEFAULT_FOLDER = "logs"
 
@@ -52,8 +53,8 @@ def check_agents(parser: argparse.ArgumentParser, args: argparse.Namespace, verb
         parser.error(f"say what to {verb}: --algo with a log folder, or model.zip files")
     if args.vec_normalize and not n_models:
         parser.error("--vec-normalize goes with zip files; runs in a log folder bring their own statistics")
-    if not 0 <= args.seed < 2**32:
-        parser.error(f"--seed takes a whole number from 0 to {2**32 - 1}")
+    if not 0 <= args.seed <= LARGEST_SEED:
+        parser.error(f"--seed takes a whole number from 0 to {LARGEST_SEED}")
     for option in ("--folder", "--exp-id", "--load-best"):
         if n_models and value_of(args, option):
             parser.error(f"{option} goes with runs in a log folder (--algo), not with model.zip files")

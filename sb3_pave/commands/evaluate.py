@@ -18,7 +18,7 @@ from sb3_pave.commands.agents import (
     needs,
 )
 from sb3_pave.commands.printing import print_table
-from sb3_pave.evaluation.agents import Agent, from_zip, trained_elsewhere, unused_statistics
+from sb3_pave.evaluation.agents import Agent, from_zip, notes_of_zips
 from sb3_pave.evaluation.errors import AgentError, NoModelError
 from sb3_pave.evaluation.labels import given_twice, told_apart
 from sb3_pave.evaluation.output_path import check_free, check_writable, output_path
@@ -157,9 +157,7 @@ def _zips(args: argparse.Namespace, notes: list[str]) -> list[Agent]:
     zips = [from_zip(path, args.env, algo, args.vec_normalize) for path, algo in algos]
     notes += given_twice(zips)
     agents = told_apart(zips, args.label)
-    notes += filter(None, (trained_elsewhere(agent, args.env) for agent in agents))
-    if args.vec_normalize is None:
-        notes += filter(None, (unused_statistics(agent.model_path) for agent in agents))
+    notes += notes_of_zips(agents, args.env, args.vec_normalize is not None)
     return agents
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from sb3_pave.commands.agents import DEFAULT_FOLDER, add_agents, add_surroundings, check_agents, for_each, import_needed
 from sb3_pave.commands.extras import hint_of_packages
-from sb3_pave.evaluation.agents import Agent, from_zip, trained_elsewhere, unused_statistics
+from sb3_pave.evaluation.agents import Agent, from_zip, notes_of_zips
 from sb3_pave.evaluation.errors import AgentError
 from sb3_pave.evaluation.film_file import FORMATS, check_format
 from sb3_pave.evaluation.labels import titles
@@ -105,10 +105,7 @@ def _agents(args: argparse.Namespace) -> list[Agent]:
         names, statistics = (for_each(given, len(args.models)) for given in (args.algo, args.vec_normalize))
         files = zip(args.models, names, statistics, strict=True)
         agents = [from_zip(path, args.env, name, file) for path, name, file in files]
-        notes = [trained_elsewhere(agent, args.env) for agent in agents]
-        if args.vec_normalize is None:
-            notes += [unused_statistics(agent.model_path) for agent in agents]
-        for note in filter(None, notes):
+        for note in notes_of_zips(agents, args.env, args.vec_normalize is not None):
             _note(note)
         return agents
     folder, numbers = args.folder or DEFAULT_FOLDER, args.exp_id or [0]

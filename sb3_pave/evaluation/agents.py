@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -149,13 +150,13 @@ def from_zip(
     path = model_file(Path(path))
     if vec_normalize_path is not None and not Path(vec_normalize_path).is_file():
         raise AgentError(f"{vec_normalize_path} does not exist")
-    settings, own = settings_of(path), path.parent / EnvironmentName(env_id)
-    stats_path = own if own in settings or len(settings) != 1 else settings[0]
+    settings = settings_of(path)
+    fitting = [one for one in settings if one.name == EnvironmentName(env_id)] or settings
     return Agent(
         algorithm=algorithm or algorithm_name(path),
         run=path.stem,
         model_path=path,
-        stats_path=stats_path if stats_path in settings else None,
+        stats_path=fitting[0] if len(fitting) == 1 else None,
         vec_normalize_path=own_statistics(path) if vec_normalize_path is None else Path(vec_normalize_path),
     )
 
@@ -172,15 +173,23 @@ def own_statistics(path: Path) -> Path | None:
     return next(filter(Path.is_file, map(path.with_name, names)), None)
 
 
-def trained_elsewhere(agent: Agent, env_id: str) -> str | None:
+def notes_of_zips(agents: Sequence[Agent], env_id: str, statistics_named: bool) -> list[str]:
     """
-    :param agent: from a zip file
+    :param agents: from zip files
     :param env_id: the environment
-    :return: a sentence if the settings that it is used with are those of another environment
+    :param statistics_named: whether the user named ``VecNormalize`` statistics
+    :return: sentences on settings and statistics that are used, or not, where the user may think otherwise
     """
+    notes = [_trained_elsewhere(agent, env_id) for agent in agents]
+    if not statistics_named:
+        notes += [unused_statistics(agent.model_path) for agent in agents]
+    return [note for note in notes if note is not None]
+
+
+def _trained_elsewhere(agent: Agent, env_id: str) -> str | None:
     from huggingface_sb3 import EnvironmentName
 
-    if agent.stats_path is None or agent.stats_path.name == str(EnvironmentName(env_id)):
+    if agent.stats_path is None or agent.stats_path.name == EnvironmentName(env_id):
         return None
     return (
         f"{agent.model_path} was trained in {agent.stats_path.name}: its arguments of the environment, wrappers and "

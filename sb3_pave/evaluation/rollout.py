@@ -20,6 +20,9 @@ from sb3_pave.evaluation.exploration import drawn_for_each_episode
 from sb3_pave.evaluation.smoothness import smoothness_measures
 from sb3_pave.evaluation.undisturbed import kept_torch_state, undisturbed
 
+#: That NumPy takes
+LARGEST_SEED = 2**32 - 1
+
 Observations = NDArray | dict[str, NDArray]
 
 

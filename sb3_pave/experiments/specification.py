@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sb3_pave.evaluation.rollout import LARGEST_SEED
 from sb3_pave.experiments.given import (
     SpecificationError,
     check_keys,
@@ -39,9 +40,6 @@ EVALUATION_KEYS = ("episodes", "every", "robustness", "robustness_episodes", "ge
 
 # Without `every`, a run is evaluated so many times while it trains
 EVALUATIONS = 20
-
-# The largest seed that NumPy takes
-LARGEST_SEED = 2**32 - 1
 
 
 @dataclass(frozen=True)

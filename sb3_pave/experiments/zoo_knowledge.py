@@ -6,14 +6,13 @@ import importlib
 import warnings
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import gymnasium as gym
 
 from sb3_pave.evaluation.user_modules import why_not_imported
 from sb3_pave.experiments.given import SpecificationError, unknown
 from sb3_pave.experiments.named_classes import check_named_classes
-
-if TYPE_CHECKING:
-    import gymnasium as gym
 
 
 def zoos_entry(where: str, algorithm: str, conf: Path | None, env_id: str) -> dict[str, Any]:
@@ -72,8 +71,6 @@ def check_environment(env_id: str) -> None:
     :param env_id: the environment
     :raises SpecificationError: if it is not registered
     """
-    import gymnasium as gym
-
     if env_id not in gym.envs.registry:
         hint = "(gym_packages names modules that register environments)"
         raise SpecificationError(f"{unknown('environments', env_id, gym.envs.registry)} {hint}")
@@ -89,8 +86,6 @@ def check_as_made(where: str, env_id: str, hyperparameters: Mapping[str, Any]) -
     :param hyperparameters: all of those that the run has
     :raises SpecificationError: if it does not take its ``env_kwargs``, or its actions are not continuous
     """
-    import gymnasium as gym
-
     env_kwargs = hyperparameters.get("env_kwargs") or {}
     try:
         space = _action_space(env_id, env_kwargs)
@@ -117,8 +112,6 @@ def _can_be_made(env_id: str) -> bool:
 
 
 def _action_space(env_id: str, env_kwargs: Mapping[str, Any]) -> gym.Space:
-    import gymnasium as gym
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its training repeats them
         env = gym.make(env_id, **env_kwargs)
