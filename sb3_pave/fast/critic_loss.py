@@ -48,6 +48,14 @@ def mlp_critic_loss(
     points = stacked_points(critic, terms.inputs)
     if td is not None and points.order is not None:
         td = td._replace(target=td.target[points.order])
+    # Under the user's autocast there would be little left of second derivatives, and gradients of another type
+    with th.autocast(points.actions.device.type, enabled=False):
+        return _critic_loss(critic, terms, td, compile, points)
+
+
+def _critic_loss(
+    critic: Any, terms: Terms, td: TdError | None, compile: bool, points: StackedPoints
+) -> tuple[Differentiated, dict[str, th.Tensor]]:
     networks = tuple(map(folded_parameters, critic.q_networks))
     activations = activations_of_mlp(without_normalization(critic.q_networks[0]))
     stack = ensemble_in_memory(networks, activations)

@@ -75,13 +75,12 @@ class GraphedUpdate:
             if self._capture.capturable and "capturable" not in optimizer.defaults:
                 self._give_up(f"{type(optimizer).__name__} has no option capturable", self._quiet)
                 return False
-            for group in optimizer.param_groups:
+            for group in _groups([optimizer]):
                 self._learning_rates.setdefault(id(group["params"][0]), _LearningRate(self._capture.device))
             self._move_steps(optimizer, to_device=True)
         states = [value for optimizer in optimizers for state in optimizer.state.values() for value in state.values()]
         addresses = tuple(tensor.data_ptr() for tensor in [*tensors, *states] if isinstance(tensor, th.Tensor))
-        groups = [group for optimizer in optimizers for group in optimizer.param_groups]
-        settings = [[value for name, value in group.items() if name not in _OURS] for group in groups]
+        settings = [[value for name, value in group.items() if name not in _OURS] for group in _groups(optimizers)]
         made_of = (addresses, tuple(numbers.items()), settings, structure)
         self._optimizers = optimizers
         if self._made_of is None or not same(made_of, self._made_of):
@@ -97,9 +96,8 @@ class GraphedUpdate:
 
     def follow_learning_rates(self) -> None:
         """Let recordings know the optimizers' learning rates; to be called before the updates of a ``train()`` call."""
-        for optimizer in self._optimizers:
-            for group in optimizer.param_groups:
-                self._learning_rates[id(group["params"][0])].follow(group["lr"])
+        for group in _groups(self._optimizers):
+            self._learning_rates[id(group["params"][0])].follow(group["lr"])
 
     def run(self, step: Callable[..., None], batch: tuple[Any, ...], kind: Any, log: UpdateLog, noise: Any = None) -> None:
         """
@@ -190,7 +188,7 @@ class GraphedUpdate:
     @contextmanager
     def _recordable(self) -> Iterator[None]:
         """Optimizers read their learning rates from memory in this context, so that schedules work, and are fused ones."""
-        groups = [group for optimizer in self._optimizers for group in optimizer.param_groups]
+        groups = _groups(self._optimizers)
         before = [(group["lr"], group.get("capturable")) for group in groups]
         with fused_adam(self._optimizers) if self._capture.capturable else nullcontext():
             for group in groups:
@@ -219,6 +217,11 @@ class GraphedUpdate:
                 f"cuda_graph: the update can't be recorded: {reason}. Training goes on without, with the same results.",
                 stacklevel=4,
             )
+
+
+def _groups(optimizers: Sequence[th.optim.Optimizer]) -> list[dict[str, Any]]:
+    """The optimizers' settings, those that are for no parameter (an option of PyTorch's) left out."""
+    return [group for optimizer in optimizers for group in optimizer.param_groups if group["params"]]
 
 
 class _LearningRate:

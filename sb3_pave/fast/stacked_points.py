@@ -51,9 +51,11 @@ def stacked_points(critic: Any, inputs: FieldInputs) -> StackedPoints:
         field_from = len(order) - len(rows)
     with th.set_grad_enabled(not critic.share_features_extractor), evaluating(critic, unless=has_mode_free_features(critic)):
         features = critic.extract_features(stack([observations, *displaced]), critic.features_extractor)
-    # The networks', which are to be differentiated, may have more digits than the replayed actions
-    actions = actions.to(features.dtype)
-    direction = None if direction is None else direction.to(features.dtype)
+    # The networks, which are to be differentiated, may have more digits than the replayed actions; under autocast, features
+    # have fewer
+    dtype = th.promote_types(features.dtype, actions.dtype)
+    features, actions = features.to(dtype), actions.to(dtype)
+    direction = None if direction is None else direction.to(dtype)
     stacked_actions = th.cat([actions, *[actions[field_from:]] * len(displaced)])
     return StackedPoints(features, stacked_actions, direction, len(actions), field_from, order)
 

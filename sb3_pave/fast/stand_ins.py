@@ -142,17 +142,21 @@ def is_mlp_actor(actor: Any) -> bool:
     if not _is_plain(actor) or own.extract_features is not BaseModel.extract_features:
         return False
     if own.forward is DeterministicActorModule.forward:
-        *layers, last = actor.mu
-        return _is_mlp_with_biases(layers) and type(last) is nn.Tanh and not has_hooks(last) and not has_hooks(actor.mu)
+        *layers, last = _layers(actor.mu)
+        return _is_mlp_with_biases(layers) and type(last) is nn.Tanh and not has_hooks(last)
     names = ("action_log_prob", "get_action_dist_params")
     known = (gaussian.Actor, *of_contrib("tqc", "Actor"))
     return (
         any(all(getattr(own, name, None) is getattr(upstream, name) for name in names) for upstream in known)
         and type(actor.action_dist) is SquashedDiagGaussianDistribution
         and actor.action_dist.epsilon == _EPSILON
-        and all(_is_mlp_with_biases([*actor.latent_pi, head]) for head in (actor.mu, actor.log_std))
-        and not has_hooks(actor.latent_pi)
+        and all(_is_mlp_with_biases([*_layers(actor.latent_pi), head]) for head in (actor.mu, actor.log_std))
     )
+
+
+def _layers(network: nn.Module) -> list[nn.Module]:
+    """One after the other, what the network does; itself, where it may do something else than call its parts."""
+    return list(network) if type(network) is nn.Sequential and not has_hooks(network) else [network]
 
 
 def _is_mlp_with_biases(layers: list[Any]) -> bool:
@@ -173,7 +177,7 @@ def see_the_same(networks: Sequence[Any]) -> bool:
 
 def _is_plain(module: Any) -> bool:
     """Whether calling the module flattens observations, by an extractor without parameters, and does what its class says."""
-    extractor = module.features_extractor
+    extractor: Any = getattr(module, "features_extractor", None)  # a network of the user's need not have one
     if type(extractor) not in (FlattenExtractor, CombinedExtractor) or next(extractor.parameters(), None) is not None:
         return False
     return not any(has_hooks(part) or getattr(part, "_compiled_call_impl", None) for part in (module, *extractor.modules()))

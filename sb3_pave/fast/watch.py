@@ -48,6 +48,7 @@ class Watch:
         self._values = _getter(name for name in vars(model) if name not in PASSING)
         self._modules = [vars(module) for module in modules]
         self._children = [module._modules for module in modules if module._modules]
+        self._lists = [value for attributes in self._modules for value in attributes.values() if type(value) is list]
         self._hooks = [vars(module)[name] for module in modules for name in _HOOKS if name in vars(module)]
         self._holders: list[dict[str, Any]] = [
             holder for module in modules for holder in (module._parameters, module._buffers) if holder
@@ -105,7 +106,8 @@ class Watch:
         held = _all_values(self._holders)
         numbers: list[Any] = [(t.data_ptr(), *_traits(t)) for t in held if t is not None]
         numbers += [tensor.data_ptr() for tensor in self._tensors]
-        structure = [*_all_values(self._modules), *_all_values(self._children)]
+        # Networks may be exchanged in a list that stays the same
+        structure = [*_all_values(self._modules), *_all_values(self._children), *map(tuple, self._lists)]
         return self._values(vars(self._model())), held, structure, [*chain.from_iterable(self._hooks)], numbers
 
 

@@ -78,6 +78,10 @@ def replace_a_layer(model):
     model.critic.qf1[2] = layer
 
 
+def replace_a_network_in_its_list(model):
+    model.critic.q_networks[0] = nn.Sequential(nn.Linear(4, 16), nn.LayerNorm(16), nn.SiLU(), nn.Linear(16, 1))
+
+
 def replace_an_activation(model):
     model.critic.qf0[1] = nn.Tanh()
     model.critic.qf1[1] = nn.Tanh()
@@ -120,6 +124,7 @@ RECORDED_ANEW = [
     hook_a_parameter_that_has_its_gradient,
     hook_an_optimizer,
     replace_a_layer,
+    replace_a_network_in_its_list,
     replace_an_activation,
     freeze_a_parameter,
     move_the_networks,

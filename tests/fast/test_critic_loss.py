@@ -6,6 +6,7 @@ import torch as th
 import torch.nn.functional as F
 from gymnasium import spaces
 from stable_baselines3.common.policies import ContinuousCritic
+from stable_baselines3.common.torch_layers import FlattenExtractor
 from torch import nn
 
 from sb3_pave.fast.critic_loss import TdError, mlp_critic_loss
@@ -79,6 +80,25 @@ def test_it_is_the_gradient_of_the_definition(critic, inputs, rows, with_target,
         th.testing.assert_close(ours, own, rtol=0, atol=1e-10)
     # A shared extractor learns from the actor alone
     assert (critic.features_extractor.layers[0].weight.grad is None) is critic.share_features_extractor
+
+
+@pytest.mark.parametrize(("extractor", "share"), [(FlattenExtractor, 0), (DroppingExtractor, 0.1)])
+def test_autocast_is_for_the_features_alone(inputs, extractor, share, monkeypatch):
+    monkeypatch.setattr(ContinuousCritic, "extract_features", lambda self, obs, extractor: extractor(obs))
+    th.manual_seed(0)
+    features = extractor(OBS)
+    critic = ContinuousCritic(OBS, ACTION, [8, 7], features, features.features_dim, nn.SiLU, share_features_extractor=False)
+    terms = Terms(type(inputs)(*(value.float() if th.is_tensor(value) else value for value in inputs)), COEFS, DELTA)
+    td = TdError(th.unbind, mean_squared_errors, th.randn(BATCH, 1))
+
+    def gradients():
+        critic.zero_grad()
+        mlp_critic_loss(critic.eval(), terms, td, compile=False)[0].backward(inputs=list(critic.parameters()))
+        return th.cat([parameter.grad.flatten() for parameter in critic.parameters()])
+
+    expected = gradients()
+    with th.autocast("cpu", th.bfloat16):
+        th.testing.assert_close(gradients(), expected, rtol=0, atol=share * float(expected.abs().max()))
 
 
 def test_a_gradient_is_handed_to_the_leaves_that_ask_for_it():

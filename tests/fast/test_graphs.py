@@ -248,6 +248,13 @@ def test_an_optimizer_that_cannot_be_recorded_is_named(monkeypatch):
         model.train(2, 16)
 
 
+def test_settings_of_an_optimizer_that_are_for_no_parameter_are_no_obstacle(stand_in):
+    model = make(PAVE_SAC, cuda_graph=True)
+    model.critic.optimizer.add_param_group({"params": []})
+    model.train(6, 16)
+    assert StandIn.last.replays
+
+
 def test_a_number_that_never_rests_is_named():
     graphs = GraphedUpdate(StandIn(th.device("cpu")))
     for i in range(33):

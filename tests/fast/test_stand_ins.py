@@ -169,6 +169,35 @@ def test_an_actor_without_biases_has_none(algorithm):
     assert not is_mlp_actor(actor)
 
 
+class Halved(nn.Sequential):
+    def forward(self, inputs):
+        return 0.5 * super().forward(inputs)
+
+
+class Wrapped(nn.Module):
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, inputs):
+        return self.network(inputs)
+
+
+def compiled(network):
+    return th.compile(network, backend="eager")
+
+
+@pytest.mark.parametrize("own", [lambda network: Halved(*network), Wrapped, compiled], ids=["layers", "module", "compiled"])
+@pytest.mark.parametrize("algorithm", [PAVE_TD3, PAVE_SAC])
+def test_an_actor_with_a_network_of_its_own_has_none(algorithm, own):
+    model = make(algorithm)
+    name = "mu" if algorithm is PAVE_TD3 else "latent_pi"
+    setattr(model.actor, name, own(getattr(model.actor, name)))
+    assert not is_mlp_actor(model.actor)
+    model.learn(62)
+    assert not is_mlp_actor(Wrapped(model.actor))
+
+
 def test_a_method_of_the_instance_has_none():
     model = make(PAVE_TD3)
     for network, method in ((model.critic, "forward"), (model.critic_target, "q1_forward"), (model.actor, "extract_features")):
