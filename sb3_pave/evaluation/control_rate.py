@@ -7,7 +7,7 @@ from numbers import Real
 from typing import Any
 
 import numpy as np
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv
 
 from sb3_pave.evaluation.rollout import Episode
 
@@ -19,11 +19,21 @@ def control_rate(env: VecEnv) -> tuple[float, str | None]:
     :param env: the environment
     :return: the rate in Hz, 1 (frequencies in cycles a step) if the environment does not say or what it says is no duration;
         and a sentence about the latter case, else None
+    :raises EOFError: if the process of an environment ends
+    :raises ConnectionError: if it had ended before
     """
+    can_be_asked = hasattr(env, "has_attr")  # since Stable-Baselines3 2.6
+    if isinstance(env.unwrapped, SubprocVecEnv) and not can_be_asked:
+        return 1.0, _note("can't be asked for in another process before Stable-Baselines3 2.6")
     try:
+        # To get what it lacks would end the process of a SubprocVecEnv
+        if can_be_asked and not env.has_attr("dt"):
+            return 1.0, None
         step = env.get_attr("dt")[0]
     except AttributeError:
         return 1.0, None
+    except (EOFError, ConnectionError):  # the process is gone, and the environment with it
+        raise
     except Exception as error:  # a property may raise anything
         return 1.0, _note(f"raises {type(error).__name__} ({error})")
     seconds = _number(step)
