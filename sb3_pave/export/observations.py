@@ -250,16 +250,11 @@ def _thinned(entries: Entries, space: spaces.Space, source: str) -> Sample:
 
 
 def _name_of(env: VecEnv) -> str:
-    """The id with which the environment was made, else its class."""
-    try:
-        spec = env.get_attr("spec")[0]
-        return str(spec.id)
-    except Exception:
-        pass
-    try:
-        return type(env.get_attr("unwrapped")[0]).__name__
-    except Exception:
-        return type(env).__name__
+    """The id with which the environment was made, else its class; of one in another process, that of what runs it."""
+    # Not by get_attr: the process of a SubprocVecEnv ends over what can't be sent
+    here = next(iter(getattr(env.unwrapped, "envs", ())), env).unwrapped
+    spec = getattr(here, "spec", None)
+    return type(here).__name__ if spec is None else str(spec.id)
 
 
 def _normalizer(normalization: VecNormalize | None) -> Callable[[Any], Any]:

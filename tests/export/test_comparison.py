@@ -10,7 +10,7 @@ from gymnasium import spaces
 from stable_baselines3 import PPO, SAC, TD3
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.preprocessing import preprocess_obs
-from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
 
 from sb3_pave.evaluation.networks import actor_output
 from sb3_pave.export import ExportError, export_onnx, exporting
@@ -299,6 +299,21 @@ def test_observations_of_a_rollout_follow_the_normalised_policy():
     seen = rollout_observations(model, env, env).entries["observation"].astype(np.float64)
     expected, _ = model.predict(np.clip((seen - 5.0) / 2.0, -10, 10).astype(np.float32), deterministic=True)
     np.testing.assert_allclose(np.diff(seen, axis=0), expected[:-1], atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_an_environment_that_can_not_leave_its_process_is_run_there():
+    space = spaces.Box(-1, 1, (2,), np.float32)
+
+    def start():
+        env = SpaceEnv(space)
+        env.drawing = lambda: None  # can't be pickled
+        return env
+
+    env = SubprocVecEnv([start], start_method="fork")
+    sample = rollout_observations(make(SAC, SpaceEnv(space)), env, None)
+    assert sample.size == 500 and sample.source == "observations of a rollout in SubprocVecEnv"
+    env.close()
 
 
 def test_an_environment_that_does_not_fit_or_fails_is_said():
