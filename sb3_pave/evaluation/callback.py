@@ -20,7 +20,7 @@ from sb3_pave.evaluation.geometry import rollout_geometry
 from sb3_pave.evaluation.networks import CriticChoice
 from sb3_pave.evaluation.rollout import EpisodeRecorder, Rollout
 from sb3_pave.evaluation.smoothness import smoothness_measures
-from sb3_pave.evaluation.undisturbed import frozen_normalization, kept_torch_state, share_environments
+from sb3_pave.evaluation.undisturbed import frozen_normalization, kept_actions, kept_torch_state, share_environments
 
 # What EvalCallback takes that can be taken over from another one
 _SETTINGS = ("eval_freq", "n_eval_episodes", "deterministic", "render", "warn")
@@ -115,6 +115,7 @@ class SmoothnessEvalCallback(EvalCallback):
         self._recorder = EpisodeRecorder(keep_observations=self._geometry_is_due())
         with self._borrowed:
             self._borrowed.enter_context(frozen_normalization(self.eval_env))
+            self._borrowed.enter_context(kept_actions(self.eval_env))
             self._borrowed.enter_context(kept_torch_state())
             best_before = self.best_mean_reward
             continue_training = super()._on_step()

@@ -18,7 +18,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from sb3_pave.evaluation.exploration import drawn_for_each_episode
 from sb3_pave.evaluation.smoothness import smoothness_measures
-from sb3_pave.evaluation.undisturbed import kept_torch_state, undisturbed
+from sb3_pave.evaluation.undisturbed import kept_actions, kept_torch_state, undisturbed
 
 #: That NumPy takes
 LARGEST_SEED = 2**32 - 1
@@ -117,6 +117,7 @@ def record_rollout(
 
     with ExitStack() as stack:
         stack.enter_context(undisturbed(model, env, seeded=seed is not None))
+        stack.enter_context(kept_actions(env))
         if seed is not None:
             env.seed(seed)
             if not deterministic:

@@ -71,6 +71,24 @@ def frozen_normalization(env: VecEnv) -> Iterator[None]:
 
 
 @contextmanager
+def kept_actions(env: VecEnv) -> Iterator[None]:
+    """
+    Inside, ``env.step`` hands on a copy: an environment that changes its action in place, to scale it for example, leaves the
+    policy's as it was, as one in another process does.
+
+    :param env: the environments, as they will be run
+    """
+    # Not by a wrapper: sync_envs_normalization compares those of two environments one by one
+    step, own = env.step, {name: value for name, value in vars(env).items() if name == "step"}
+    vars(env)["step"] = lambda actions: step(deepcopy(actions))
+    try:
+        yield
+    finally:
+        del vars(env)["step"]
+        vars(env).update(own)
+
+
+@contextmanager
 def kept_torch_state() -> Iterator[None]:
     """Whatever is drawn or seeded inside, PyTorch's global generators go on from where they were, on every device."""
     with th.random.fork_rng(devices=range(th.cuda.device_count())):

@@ -1,5 +1,6 @@
 """The callback beside SB3's own: the same training, the same files, more in them."""
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import spaces
@@ -115,6 +116,25 @@ class Script(SmoothnessEvalCallback):
             before = len(kept)
             self._keep_smoothest()
             yield len(kept) > before
+
+
+def test_an_environment_that_changes_its_action_in_place_is_measured_at_the_policys(tmp_path):
+    class Scaling(gym.Wrapper):
+        def step(self, action):
+            action *= 0.5
+            return self.env.step(action)
+
+    def make():
+        return VecNormalize(make_vec_env("Pendulum-v1", seed=5, wrapper_class=Scaling), norm_reward=False)
+
+    callback = SmoothnessEvalCallback(
+        make(), eval_freq=50, n_eval_episodes=1, geometry_interval=1, best_model_save_path=str(tmp_path), verbose=0
+    )
+    learn(callback, small(make()), steps=50)
+    policy = SAC.load(tmp_path / "best_model", device="cpu")
+    (episode,) = callback._recorder.episodes
+    expected, _ = policy.predict(episode.observations, deterministic=True)
+    np.testing.assert_allclose(episode.actions, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(

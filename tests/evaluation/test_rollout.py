@@ -59,6 +59,19 @@ def test_an_episode_holds_what_was_seen_done_and_paid():
     assert episodes[1].total_reward == pytest.approx(0.6)
 
 
+def test_an_environment_that_changes_its_action_in_place_leaves_the_recorded_one_alone():
+    class Scaling(CountingEnv):
+        def step(self, action):
+            action *= 2.0
+            return super().step(action)
+
+    env = make_vec_env(Scaling)
+    (episode,) = record_rollout(TenthOfObservation(), env, n_eval_episodes=1).episodes
+    np.testing.assert_allclose(episode.actions, [[0], [0.1], [0.2]])
+    np.testing.assert_allclose(episode.rewards, [0, 0.2, 0.4])
+    assert "step" not in vars(env)
+
+
 def test_with_a_monitor_only_its_word_ends_an_episode():
     """As of Atari, where a lost life is an end to the agent alone."""
 
