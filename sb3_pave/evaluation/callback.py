@@ -176,7 +176,9 @@ class SmoothnessEvalCallback(EvalCallback):
         least = self.best_mean_reward - (1.0 - self.smoothest_share) * abs(self.best_mean_reward)
         # What was good enough when it was kept may not be beside a new best
         outdated = self.smoothest_mean_reward < least
-        if self.last_mean_reward < least or not (outdated or score < self.smoothest_score):
+        # Nothing is close to an infinite best (its `least` is NaN), and NaN is close to nothing
+        good_enough = np.isfinite(self.last_mean_reward) and self.last_mean_reward >= least
+        if not good_enough or not (outdated or score < self.smoothest_score):
             return
         self.smoothest_score, self.smoothest_mean_reward = score, self.last_mean_reward
         if self.verbose >= 1:

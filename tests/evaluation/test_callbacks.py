@@ -146,6 +146,10 @@ def test_an_environment_that_changes_its_action_in_place_is_measured_at_the_poli
         ([(50, 0.1), (100, 1.0), (95, 2.0)], [True, True, False]),
         # negative returns: a tenth below -150 is -165
         ([(-150, 1.0), (-164, 0.5), (-166, 0.1)], [True, True, False]),
+        # returns that are no numbers, before the first that is one and after it
+        ([(np.nan, 1.0), (-np.inf, 0.9), (100, 0.8), (np.nan, 0.5), (95, 0.7)], [False, False, True, False, True]),
+        # nothing is close to infinity
+        ([(100, 1.0), (np.inf, 0.5), (100, 0.1)], [True, False, False]),
     ],
 )
 def test_the_smoothest_model_is_as_good_as_asked_for(tmp_path, script, kept):
