@@ -17,7 +17,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_pave.evaluation.control_rate import control_rate as rate_of
 from sb3_pave.evaluation.geometry import rollout_geometry
-from sb3_pave.evaluation.networks import CriticChoice
+from sb3_pave.evaluation.networks import CriticChoice, check_choice, critic_of
 from sb3_pave.evaluation.rollout import EpisodeRecorder, Rollout
 from sb3_pave.evaluation.smoothness import smoothness_measures
 from sb3_pave.evaluation.undisturbed import frozen_normalization, kept_actions, kept_torch_state, share_environments
@@ -58,7 +58,8 @@ class SmoothnessEvalCallback(EvalCallback):
         by a tenth of the best's absolute value
     :param kwargs: all other arguments of ``EvalCallback``
     :raises ValueError: if an argument is out of its range, the actions are not continuous, there is neither an
-        ``eval_env`` nor an ``EvalCallback`` to take over, or ``eval_env`` is the environment that the agent trains in
+        ``eval_env`` nor an ``EvalCallback`` to take over, ``eval_env`` is the environment that the agent trains in, or the
+        agent has no such critic
     """
 
     def __init__(
@@ -102,6 +103,8 @@ class SmoothnessEvalCallback(EvalCallback):
         if not self._to_take_over:
             super()._init_callback()
             self._check_environment()
+        if self.geometry_interval > 0:
+            self._check_critic()
 
     def _on_training_start(self) -> None:
         if self._to_take_over:
@@ -224,6 +227,13 @@ class SmoothnessEvalCallback(EvalCallback):
             if note is not None:
                 warnings.warn(note.replace("--control-rate", "control_rate"))
         _measure_names(self.control_rate, self.cutoff)
+
+    def _check_critic(self) -> None:
+        try:
+            network = critic_of(self.model)
+        except ValueError:
+            return  # becomes a note where it is measured
+        check_choice(self.critic, network)
 
     def _check_environment(self) -> None:
         if not isinstance(self.eval_env.action_space, spaces.Box):

@@ -251,6 +251,15 @@ def test_bad_arguments_are_refused_at_construction(arguments, message):
         SmoothnessEvalCallback(seeded(), **arguments)
 
 
+@pytest.mark.parametrize("takes_over", [False, True])
+def test_a_critic_that_there_is_not_is_refused_before_training(takes_over):
+    callback = SmoothnessEvalCallback(None if takes_over else seeded(), geometry_interval=1, critic=5, verbose=0)
+    model = small()
+    with pytest.raises(ValueError, match="There is no critic 5: choose 0 to 1"):
+        learn([EvalCallback(seeded(), verbose=0), callback] if takes_over else callback, model)
+    assert model.num_timesteps == 0
+
+
 def test_nothing_to_evaluate_on_is_an_error():
     with pytest.raises(ValueError, match="--eval-freq"):
         learn(SmoothnessEvalCallback())
