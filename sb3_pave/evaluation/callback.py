@@ -103,6 +103,8 @@ class SmoothnessEvalCallback(EvalCallback):
         if not self._to_take_over:
             super()._init_callback()
             self._check_environment()
+        elif self.callback_on_new_best is not None:  # one of our own; what is taken over has its model
+            self.callback_on_new_best.init_callback(self.model)
         if self.geometry_interval > 0:
             self._check_critic()
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 from stable_baselines3 import DQN, PPO, SAC
-from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, EvalCallback
+from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, EvalCallback, StopTrainingOnRewardThreshold
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.logger import KVWriter, Logger
@@ -198,6 +198,13 @@ def test_it_takes_the_place_of_the_evalcallback_beside_it(tmp_path, capsys):
     assert on_best.n_calls >= 1 and on_best.parent is ours
     assert (tmp_path / "best_model.zip").is_file() and (tmp_path / "smoothest_model.zip").is_file()
     assert "takes the place" in capsys.readouterr().out
+
+
+def test_a_callback_of_its_own_on_a_new_best_has_its_model_when_it_takes_over():
+    beside = EvalCallback(seeded(), eval_freq=50, n_eval_episodes=1, verbose=0)
+    stop = StopTrainingOnRewardThreshold(-5000)  # the pendulum's worst is about -3300
+    model, _ = learn([beside, SmoothnessEvalCallback(verbose=0, callback_on_new_best=stop)])
+    assert model.num_timesteps == 50 and stop.model is model
 
 
 def test_a_subclass_beside_it_goes_on_and_keeps_its_files(tmp_path):
