@@ -33,6 +33,8 @@ _ROUNDINGS = 16.0
 _DRAWS = 8
 _ENLARGED = 64.0
 _CHUNK = 256
+# So many are compared alone, too, a batch of one: one of each size that is drawn
+_ALONE = 13
 
 #: A graph as a function of raw observations by entry
 Graph = Callable[[Entries], NDArray]
@@ -84,27 +86,17 @@ def compare(
     :return: what was found
     :raises ExportError: if they disagree
     """
-    space = model.action_space
-    assert isinstance(space, spaces.Box)
-    parts = []
-    ends = [1, *range(1 + _CHUNK, sample.size + _CHUNK, _CHUNK)]  # a single one is a batch, too
-    for start, end in zip([0, *ends], ends, strict=False):
-        entries = {name: value[start:end] for name, value in sample.entries.items()}
-        ours, expected = run(entries), _predict(model, normalization, entries)
-        if not np.all(np.isfinite(ours)):
-            raise ExportError(
-                f"The exported graph answers with actions that are not finite at some of {sample.size} {sample.source}"
-            )
-        if ours.shape != expected.shape:
-            raise ExportError(f"The exported graph answers with shape {ours.shape}, model.predict with {expected.shape}")
-        unit, inside = _units(space, expected.astype(np.float64))
-        difference = np.abs(ours.astype(np.float64) - expected) / unit
-        if tolerance is None:
-            allowed = np.maximum(TOLERANCE, _ROUNDINGS * rounding(graph, entries) / unit)
-        else:
-            allowed = np.full_like(unit, tolerance)
-        parts.append((difference, allowed, inside))
-    difference, allowed, inside = (np.concatenate(each) for each in zip(*parts, strict=True))
+    chunks = [slice(start, start + _CHUNK) for start in range(0, sample.size, _CHUNK)]
+    parts = [_differences(run, model, normalization, sample, rows) for rows in chunks]
+    difference, unit, inside = (np.concatenate(each) for each in zip(*parts, strict=True))
+    for row in np.unique(np.linspace(0, sample.size - 1, _ALONE).astype(int)):
+        alone, _, _ = _differences(run, model, normalization, sample, slice(row, row + 1))
+        difference[row] = np.maximum(difference[row], alone[0])
+    if tolerance is None:
+        moved = np.concatenate([rounding(graph, _rows(sample, rows)) for rows in chunks])
+        allowed = np.maximum(TOLERANCE, _ROUNDINGS * moved / unit)
+    else:
+        allowed = np.full_like(unit, tolerance)
     telling = allowed <= (_TELLING if tolerance is None else tolerance)
     allowed = np.where(allowed <= _UNTOLD, allowed, np.inf) if tolerance is None else allowed
     if not np.all(difference <= allowed):
@@ -163,6 +155,27 @@ class _Act(nn.Module):
 
     def forward(self, inputs: NetworkInput) -> th.Tensor:
         return self.graph.act(inputs)
+
+
+def _differences(
+    run: Graph, model: BaseAlgorithm, normalization: VecNormalize | None, sample: Sample, rows: slice
+) -> tuple[NDArray, NDArray, NDArray]:
+    """By how many units actions differ at observations given together, the units, and which are inside their bounds."""
+    entries = _rows(sample, rows)
+    ours, expected = run(entries), _predict(model, normalization, entries)
+    if not np.all(np.isfinite(ours)):
+        raise ExportError(
+            f"The exported graph answers with actions that are not finite at some of {sample.size} {sample.source}"
+        )
+    if ours.shape != expected.shape:
+        raise ExportError(f"The exported graph answers with shape {ours.shape}, model.predict with {expected.shape}")
+    assert isinstance(model.action_space, spaces.Box)
+    unit, inside = _units(model.action_space, expected.astype(np.float64))
+    return np.abs(ours.astype(np.float64) - expected) / unit, unit, inside
+
+
+def _rows(sample: Sample, rows: slice) -> Entries:
+    return {name: value[rows] for name, value in sample.entries.items()}
 
 
 def _predict(model: BaseAlgorithm, normalization: VecNormalize | None, entries: Entries) -> NDArray:

@@ -151,11 +151,28 @@ def test_differences_count_in_half_the_action_range(half_range, untraced, monkey
             export_onnx(model, "policy.onnx", observations=observations, tolerance=4e-5)
 
 
-def test_a_graph_that_is_wrong_for_a_single_observation_is_refused(untraced, monkeypatch):
+@pytest.mark.parametrize("seen", [lambda o: 1.1 * o, th.zeros_like], ids=["enlarged", "nothing"])
+def test_a_graph_that_is_wrong_for_a_single_observation_is_refused(seen, untraced, monkeypatch):
+    """Of the smallest ones, both look right."""
     forward = PolicyGraph.forward
-    monkeypatch.setattr(PolicyGraph, "forward", lambda self, *obs: forward(self, *obs) + 0.1 * (len(obs[0]) == 1))
+    monkeypatch.setattr(PolicyGraph, "forward", lambda self, o: forward(self, seen(o) if len(o) == 1 else o))
     with pytest.raises(ExportError, match=r"differs from model\.predict"):
         export_onnx(make(SAC, box(1)), "policy.onnx")
+
+
+@pytest.mark.parametrize("size", [1, 5, 300])
+def test_single_observations_are_compared_from_the_first_to_the_last_and_count_once(size, untraced, monkeypatch):
+    alone, forward = [], PolicyGraph.forward
+
+    def noted(self, o):
+        alone.extend(o[:, 0].tolist() if len(o) == 1 else [])
+        return forward(self, o)
+
+    monkeypatch.setattr(PolicyGraph, "forward", noted)
+    observations = np.tile(np.arange(size), (5, 1)).T / size
+    found = export_onnx(make(SAC, box(1), factor=1.0), "policy.onnx", observations=observations).comparison
+    assert (found.n_observations, found.n_actions) == (size, 2 * size) and 0 < found.n_inside <= 2 * size
+    assert set(alone) >= {0.0, np.float32((size - 1) / size)} and len(set(alone)) == min(size, 13)
 
 
 @pytest.mark.parametrize("tolerance", [0, -1e-3, 1.0, np.nan, "much", True])
