@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import io
 import logging
 import os
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any
 
 import torch as th
@@ -85,6 +86,7 @@ def to_onnx(module: nn.Module, arguments: tuple[th.Tensor, ...], inputs: Sequenc
     if _opset_of(model) != opset:
         raise ExportError(f"PyTorch's exporter writes this policy with opset {_opset_of(model)}, not {opset}")
     _simplify(model)
+    _put_back_inputs(model, neutral, arguments, fixed)
     _rename(model, {**dict(zip(neutral, inputs, strict=True)), "action_0": output_name(inputs)})
     try:
         onnx.checker.check_model(model)
@@ -120,6 +122,20 @@ def _simplify(model: Any) -> None:
     model.ir_version = onnx.helper.find_min_ir_version_for(kept)
 
 
+def _put_back_inputs(model: Any, names: Sequence[str], arguments: tuple[th.Tensor, ...], fixed: bool) -> None:
+    """The exporter by tracing drops the inputs that the policy makes no use of; whoever runs the graph gives them all."""
+    import onnx
+
+    written = {value.name: value for value in model.graph.input}
+    for name, argument in zip(names, arguments, strict=True):
+        kind = onnx.helper.np_dtype_to_tensor_dtype(argument.cpu().numpy().dtype)
+        size, *shape = argument.shape
+        value = onnx.helper.make_tensor_value_info(name, kind, [size if fixed else "batch", *shape])
+        written.setdefault(name, value)
+    del model.graph.input[:]
+    model.graph.input.extend(written[name] for name in names)
+
+
 def _rename(model: Any, names: dict[str, str]) -> None:
     """Give the graph's inputs and its output their names, and others to values inside that have one of those."""
     graph = model.graph
@@ -145,15 +161,22 @@ def _opset_of(model: Any) -> int:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """PyTorch's exporters warn about themselves and about packages they can do without; the graph is checked afterwards."""
+    """
+    PyTorch's exporters warn about themselves and about packages they can do without; the graph is checked afterwards. Where
+    they fail they print all of the policy, beside the error that says why.
+    """
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
+    native: Any = th._C  # the exporter by tracing prints from C++, where sys.stdout is not asked
+    log = getattr(native, "_jit_onnx_log", None)
+    native._jit_onnx_log = lambda *values: None
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
         logging.disable(level)
+        native._jit_onnx_log = log
 
 
 def _has_dynamo_exporter() -> bool:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import sys
 
 import numpy as np
 import onnx
@@ -9,6 +10,7 @@ import pytest
 import torch as th
 from gymnasium import spaces
 from stable_baselines3 import PPO, SAC, TD3
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from torch import nn
 
@@ -90,9 +92,50 @@ class Inverse(nn.Module):
         return x @ th.linalg.inv(2.0 * th.eye(x.shape[-1]))
 
 
-def test_an_opset_that_lacks_an_operator_is_said(tmp_path):
+def test_an_opset_that_lacks_an_operator_is_said_and_the_graph_not_printed(tmp_path, capfd):
     with pytest.raises(ExportError, match="exporter failed on this policy with opset 13"):
         export_onnx(make(SAC, SpaceEnv(BOX), activation_fn=Inverse), tmp_path / "policy.onnx", opset=13)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_of_what_the_exporter_prints_only_its_error_is_said(tmp_path, monkeypatch, capfd):
+    def export(*args, **kwargs):
+        print("all of the policy")
+        print("all of the policy", file=sys.stderr)
+        raise RuntimeError("no such operator")
+
+    monkeypatch.setattr(th.onnx, "export", export)
+    with pytest.raises(ExportError, match=r"exporter failed .*: no such operator"):
+        export_onnx(make(SAC, SpaceEnv(BOX)), tmp_path / "policy.onnx")
+    print("afterwards")
+    assert capfd.readouterr() == ("afterwards\n", "")
+
+
+class OneOfThree(BaseFeaturesExtractor):
+    """Makes use of the second entry, called ``b``."""
+
+    def __init__(self, space):
+        super().__init__(space, 4)
+
+    def forward(self, observations):
+        return observations["b"]
+
+
+@pytest.mark.parametrize("batch_size", [None, 1])
+def test_entries_that_the_policy_ignores_are_inputs_nevertheless(batch_size, tmp_path):
+    space = spaces.Dict(a=spaces.Discrete(3), b=BOX, c=spaces.Box(0, 255, (36, 36, 1), np.uint8))
+    model = make(SAC, SpaceEnv(space), "MultiInputPolicy", features_extractor_class=OneOfThree)
+    export_onnx(model, tmp_path / "policy.onnx", opset=13, batch_size=batch_size)
+    inputs = onnxruntime.InferenceSession(tmp_path / "policy.onnx").get_inputs()
+    batch = batch_size or "batch"
+    assert [(one.name, one.type, one.shape) for one in inputs] == [
+        ("a", "tensor(int64)", [batch]),
+        ("b", "tensor(float)", [batch, 4]),
+        ("c", "tensor(uint8)", [batch, 1, 36, 36]),
+    ]
+    observation = {"a": np.array([2]), "b": np.float32([[0.1, -0.2, 0.3, 0.0]]), "c": np.ones((1, 1, 36, 36), np.uint8)}
+    expected = model.predict(observation, deterministic=True)[0]
+    np.testing.assert_allclose(run(tmp_path / "policy.onnx", **observation), expected, atol=1e-5)
 
 
 def refused_paths(folder):
