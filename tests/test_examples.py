@@ -132,46 +132,126 @@ def policy(tmp_path_factory):
     return path
 
 
-def deploy(policy, *arguments):
-    command = [sys.executable, "-c", BARE, EXAMPLES / "deploy.py", policy, "--rate", "500", "--seconds", "0.2", *arguments]
-    return subprocess.run(list(map(str, command)), capture_output=True, text=True)
+@pytest.fixture
+def deploy(monkeypatch, capsys):
+    """``deploy.py`` as of the command line, in this process: starting another one takes a second."""
+
+    def run(policy, *arguments):
+        command = ["deploy.py", policy, "--rate", "500", *arguments]
+        monkeypatch.setattr(sys, "argv", list(map(str, command)))
+        monkeypatch.setattr("gc.collect", lambda: 0)  # slow beside torch
+        with pytest.raises(SystemExit) as done:
+            runpy.run_path(str(EXAMPLES / "deploy.py"), run_name="__main__")
+        return subprocess.CompletedProcess(command, done.value.code, *capsys.readouterr())
+
+    return run
 
 
-@pytest.mark.parametrize(("kind", "batch", "code"), [("FLOAT", 4, 2), ("INT32", 1, 0), ("FLOAT", 1, 0)])
-def test_deploy_takes_what_export_writes(tmp_path, kind, batch, code):
-    """Integers stay integers there; and a batch of four is none of one."""
+def save_cast(path, kind, *shape):
+    """A policy that answers with the numbers that it observes, which are of some kind."""
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
     helper, kinds = onnx.helper, onnx.TensorProto
     nodes = [helper.make_node("Cast", ["observation"], ["action"], to=kinds.FLOAT)]
-    inputs = [helper.make_tensor_value_info("observation", getattr(kinds, kind), [batch, 3])]
-    outputs = [helper.make_tensor_value_info("action", kinds.FLOAT, [batch, 3])]
+    inputs = [helper.make_tensor_value_info("observation", getattr(kinds, kind), shape)]
+    outputs = [helper.make_tensor_value_info("action", kinds.FLOAT, shape)]
     graph = helper.make_graph(nodes, "policy", inputs, outputs)
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), tmp_path / "p.onnx")
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), path)
+
+
+@pytest.mark.parametrize(("kind", "batch", "code"), [("FLOAT", 4, 2), ("INT32", 1, 0), ("FLOAT", 1, 0)])
+def test_deploy_takes_what_export_writes(deploy, tmp_path, kind, batch, code):
+    """Integers stay integers there; and a batch of four is none of one."""
+    save_cast(tmp_path / "p.onnx", kind, batch, 3)
     np.save(tmp_path / "observations.npy", np.array([[1, 2, 3], [2, 2, 3]]))
     done = deploy(tmp_path / "p.onnx", "--replay", tmp_path / "observations.npy")
     assert done.returncode == code, done.stderr
-    assert "Traceback" not in done.stderr
     assert ("largest change    [1. 0. 0.]" in done.stdout) if code == 0 else ("--batch-size 1" in done.stderr)
+
+
+@pytest.mark.parametrize(("shape", "code"), [((3,), 0), ((3, 1), 2)])
+def test_deploy_replays_categories(deploy, tmp_path, shape, code):
+    """Of a Discrete space, each observation is a number and no array of one."""
+    save_cast(tmp_path / "p.onnx", "INT64", "batch")
+    np.save(tmp_path / "observations.npy", np.reshape([0, 3, 1], shape))
+    done = deploy(tmp_path / "p.onnx", "--replay", tmp_path / "observations.npy")
+    assert done.returncode == code, done.stderr
+    assert ("largest change    [3.]" in done.stdout) if code == 0 else ("has the shape (steps), not (3, 1)" in done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("recorded", "code"), [([0.0, 0.5], 2), ([0, -1], 2), ([0, 256], 2), ([0.0, np.nan], 2), ([0.0, 255.0], 0)]
+)
+def test_deploy_replays_integers_as_they_are_or_not_at_all(deploy, tmp_path, recorded, code):
+    save_cast(tmp_path / "p.onnx", "UINT8", "batch", 1)
+    np.save(tmp_path / "observations.npy", np.reshape(recorded, (2, 1)))
+    done = deploy(tmp_path / "p.onnx", "--replay", tmp_path / "observations.npy", "--max-change", "300")
+    assert done.returncode == code, done.stderr
+    assert ("change    [255.]" in done.stdout) if code == 0 else ("observes uint8, " in done.stderr and not done.stdout)
+
+
+def test_deploy_refuses_a_robot_whose_fractions_the_policy_would_not_see(deploy, tmp_path):
+    save_cast(tmp_path / "p.onnx", "UINT8", "batch", 3)
+    done = deploy(tmp_path / "p.onnx", "--seconds", "0.02")
+    assert done.returncode == 2 and "Cannot cast" in done.stderr
 
 
 @pytest.fixture
 def recording(tmp_path):
-    np.save(tmp_path / "observations.npy", np.array([[0, 0, 0], [100, 0, 0], [100, 0, 0]], np.float64))
+    np.save(tmp_path / "observations.npy", np.array([[0, 0, 0], [100, 0, 0], [100, 0, 0], [0, 0, 0], [100, 0, 0]], np.float64))
     return ("--replay", tmp_path / "observations.npy")
 
 
 def test_deploy_runs_with_numpy_and_onnxruntime_alone(policy):
-    done = deploy(policy)
+    command = [sys.executable, "-c", BARE, EXAMPLES / "deploy.py", policy, "--rate", "500", "--seconds", "0.2"]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "decisions at 500 Hz, a period of 2 ms" in done.stdout and "missed deadlines" in done.stdout
 
 
-def test_deploy_measures_the_largest_change_and_jerk(policy, recording):
-    """Actions of 0, 2, 2, 0, 2, 2, ...: they change by 2, and 2 - 2 * 2 + 0 = -2 to 2 - 2 * 0 + 2 = 4."""
+def test_deploy_measures_the_largest_change_and_jerk(deploy, policy, recording):
+    """Actions of 0, 2, 2, 0, 2: they change by 2, and 2 - 2 * 2 + 0 = -2 to 2 - 2 * 0 + 2 = 4."""
     done = deploy(policy, *recording)
     assert "largest change    [2. 2.] a step, [1000. 1000.] a second" in done.stdout
     assert "largest jerk      [4. 4.] a step²" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("seconds", "least", "most"),
+    [([], 20, 20), (["--seconds", "0.5"], 21, 50), (["--seconds", "0.15"], 3, 15)],
+    ids=["once", "and from its start again", "cut"],
+)
+def test_deploy_replays_a_recording_once_or_as_long_as_it_is_told(deploy, policy, tmp_path, seconds, least, most):
+    """An action that grows steadily from -0.2 to 0.2; where it starts again it falls by 0.4, which does not count."""
+    observations = np.zeros((20, 3))
+    observations[:, 0] = np.arctanh(np.linspace(-0.1, 0.1, 20))
+    np.save(tmp_path / "observations.npy", observations)
+    limits = ("--max-change", "0.022", "--max-jerk", "0.001")
+    done = deploy(policy, "--replay", tmp_path / "observations.npy", "--rate", "100", *seconds, *limits)
+    assert done.returncode == 0, done.stdout + done.stderr
+    decisions = int(done.stdout.split()[0])
+    assert least <= decisions <= most and f"replayed          {min(decisions, 20)} of 20 observations" in done.stdout
+    assert "largest change    [0.021 0.021]" in done.stdout
+
+
+def test_deploy_replays_every_observation_however_late_the_policy_is(monkeypatch):
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setattr("gc.collect", lambda: 0)
+    deployed = runpy.run_path(str(EXAMPLES / "deploy.py"))
+    robot = deployed["Replay"](np.arange(4.0))
+    actions, _, missed = deployed["control"](lambda observation: observation[None], robot, rate=1e8, max_decisions=4)
+    assert actions.ravel().tolist() == [0.0, 1.0, 2.0, 3.0] and missed > 4
+
+
+@pytest.mark.parametrize(("steps", "failures"), [(1, ["change", "jerk"]), (2, ["jerk"]), (3, [])], ids=["one", "two", "three"])
+@pytest.mark.parametrize("seconds", [[], ["--seconds", "0.1"]], ids=["once", "again and again"])
+def test_deploy_lets_no_limit_pass_that_it_has_not_measured(deploy, policy, tmp_path, steps, failures, seconds):
+    np.save(tmp_path / "observations.npy", np.zeros((steps, 3)))
+    limits = ("--max-change", "1", "--max-jerk", "1")
+    done = deploy(policy, "--replay", tmp_path / "observations.npy", "--rate", "100", *seconds, *limits)
+    assert done.returncode == bool(failures), done.stderr
+    said = [line.split(maxsplit=2)[2] for line in done.stdout.splitlines() if "LIMIT BROKEN" in line]
+    assert said == [f"{what}: not measured, too few decisions in a row" for what in failures]
 
 
 @pytest.mark.parametrize(
@@ -183,19 +263,19 @@ def test_deploy_measures_the_largest_change_and_jerk(policy, recording):
         (["--max-jerk", "3", "4"], ["jerk of action 0: 4 > 3"]),
     ],
 )
-def test_deploy_fails_where_a_limit_is_broken(policy, recording, limits, failures):
+def test_deploy_fails_where_a_limit_is_broken(deploy, policy, recording, limits, failures):
     done = deploy(policy, *recording, *limits)
     assert done.returncode == bool(failures), done.stderr
     assert [line.split(maxsplit=2)[2] for line in done.stdout.splitlines() if "LIMIT BROKEN" in line] == failures
 
 
-def test_deploy_counts_missed_deadlines(policy):
+def test_deploy_counts_missed_deadlines(deploy, policy):
     """No process answers a million times a second."""
     done = deploy(policy, "--rate", "1000000", "--seconds", "0.001", "--max-missed", "0")
     assert done.returncode == 1 and "LIMIT BROKEN      missed deadlines:" in done.stdout
 
 
-def test_deploy_never_writes_what_is_not_finite(policy, tmp_path):
+def test_deploy_never_writes_what_is_not_finite(deploy, policy, tmp_path):
     np.save(tmp_path / "observations.npy", np.full((2, 3), np.inf))
     done = deploy(policy, "--replay", tmp_path / "observations.npy")
     assert done.returncode == 1 and "stopped before it was written" in done.stderr
@@ -209,25 +289,30 @@ def save_several(path, array):
 @pytest.mark.parametrize(
     ("save", "recorded", "message"),
     [
-        (np.save, np.zeros((5, 4)), "the policy observes [3], the robot gives [4]"),
-        (np.save, np.zeros(3), "has the shape"),
+        (np.save, np.zeros((5, 4)), "a recording for this policy has the shape (steps, 3), not (5, 4)"),
+        (np.save, np.zeros(3), "has the shape (steps, 3), not (3,)"),
+        (np.save, np.zeros((0, 3)), "has the shape (steps, 3), not (0, 3)"),
+        (np.save, np.float64(3), "has the shape (steps, 3), not ()"),
         (np.save, np.full((5, 3), "x"), "a recording is of numbers, not of <U1"),
         (np.save, np.full((5, 3), None), "observations.npy holds no numbers saved by numpy.save"),
         (lambda path, array: path.write_text("1, 2, 3"), None, "observations.npy holds no numbers saved by numpy.save"),
         (save_several, np.zeros((5, 3)), "holds several arrays: save the observations alone, by numpy.save"),
     ],
 )
-def test_deploy_refuses_observations_that_do_not_fit(policy, tmp_path, save, recorded, message):
+def test_deploy_refuses_observations_that_do_not_fit(deploy, policy, tmp_path, save, recorded, message):
     save(tmp_path / "observations.npy", recorded)
     done = deploy(policy, "--replay", tmp_path / "observations.npy")
     assert done.returncode == 2 and message in done.stderr
 
 
 @pytest.mark.parametrize("limit", ["change", "jerk"])
-def test_deploy_runs_nothing_where_limits_do_not_fit(policy, recording, limit):
+def test_deploy_runs_nothing_where_limits_do_not_fit(deploy, policy, recording, limit):
     done = deploy(policy, *recording, f"--max-{limit}", "1", "1", "1")
     assert done.returncode == 2 and not done.stdout
     assert f"--max-{limit}: 2 actions need one limit or 2, not 3" in done.stderr
+    for no_limit in ("nan", "inf"):
+        done = deploy(policy, *recording, f"--max-{limit}", "1", no_limit)
+        assert done.returncode == 2 and f"--max-{limit}: {no_limit} is no finite number" in done.stderr
 
 
 def test_the_pendulum_is_gymnasiums():
