@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from sb3_pave.commands.agents import DEFAULT_FOLDER, add_agents, add_surroundings, check_agents, for_each, import_needed
-from sb3_pave.commands.extras import hint_of_packages
 from sb3_pave.evaluation.agents import Agent, from_zip, notes_of_zips
 from sb3_pave.evaluation.errors import AgentError
 from sb3_pave.evaluation.film_file import FORMATS, check_format
@@ -64,9 +63,7 @@ def main(argv: list[str]) -> None:
         )
         with _progress(disable=args.no_progress) as progress:
             make_film(agents, settings, output, progress)
-    except FilmError as error:
-        parser.exit(1, f"{parser.prog}: {error}{hint_of_packages(args.env)}\n")
-    except (AgentError, OSError, ValueError) as error:
+    except (AgentError, FilmError, OSError, ValueError) as error:
         parser.exit(1, f"{parser.prog}: {error}\n")
     print(f"Saved {output} ({output.stat().st_size / 1e6:.1f} MB)")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any, Protocol
 
-import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
@@ -98,11 +98,10 @@ def make_film(agents: Sequence[Agent], settings: FilmSettings, path: str | os.Pa
     :raises FilmError: if the environment can't be drawn or there is nothing to film
     :raises ValueError: if a setting makes no sense
     """
-    kwargs = _env_kwargs(settings)
     takes: list[list[Take]] = []
     plan: _Plan | None = None
     for agent, label in zip(agents, settings.labels, strict=True):
-        env = agent.make_env(settings.env_id, settings.seed, kwargs)
+        env = agent.make_env(settings.env_id, settings.seed, {"render_mode": "rgb_array"})
         try:
             prepare_rendering(env)
             follow_robot(env)
@@ -134,26 +133,15 @@ def _plan(env: VecEnv, settings: FilmSettings) -> _Plan:
     stride, fps = playback(natural * settings.speed, settings.fps)
     shown = f", {shown_dims(len(dims), n_actions)}" if settings.action_dims is None and len(dims) < n_actions else ""
     script = Script(settings.title + shown, settings.labels, dims, rate, settings.height)
-    return _Plan(Shot(settings.start, stride, script.image_height), script, fps)
-
-
-def _env_kwargs(settings: FilmSettings) -> dict[str, Any]:
-    kwargs: dict[str, Any] = {"render_mode": "rgb_array"}
-    if settings.steps is not None:
-        try:
-            limit, end = gym.spec(settings.env_id).max_episode_steps, settings.start + settings.steps
-        except (gym.error.Error, ModuleNotFoundError) as error:
-            raise FilmError(f"there is no environment {settings.env_id}: {error}") from error
-        kwargs["max_episode_steps"] = end if limit is None else min(limit, end)
-    return kwargs
+    return _Plan(Shot(settings.start, stride, script.image_height, settings.steps), script, fps)
 
 
 def _record(agent: Agent, env: VecEnv, label: str, settings: FilmSettings, shot: Shot, progress: FilmProgress) -> list[Take]:
     spec = env.get_attr("spec")[0]
-    limit = None if spec is None or spec.max_episode_steps is None else spec.max_episode_steps * settings.n_episodes
+    longest = min(shot.end, inf if spec is None or spec.max_episode_steps is None else spec.max_episode_steps)
     model = agent.load(settings.device)
     check_spaces(agent, model, env)
-    progress.begin(f"filming {label}", limit)
+    progress.begin(f"filming {label}", None if longest == inf else int(longest) * settings.n_episodes)
     seeds = range(settings.seed, settings.seed + settings.n_episodes)
 
     def advance(locals_: dict[str, Any], globals_: dict[str, Any]) -> None:

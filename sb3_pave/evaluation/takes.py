@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, inf
 from typing import Any
 
 import numpy as np
@@ -28,11 +28,18 @@ class Shot:
     :param start: the first of them
     :param stride: every how many steps an image is taken
     :param height: height of the images in pixels
+    :param steps: how many steps are filmed, with or without an image; None films to the end of the episode
     """
 
     start: int = 0
     stride: int = 1
     height: int = 240
+    steps: int | None = None
+
+    @property
+    def end(self) -> float:
+        """The step before which it ends, infinity if the episode alone says so."""
+        return inf if self.steps is None else self.start + self.steps
 
 
 @dataclass(frozen=True)
@@ -40,7 +47,7 @@ class Take:
     """
     An episode with its images.
 
-    :param episode: the episode, with its actions and rewards, without its observations
+    :param episode: the episode up to the end of the shot, with its actions and rewards, without its observations
     :param images: what was to be seen when the agent chose its action, each of shape ``(height, width, 3)``, RGB
     :param steps: the step of each image, counted from 0
     :param low: lower action bounds, shape ``(action_dim,)``
@@ -80,7 +87,7 @@ def record_take(
     callback: Callable[[dict[str, Any], dict[str, Any]], None] | None = None,
 ) -> Take:
     """
-    Film one episode.
+    Film one episode. The environment is not told where the shot ends: its limit of steps, which agents may see, stays.
 
     :param model: the agent
     :param env: one environment whose ``render_mode`` is ``"rgb_array"``
@@ -102,17 +109,22 @@ def record_take(
 
 
 class _Camera(VecEnvWrapper):
-    """Takes an image before each step that the shot asks for: of the state in which the action was chosen."""
+    """
+    Takes an image before each step that the shot asks for: of the state in which the action was chosen. After the last one,
+    it ends the episode.
+    """
 
     def __init__(self, venv: VecEnv, shot: Shot):
         super().__init__(venv)
         self.shot = shot
         self.step_number = 0
+        self.returns = np.zeros(self.num_envs)
         self.images: list[NDArray[np.uint8]] = []
         self.steps: list[int] = []
 
     def reset(self) -> VecEnvObs:
         self.step_number = 0
+        self.returns = np.zeros(self.num_envs)
         self.images, self.steps = [], []
         return self.venv.reset()
 
@@ -125,7 +137,14 @@ class _Camera(VecEnvWrapper):
         self.venv.step_async(actions)
 
     def step_wait(self) -> VecEnvStepReturn:
-        return self.venv.step_wait()
+        observations, rewards, dones, infos = self.venv.step_wait()
+        self.returns += rewards
+        if self.step_number >= self.shot.end:
+            dones = np.ones_like(dones)
+            for info, total in zip(infos, self.returns, strict=True):
+                # Where there is a Monitor, evaluate_policy ends an episode by its word alone
+                info.setdefault("episode", {"r": total, "l": self.step_number})
+        return observations, rewards, dones, infos
 
     def _image(self) -> NDArray[np.uint8]:
         try:

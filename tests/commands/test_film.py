@@ -3,11 +3,14 @@
 import sys
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from stable_baselines3 import SAC, TD3
 
 from sb3_pave.commands.film import main
+from sb3_pave.evaluation.rollout import record_rollout
+from sb3_pave.evaluation.zoo_runs import find_runs
 from tests.commands.test_evaluate import save_run, small
 
 pytest.importorskip("rl_zoo3")
@@ -51,6 +54,33 @@ def test_mp4_of_zoo_runs_and_several_episodes(tmp_path):
     main([*FAST, *runs, "-o", str(path)])
     frames, seconds = imageio_ffmpeg.count_frames_and_secs(str(path))
     assert (frames, round(seconds, 2)) == (2 * (4 + 10), 2.8)
+
+
+@pytest.mark.parametrize(
+    ("start", "steps", "length"), [(0, 5, 5), (21, 2, 23), (22, 300, 25)], ids=["short", "past the spec", "past the end"]
+)
+def test_a_film_ends_early_without_a_word_to_the_environment(tmp_path, monkeypatch, start, steps, length):
+    """A run with more steps than the environment's own limit; its wrapper counts down from that, and the agent acts on it."""
+    monkeypatch.setattr(gym.spec("Pendulum-v1"), "max_episode_steps", 20)
+    wrappers = pytest.importorskip("sb3_contrib.common.wrappers")
+    model = small(SAC, wrappers.TimeFeatureWrapper(gym.make("Pendulum-v1")), seed=0)
+    config = {"policy": "MlpPolicy", "env_wrapper": "sb3_contrib.common.wrappers.TimeFeatureWrapper"}
+    save_run(tmp_path, "sac", 1, model, config, {"max_episode_steps": 25})
+    filmed = []
+
+    def only_look(takes, script, fps):
+        filmed.append(takes[0])
+        yield np.zeros((200, 200, 3), np.uint8)
+
+    monkeypatch.setattr("sb3_pave.evaluation.film.film_frames", only_look)
+    shown = ["--start", str(start), "--steps", str(steps), "--episodes", "2", "--seed", "3"]
+    main([*FAST, *shown, "--algo", "sac", "-f", str(tmp_path), "-o", str(tmp_path / "film.gif")])
+    (agent,) = find_runs(tmp_path, "sac", "Pendulum-v1")
+    for seed, take in zip((3, 4), filmed, strict=True):
+        (evaluated,) = record_rollout(agent.load("cpu"), agent.make_env("Pendulum-v1"), 1, seed=seed).episodes
+        np.testing.assert_array_equal(take.actions, evaluated.actions[:length])
+        assert take.steps == list(range(start, length))
+        assert take.episode.total_reward == pytest.approx(evaluated.rewards[:length].sum(), abs=1e-4)
 
 
 def test_agents_are_called_by_algorithm_and_by_run_where_that_is_not_enough(zips, tmp_path, monkeypatch):
