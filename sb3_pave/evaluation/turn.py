@@ -8,6 +8,8 @@ import numpy as np
 import torch as th
 from numpy.typing import NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.preprocessing import is_image_space
 from torch import nn
 
 from sb3_pave.evaluation.networks import (
@@ -76,7 +78,8 @@ def field_turn(
 
     :param model: DDPG, TD3, SAC, TQC, CrossQ or a subclass of them
     :param observations: as the policy sees them, one episode after the other, shape ``(n, *observation_shape)``, or a dict of
-        such arrays. The noise is added to all entries but categories, to images on [0, 1].
+        such arrays. The noise is added to all entries but categories, to images on [0, 1], whoever divides them by 255: with
+        ``normalize_images=False`` their extractor does.
     :param actions: :math:`\pi(s)` in the environment's scale, shape ``(n, action_dim)``
     :param lengths: the number of steps of each episode
     :param critic: index of a critic of the ensemble, or ``"min"`` for the smallest at each point
@@ -93,7 +96,9 @@ def field_turn(
     n, action_dim = scaled.shape
     rng = np.random.default_rng([seed, 0])
     scaled = np.clip(scaled + exploration * rng.standard_normal((n, action_dim)), -1.0, 1.0)
-    sensors = {key: np.random.default_rng([seed, 1 + i]) for i, key in enumerate(differentiable_keys(model.observation_space))}
+    keys = differentiable_keys(model.observation_space)
+    sensors = {key: np.random.default_rng([seed, 1 + i]) for i, key in enumerate(keys)}
+    sigmas = {key: noise * _noise_scale(model.policy, key) for key in keys}
 
     last = np.cumsum(lengths) - 1
     next_index = np.minimum(np.arange(n) + 1, n - 1)
@@ -107,7 +112,7 @@ def field_turn(
             successors = preprocess(model.policy, rows(observations, next_index[here]))
             gradient = action_gradient(network, inputs, action, critic)
             size.append(_mean_square(gradient))
-            noisy = _perturbed(inputs, noise, sensors)
+            noisy = _perturbed(inputs, sigmas, sensors)
             under_noise.append(_mean_square(action_gradient(network, noisy, action, critic) - gradient))
             in_step.append(_mean_square(action_gradient(network, successors, action, critic) - gradient))
     return FieldTurn(np.concatenate(size), np.concatenate(under_noise), np.delete(np.concatenate(in_step), last))
@@ -129,13 +134,22 @@ def action_gradient(critic: nn.Module, observations: NetworkInput, actions: th.T
     return gradient
 
 
-def _perturbed(inputs: NetworkInput, noise: float, sensors: dict[str | None, np.random.Generator]) -> NetworkInput:
-    def add(value: th.Tensor, rng: np.random.Generator) -> th.Tensor:
-        return value + noise * th.as_tensor(rng.standard_normal(value.shape), dtype=value.dtype, device=value.device)
+def _noise_scale(policy: BasePolicy, key: str | None) -> float:
+    """As MPR has it: 1, and 255 for images that preprocessing leaves as they are."""
+    space = policy.observation_space if key is None else policy.observation_space[key]  # type: ignore[index]
+    return 255.0 if is_image_space(space) and not policy.normalize_images else 1.0
+
+
+def _perturbed(
+    inputs: NetworkInput, sigmas: dict[str | None, float], sensors: dict[str | None, np.random.Generator]
+) -> NetworkInput:
+    def add(value: th.Tensor, key: str | None) -> th.Tensor:
+        noise = sensors[key].standard_normal(value.shape)
+        return value + sigmas[key] * th.as_tensor(noise, dtype=value.dtype, device=value.device)
 
     if isinstance(inputs, dict):
-        return {key: add(value, sensors[key]) if key in sensors else value for key, value in inputs.items()}
-    return add(inputs, sensors[None])
+        return {key: add(value, key) if key in sensors else value for key, value in inputs.items()}
+    return add(inputs, None)
 
 
 def _chunk_size(observations: Observations) -> int:

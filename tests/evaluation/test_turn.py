@@ -6,6 +6,7 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3 import PPO, SAC, TD3
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.torch_layers import FlattenExtractor
 from torch import nn
 
 from sb3_pave.evaluation import field_turn, record_rollout, rollout_geometry
@@ -116,6 +117,29 @@ def test_categories_get_no_noise():
     first.weight.data[:, 3:5] = 0.0  # of the position; the one-hot category comes first
     summary = rollout_geometry(model, recorded).summary()
     assert summary["field_turn_noise"] == 0.0 and summary["field_turn_step"] > 0
+
+
+class Flat(FlattenExtractor):
+    """Of an image or of a dict with nothing else."""
+
+    def forward(self, observations):
+        return super().forward(observations["camera"] if isinstance(observations, dict) else observations)
+
+
+@pytest.mark.parametrize("as_dict", [False, True])
+def test_images_get_the_same_noise_whoever_divides_them(as_dict):
+    """MPR's σ counts on [0, 1] where the user's extractor divides images by 255, not the policy, as well."""
+    space, images = spaces.Box(0, 255, (1, 2, 2), np.uint8), np.arange(0, 240, 12, np.uint8).reshape(5, 1, 2, 2)
+    env, observations = (BoxEnv(spaces.Dict(camera=space)), {"camera": images}) if as_dict else (BoxEnv(space), images)
+    turns = []
+    for by_policy, factor in ((True, 1.0), (False, 255.0)):
+        kwargs = silu(normalize_images=by_policy, features_extractor_class=Flat)
+        model = TD3("MultiInputPolicy" if as_dict else "MlpPolicy", env, device="cpu", policy_kwargs=kwargs, buffer_size=10)
+        model.critic.q_networks = [Quadratic(np.eye(2), np.full((2, 4), 1.0 / factor))]
+        turns.append(field_turn(model, observations, np.zeros((5, 2)), [5], noise=0.1))
+    for name in ("size", "under_noise", "in_step"):
+        np.testing.assert_allclose(*(getattr(turn, name) for turn in turns), rtol=1e-3)
+    assert turns[0].noise_ratio > 0
 
 
 def test_the_geometry_of_a_rollout_reports_it_beside_the_bound():
