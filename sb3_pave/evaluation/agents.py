@@ -18,7 +18,7 @@ from stable_baselines3.common.preprocessing import is_image_space, is_image_spac
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack, VecTransposeImage
 
 from sb3_pave.evaluation.errors import AgentError
-from sb3_pave.evaluation.run_folder import model_file, read_settings, settings_of
+from sb3_pave.evaluation.run_folder import model_file, read_settings, settings_of, shares_its_training
 from sb3_pave.evaluation.statistics_file import read_statistics
 from sb3_pave.evaluation.user_modules import HINT_OF_PACKAGES
 from sb3_pave.evaluation.zip_files import algorithm_name, load_model
@@ -119,11 +119,15 @@ class Agent:
         :return: ``timesteps``, ``return`` and, if :class:`sb3_pave.callbacks.SmoothnessEvalCallback` wrote them, ``sm`` and
             the other smoothness measures, means over the episodes of each evaluation; ``geometry_timesteps``,
             ``geometry_M_mean`` and the others. Empty if there is no such file.
-        :raises AgentError: if the file can't be read
+        :raises AgentError: if the file can't be read, or may be of another model beside it
         """
         path = self.model_path.parent / "evaluations.npz"
         if not path.is_file():
             return {}
+        if not shares_its_training(self.model_path):
+            raise AgentError(
+                f"{path} may be of another model beside {self.model_path.name}: keep that alone in a folder with its own"
+            )
         try:
             with path.open("rb") as file, np.load(file) as saved:
                 arrays = {"return" if key == "results" else key: saved[key] for key in saved if key != "successes"}

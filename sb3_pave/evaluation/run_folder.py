@@ -7,6 +7,9 @@ from typing import Any
 
 from sb3_pave.evaluation.errors import AgentError
 
+# By SB3's EvalCallback, and by ours
+_KEPT_BY_EVALUATION = ("best_model", "smoothest_model")
+
 
 def model_file(path: Path) -> Path:
     """
@@ -46,6 +49,17 @@ def settings_of(model: Path) -> list[Path]:
         settings happen to lie beside
     """
     return [one for one in settings_folders(model.parent) if _has_settings(one) or f"{one.name}.zip" == model.name]
+
+
+def shares_its_training(model: Path) -> bool:
+    """
+    :param model: a zip file
+    :return: whether what an evaluation in training has left beside it is of its own training: in the folder of a run, for the
+        models that such an evaluation keeps, and for one that lies there alone
+    """
+    folder = model.parent
+    in_run = any(map(_has_settings, settings_folders(folder)))
+    return in_run or model.stem in _KEPT_BY_EVALUATION or set(folder.glob("*.zip")) <= {model}
 
 
 def _has_settings(folder: Path) -> bool:

@@ -388,6 +388,27 @@ def test_statistics_that_may_be_anothers_are_not_used_but_named(tmp_path):
     assert "notes" not in json.loads((tmp_path / "given.json").read_text())
 
 
+def test_training_curves_that_may_be_anothers_are_not_used_but_named(tmp_path):
+    """Of a run's folder, of the models that the evaluation keeps and of one alone, they are known to be its own."""
+    curves = {"timesteps": np.array([10, 20]), "results": np.array([[1.0, 3.0], [5.0, 5.0]])}
+    own = {"timesteps": [10, 20], "return": [2.0, 5.0]}
+    np.savez(tmp_path / "evaluations.npz", **curves)
+    small(SAC).save(tmp_path / "plain.zip")
+    assert from_zip(tmp_path / "plain.zip", "Pendulum-v1").training_curves() == own
+    for name in ("paved", "best_model", "smoothest_model"):
+        small(SAC).save(tmp_path / f"{name}.zip")
+    main([*(str(tmp_path / name) for name in ("plain", "best_model")), *FAST, "-o", str(tmp_path / "out")])
+    report = json.loads((tmp_path / "out.json").read_text())
+    assert [run.get("training") for run in report["runs"]] == [None, own]
+    (note,) = report["notes"]
+    assert "plain: no training curves: " in note and "evaluations.npz may be of another model beside plain.zip" in note
+    run = save_run(tmp_path, "sac", 1, small(SAC))
+    np.savez(run / "evaluations.npz", **curves)
+    small(SAC).save(run / "rl_model_10_steps.zip")
+    for path in (tmp_path / "smoothest_model", run / "Pendulum-v1", run / "rl_model_10_steps"):
+        assert from_zip(path, "Pendulum-v1").training_curves() == own
+
+
 @pytest.mark.parametrize("name", ["args.yml", "config.yml"])
 @pytest.mark.parametrize("content", ["", "a: [1"])
 def test_a_run_with_unreadable_settings_is_named_and_the_others_are_found(logs, name, content):
