@@ -41,16 +41,19 @@ def aggregate(runs: Sequence[Sequence[float]]) -> Aggregate:
     :param runs: the values of each run, one an episode; values that are not defined (None, NaN) are left out
     :return: the aggregate, of NaN if no value is defined
     """
-    defined = [_defined(values) for values in runs]
-    defined = [values for values in defined if len(values)]
-    if not defined:
+    of_runs = [finite for values in runs if len(finite := defined(values))]
+    if not of_runs:
         return Aggregate(math.nan, math.nan, math.nan, math.nan, math.nan, 0)
-    episodes = np.concatenate(defined)
-    means = np.array([values.mean() for values in defined])
+    episodes = np.concatenate(of_runs)
+    means = np.array([values.mean() for values in of_runs])
     iqm, low, high = (float(value[0]) for value in interquartile_intervals(means[:, None]))
-    return Aggregate(float(episodes.mean()), float(episodes.std()), iqm, low, high, len(defined))
+    return Aggregate(float(episodes.mean()), float(episodes.std()), iqm, low, high, len(of_runs))
 
 
-def _defined(values: Sequence[float | None]) -> NDArray[np.float64]:
+def defined(values: Sequence[float | None]) -> NDArray[np.float64]:
+    """
+    :param values: the values of a run
+    :return: those of them that are finite numbers
+    """
     array = np.array(values, dtype=np.float64)
     return array[np.isfinite(array)]

@@ -10,6 +10,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_pave.evaluation.agents import Agent, check_spaces
+from sb3_pave.evaluation.aggregate import defined
 from sb3_pave.evaluation.control_rate import control_rate, repetition
 from sb3_pave.evaluation.errors import AgentError
 from sb3_pave.evaluation.geometry import RolloutGeometry, rollout_geometry
@@ -210,6 +211,7 @@ class _Measurement:
         if repeated is not None:
             self.notes.append(f"{agent.name}: {repeated}")
         plain.smoothness(self.rate, how.cutoff)  # of a policy that has diverged there is nothing else to measure
+        self._note_infinite(agent, plain)
         robustness = geometry = heights = None
         if how.noise_levels is not None:
             robustness = self._attempt(agent, "no robustness", lambda: self._robustness(agent, model, env))
@@ -239,9 +241,18 @@ class _Measurement:
         elif self.scale is None:
             raise ValueError(f"the noise scale of {how.reference} could not be measured")
         noisy = evaluate_robustness(model, env, how.levels, self.scale, *episodes)
-        for rollout in noisy.values():
+        for level, rollout in noisy.items():
             rollout.smoothness(self.rate or 1.0, how.cutoff)  # a policy may diverge under noise alone
+            self._note_infinite(agent, rollout, f" at noise {level:g}")
         return noisy
+
+    def _note_infinite(self, agent: Agent, rollout: Rollout, where: str = "") -> None:
+        """A table shows the mean of what is left, which may be the one episode that did not crash."""
+        n, n_left = len(rollout.episodes), len(defined([episode.total_reward for episode in rollout.episodes]))
+        if n_left < n:
+            self.notes.append(
+                f"{agent.name}: the return of {n - n_left} of {n} episodes{where} is not finite, and left out of the mean"
+            )
 
     def _geometry(self, agent: Agent, model: BaseAlgorithm, plain: Rollout) -> RolloutGeometry:
         geometry = rollout_geometry(model, plain, self.conditions.critic)

@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
-from sb3_pave.evaluation.aggregate import aggregate
+from sb3_pave.evaluation.aggregate import aggregate, defined
 from sb3_pave.evaluation.report import algorithms, runs_of
 from sb3_pave.evaluation.smoothness import action_spectrum
 from sb3_pave.evaluation.style import MARKERS, STYLE, WIDTH, line_styles, shown_dims, span_at_least
@@ -43,8 +43,7 @@ def left_out(kind: str, report: Mapping[str, Any]) -> list[str]:
     :param report: the report
     :return: the runs that lack the numbers for it
     """
-    needed = _NEEDED.get(kind)
-    return [] if needed is None else [f"{run['algorithm']} {run['run']}" for run in report["runs"] if needed[0] not in run]
+    return [f"{run['algorithm']} {run['run']}" for run in report["runs"] if _lacks(kind, run)]
 
 
 def action_traces(report: Mapping[str, Any]) -> Figure:
@@ -110,14 +109,16 @@ def return_and_smoothness(report: Mapping[str, Any]) -> Figure:
 
     :param report: a report
     :return: the picture
+    :raises ValueError: if no run has an episode of finite return
     """
+    report = _having("scatter", report)
     with _figure(report, height=3.6) as (figure, styles):
         ax = figure.subplots()
         for name in algorithms(report):
             runs = [run["episodes"] for run in runs_of(report, name)]
             marker = {"color": styles[name]["color"], "marker": MARKERS[list(styles).index(name) % len(MARKERS)]}
             for run in runs:
-                ax.plot(np.mean(run["sm"]), np.mean(run["return"]), markersize=5, alpha=0.35, **marker)
+                ax.plot(np.mean(run["sm"]), defined(run["return"]).mean(), markersize=5, alpha=0.35, **marker)
             sm, total = aggregate([run["sm"] for run in runs]), aggregate([run["return"] for run in runs])
             errors: Any = {}
             if sm.n_runs > 1:
@@ -230,7 +231,9 @@ def training_curves(report: Mapping[str, Any]) -> Figure:
                 for steps, values in curves:
                     ax.plot(steps, values, alpha=0.35, **{**styles[name], "linewidth": 0.8})
                 if curves and all(steps == curves[0][0] for steps, _ in curves):
-                    ax.plot(curves[0][0], np.mean([values for _, values in curves], axis=0), **styles[name])
+                    # With a gap where one of them is not finite
+                    mean = np.array([values for _, values in curves], dtype=float).mean(axis=0)
+                    ax.plot(curves[0][0], mean, **styles[name])
             ax.set_ylabel(text)
             ax.set_xlabel("timesteps")
             if key == "return":
@@ -245,9 +248,10 @@ def training_curves(report: Mapping[str, Any]) -> Figure:
 
 # What a run must have for a picture, and what gives it
 _NEEDED = {
-    "robustness": ("robustness", "--robustness"),
-    "surfaces": ("surface", "--surface"),
-    "training": ("training", "SmoothnessEvalCallback in training"),
+    "scatter": ("finite return", ""),
+    "robustness": ("robustness", ": measure it with --robustness"),
+    "surfaces": ("surface", ": measure it with --surface"),
+    "training": ("training", ": measure it with SmoothnessEvalCallback in training"),
 }
 
 #: Every picture, by the name the command knows it by
@@ -287,9 +291,10 @@ def _episode_std(report: Mapping[str, Any]) -> float:
     """What one episode's return may differ from the next by chance: the largest of the algorithms, of the median run."""
     stds = []
     for name in algorithms(report):
-        returns = [np.array(run["episodes"]["return"], dtype=float) for run in runs_of(report, name)]
-        stds.append(np.median([values.std() for values in returns]))
-    return float(max(stds))
+        returns = [defined(run["episodes"]["return"]) for run in runs_of(report, name)]
+        if any(map(len, returns)):
+            stds.append(np.median([values.std() for values in returns if len(values)]))
+    return float(max(stds, default=0.0))
 
 
 def _legend(figure: Figure, styles: Mapping[str, Mapping[str, Any]], *more: Line2D) -> None:
@@ -331,12 +336,17 @@ def _curve(run: Mapping[str, Any], key: str) -> list[float]:
 
 def _having(kind: str, report: Mapping[str, Any]) -> dict[str, Any]:
     """The report of those runs that have what a picture needs."""
-    key, option = _NEEDED[kind]
-    runs = [run for run in report["runs"] if key in run]
+    runs = [run for run in report["runs"] if not _lacks(kind, run)]
     if not runs:
-        missing = ", ".join(left_out(kind, report))
-        raise ValueError(f"The report has no {key} of {missing}: measure it with {option}")
+        what, remedy = _NEEDED[kind]
+        raise ValueError(f"The report has no {what} of {', '.join(left_out(kind, report))}{remedy}")
     return {**report, "runs": runs}
+
+
+def _lacks(kind: str, run: Mapping[str, Any]) -> bool:
+    if kind == "scatter":
+        return not len(defined(run["episodes"]["return"]))
+    return kind in _NEEDED and _NEEDED[kind][0] not in run
 
 
 def _time_label(rate: float) -> str:

@@ -6,6 +6,7 @@ import pickle
 import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium.envs.classic_control import PendulumEnv
 from stable_baselines3 import A2C, DDPG, PPO, SAC, TD3
 from stable_baselines3.common.callbacks import CheckpointCallback
 from stable_baselines3.common.env_util import make_vec_env
@@ -224,6 +225,31 @@ def test_a_policy_that_has_diverged_is_named_and_the_others_are_measured(tmp_pat
     with pytest.raises(SystemExit) as stop:
         main([files[0], *FAST, "-o", str(tmp_path / "alone")])
     assert stop.value.code == 1 and "Nothing could be measured" in capsys.readouterr().err
+
+
+class Crashing(PendulumEnv):
+    """A pendulum that must not start on its right."""
+
+    def step(self, action):
+        observation, reward, terminated, truncated, info = super().step(action)
+        return observation, -np.inf if self.state[0] < 0 else reward, terminated, truncated, info
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered in subtract")  # SB3's, of infinite returns
+def test_returns_that_are_not_finite_are_left_out_with_a_note(tmp_path, monkeypatch, capsys):
+    spec = gym.envs.registration.EnvSpec("Crashing-v0", entry_point=Crashing, max_episode_steps=2)
+    monkeypatch.setitem(gym.registry, "Crashing-v0", spec)
+    small(SAC, seed=0).save(tmp_path / "agent.zip")
+    options = ["--env", "Crashing-v0", *FAST[2:], "-n", "4", "--noise", "0.5", "--robustness-episodes", "2"]
+    main([str(tmp_path / "agent.zip"), *options, "-o", str(tmp_path / "out")])
+    report = json.loads((tmp_path / "out.json").read_text())
+    assert report["runs"][0]["episodes"]["return"].count(None) == 1
+    assert report["notes"] == [
+        "sac agent: the return of 1 of 4 episodes is not finite, and left out of the mean",
+        "sac agent: the return of 1 of 2 episodes at noise 0 is not finite, and left out of the mean",
+        "sac agent: the return of 1 of 2 episodes at noise 0.5 is not finite, and left out of the mean",
+    ]
+    assert report["notes"][0] in capsys.readouterr().out
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

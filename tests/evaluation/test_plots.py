@@ -136,6 +136,24 @@ def test_a_picture_is_drawn_of_the_runs_that_have_its_numbers(report, kind, key)
         plots.draw(kind, report)
 
 
+def test_what_is_not_finite_is_left_out_of_the_pictures(report):
+    """A report has None in its place; a run without any finite return is in no scatter plot, which the command says."""
+    first, second, *_ = report["runs"]
+    first["episodes"]["return"], second["episodes"]["return"] = [None, 7.0, None], [None, None, None]
+    first["training"]["return"] = first["robustness"][1]["episodes"]["return"] = [None, 4.0]
+    points = plots.draw("scatter", report).axes[0].get_lines()
+    assert points[0].get_ydata() == points[1].get_ydata() == [7.0] and np.size(points[0].get_xdata()) == 1
+    assert points[0].get_xdata() == [np.mean(first["episodes"]["sm"])]
+    assert plots.left_out("scatter", report) == ["sac run_2"] and plots.left_out("robustness", report) == []
+    one, other, mean, *_ = (line.get_ydata() for line in plots.draw("training", report).axes[0].get_lines())
+    np.testing.assert_array_equal(np.array([one, other, mean], dtype=float), [[np.nan, 4.0], [1.0, 2.0], [np.nan, 3.0]])
+    for run in report["runs"]:
+        run["episodes"]["return"] = [None]
+    plots.draw("robustness", report)
+    with pytest.raises(ValueError, match=r"no finite return of sac run_1, sac run_2, pave_sac run_1, pave_sac run_2$"):
+        plots.draw("scatter", report)
+
+
 def test_the_command_draws_what_it_can_and_overwrites_nothing(report, tmp_path, capsys):
     for run in report["runs"]:
         del run["surface"]
