@@ -126,7 +126,8 @@ class Agent:
             return {}
         if not shares_its_training(self.model_path):
             raise AgentError(
-                f"{path} may be of another model beside {self.model_path.name}: keep that alone in a folder with its own"
+                f"{path} may be of another model there than {self.model_path.name}; a folder for each, with its own "
+                "evaluations.npz, tells them apart"
             )
         try:
             with path.open("rb") as file, np.load(file) as saved:

@@ -427,7 +427,7 @@ def test_training_curves_that_may_be_anothers_are_not_used_but_named(tmp_path):
     report = json.loads((tmp_path / "out.json").read_text())
     assert [run.get("training") for run in report["runs"]] == [None, own]
     (note,) = report["notes"]
-    assert "plain: no training curves: " in note and "evaluations.npz may be of another model beside plain.zip" in note
+    assert "plain: no training curves: " in note and "evaluations.npz may be of another model there than plain.zip;" in note
     run = save_run(tmp_path, "sac", 1, small(SAC))
     np.savez(run / "evaluations.npz", **curves)
     small(SAC).save(run / "rl_model_10_steps.zip")
