@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 from sb3_pave.evaluation.errors import AgentError
 
-# By SB3's EvalCallback, and by ours
+# Models that evaluations in training keep, and those of SB3's CheckpointCallback
 _KEPT_BY_EVALUATION = ("best_model", "smoothest_model")
+_CHECKPOINT = re.compile(r".*_\d+_steps")
 
 
 def model_file(path: Path) -> Path:
@@ -55,11 +57,12 @@ def shares_its_training(model: Path) -> bool:
     """
     :param model: a zip file
     :return: whether what an evaluation in training has left beside it is of its own training: in the folder of a run, for the
-        models that such an evaluation keeps, and for one that lies there alone
+        models that it keeps, and for one that lies there alone but for these and checkpoints
     """
-    folder = model.parent
-    in_run = any(map(_has_settings, settings_folders(folder)))
-    return in_run or model.stem in _KEPT_BY_EVALUATION or set(folder.glob("*.zip")) <= {model}
+    if any(map(_has_settings, settings_folders(model.parent))) or model.stem in _KEPT_BY_EVALUATION:
+        return True
+    names = {one.stem for one in model.parent.glob("*.zip")}.difference(_KEPT_BY_EVALUATION)
+    return sum(not _CHECKPOINT.fullmatch(name) for name in names) <= 1
 
 
 def _has_settings(folder: Path) -> bool:

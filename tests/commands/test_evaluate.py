@@ -415,14 +415,15 @@ def test_statistics_that_may_be_anothers_are_not_used_but_named(tmp_path):
 
 
 def test_training_curves_that_may_be_anothers_are_not_used_but_named(tmp_path):
-    """Of a run's folder, of the models that the evaluation keeps and of one alone, they are known to be its own."""
+    """Of a run's folder, of models that callbacks keep and of the one beside these, they are known to be its own."""
     curves = {"timesteps": np.array([10, 20]), "results": np.array([[1.0, 3.0], [5.0, 5.0]])}
     own = {"timesteps": [10, 20], "return": [2.0, 5.0]}
     np.savez(tmp_path / "evaluations.npz", **curves)
-    small(SAC).save(tmp_path / "plain.zip")
-    assert from_zip(tmp_path / "plain.zip", "Pendulum-v1").training_curves() == own
-    for name in ("paved", "best_model", "smoothest_model"):
+    for name in ("plain", "best_model", "smoothest_model", "rl_model_10_steps"):
         small(SAC).save(tmp_path / f"{name}.zip")
+    for name in ("plain", "rl_model_10_steps"):
+        assert from_zip(tmp_path / f"{name}.zip", "Pendulum-v1").training_curves() == own
+    small(SAC).save(tmp_path / "paved.zip")
     main([*(str(tmp_path / name) for name in ("plain", "best_model")), *FAST, "-o", str(tmp_path / "out")])
     report = json.loads((tmp_path / "out.json").read_text())
     assert [run.get("training") for run in report["runs"]] == [None, own]
