@@ -65,7 +65,7 @@ class Pave(NamedAfterClass, SavedAsHost, CriticTerms):
         average, at a lower price; the updates between are the host's
     :param pave_batch_size: deprecated, ``pave_interval`` saves more: the three terms are means over this many transitions of
         each batch, drawn at random; None: over the whole batch
-    :param compile: run targets and losses of MLP networks, with their gradients, through ``torch.compile`` (10 to 20
+    :param compile: run targets and losses of MLP networks, with their gradients, through ``torch.compile`` (10 to 25
         seconds, once); on the CPU, also step Adam by PyTorch's fused implementation
     :param cuda_graph: on a CUDA device, record the update as CUDA graphs and replay them; "auto": in the main thread, and
         where the update calls no Python of the user's, whose decisions a recording would repeat
