@@ -19,6 +19,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = {
     "pendulum_td3": "pendulum_td3.md",
     "pendulum_sac": "pendulum_sac.md",
+    "pendulum_sb3": "pendulum_sb3.md",
     "lander_sac": "robots.md",
     "lander_sac_long": "robots.md",
     "hopper_sac": "robots.md",
