@@ -246,12 +246,12 @@ def training_curves(report: Mapping[str, Any]) -> Figure:
     return figure
 
 
-# What a run must have for a picture, and what gives it
-_NEEDED = {
-    "scatter": ("finite return", ""),
-    "robustness": ("robustness", ": measure it with --robustness"),
-    "surfaces": ("surface", ": measure it with --surface"),
-    "training": ("training", ": measure it with SmoothnessEvalCallback in training"),
+# What a run must have for a picture: whether it has it, what it is called and what gives it
+_NEEDED: dict[str, tuple[Callable[[Mapping[str, Any]], bool], str, str]] = {
+    "scatter": (lambda run: bool(len(defined(run["episodes"]["return"]))), "finite return", ""),
+    "robustness": (lambda run: "robustness" in run, "robustness", ": measure it with --robustness"),
+    "surfaces": (lambda run: "surface" in run, "surface", ": measure it with --surface"),
+    "training": (lambda run: "training" in run, "training", ": measure it with SmoothnessEvalCallback in training"),
 }
 
 #: Every picture, by the name the command knows it by
@@ -338,15 +338,13 @@ def _having(kind: str, report: Mapping[str, Any]) -> dict[str, Any]:
     """The report of those runs that have what a picture needs."""
     runs = [run for run in report["runs"] if not _lacks(kind, run)]
     if not runs:
-        what, remedy = _NEEDED[kind]
+        _, what, remedy = _NEEDED[kind]
         raise ValueError(f"The report has no {what} of {', '.join(left_out(kind, report))}{remedy}")
     return {**report, "runs": runs}
 
 
 def _lacks(kind: str, run: Mapping[str, Any]) -> bool:
-    if kind == "scatter":
-        return not len(defined(run["episodes"]["return"]))
-    return kind in _NEEDED and _NEEDED[kind][0] not in run
+    return kind in _NEEDED and not _NEEDED[kind][0](run)
 
 
 def _time_label(rate: float) -> str:
