@@ -53,7 +53,7 @@ class CriticTerms(OffPolicyAlgorithm):
         replay_data: ReplayBufferSamples,
         successor: Successor,
         returns: th.Tensor,
-        evaluate: Callable[..., th.Tensor] | None = None,
+        evaluate: Callable[..., Any] | None = None,
     ) -> Terms | None:
         """
         The terms at the batch, with ``ε`` and ``v`` drawn; None where this update has none.

@@ -9,7 +9,7 @@ from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.type_aliases import PyTorchObs
 
 from sb3_pave.algorithms.execution import Execution, Network, Sample, Step
-from sb3_pave.algorithms.recording import networks_of, records
+from sb3_pave.algorithms.recording import calls_only_known, networks_of, records
 from sb3_pave.fast.capture import CudaCapture
 from sb3_pave.fast.compiled import can_compile, compiled
 from sb3_pave.fast.critic_loss import TdError, mlp_critic_loss
@@ -18,6 +18,7 @@ from sb3_pave.fast.eligibility import has_closed_form, is_mode_free
 from sb3_pave.fast.ensemble import lay_stacked
 from sb3_pave.fast.fused_adam import fused_adam
 from sb3_pave.fast.graphs import GraphedUpdate, fixed_numbers
+from sb3_pave.fast.recorded_policy import RecordedPolicy
 from sb3_pave.fast.stand_ins import is_mlp_actor, is_mlp_critic, mlp_actor, mlp_critic, see_the_same
 from sb3_pave.fast.update_log import UpdateLog
 from sb3_pave.fast.watch import Watch
@@ -137,6 +138,19 @@ def choose_execution(model: Any) -> Execution:
     compiles = model.compile and can_compile(model.device)
     execution = (StandIns if _has_stand_ins(model) else ClosedForm)(model, compiles)
     return _recorded(execution) if records(model) else execution
+
+
+def choose_acting(execution: Execution) -> RecordedPolicy | None:
+    """
+    How the agent acts where its updates are recorded; None: as SB3 has it. State-dependent noise is elsewhere whenever it is
+    drawn anew.
+
+    :param execution: how the updates are done
+    """
+    model = execution.model
+    if not isinstance(execution, Recorded) or getattr(model, "use_sde", False) or not calls_only_known(model):
+        return None
+    return RecordedPolicy(model, execution.graphs.capture)
 
 
 def _has_stand_ins(model: Any) -> bool:

@@ -9,6 +9,7 @@ import torch as th
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from torch import nn
 
+from sb3_pave.algorithms.acting import ActsSooner
 from sb3_pave.algorithms.checks import (
     check_action_space,
     check_finite,
@@ -25,7 +26,7 @@ from sb3_pave.algorithms.checks import (
 from sb3_pave.algorithms.critic_terms import CriticTerms
 from sb3_pave.algorithms.diagnostics import Diagnostics
 from sb3_pave.algorithms.execution import Execution
-from sb3_pave.algorithms.fast_execution import choose_execution
+from sb3_pave.algorithms.fast_execution import choose_acting, choose_execution
 from sb3_pave.algorithms.loading import is_loading
 from sb3_pave.algorithms.run_names import NamedAfterClass
 from sb3_pave.algorithms.saving import SavedAsHost
@@ -44,7 +45,7 @@ _ARGUMENTS = ("scale_free", *PAPER, "pave_interval", "pave_batch_size", "compile
 _NOTHING_YET = float("0")
 
 
-class Pave(NamedAfterClass, SavedAsHost, CriticTerms):
+class Pave(NamedAfterClass, ActsSooner, SavedAsHost, CriticTerms):
     """
     Policy-Aware Value-field Equalization (arXiv 2601.22970) for an SB3 actor-critic, which stands next in the bases.
 
@@ -195,9 +196,10 @@ class Pave(NamedAfterClass, SavedAsHost, CriticTerms):
             refuse_compiled(self.critic)
             keep_freed_memory()
             self.policy.set_training_mode(True)
-            self._standing = Standing(self, choose_execution(self))
-        self._update_learning_rate(self._optimizers())
+            execution = choose_execution(self)
+            self._standing = Standing(self, execution, choose_acting(execution))
         execution = self._standing.execution
+        self._update_learning_rate(self._optimizers())
         with execution.training(), naming_what_is_not_finite(log, self._n_updates, self._diagnostics.td_is_finite):
             for gradient_step in range(gradient_steps):
                 self._n_updates += 1

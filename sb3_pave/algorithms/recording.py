@@ -21,7 +21,7 @@ def records(model: Any) -> bool:
     on_cuda = model.device.type == "cuda" and th.version.hip is None
     # While one thread records, random numbers and new memory of another one's raise
     is_alone = threading.current_thread() is threading.main_thread()
-    return on_cuda and is_alone and model._obstacle_to_recording is None and _is_all_known(model)
+    return on_cuda and is_alone and model._obstacle_to_recording is None and calls_only_known(model)
 
 
 def networks_of(model: Any) -> list[nn.Module]:
@@ -34,9 +34,9 @@ def networks_of(model: Any) -> list[nn.Module]:
     return list({id(module): module for root in roots for module in root.modules()}.values())
 
 
-def _is_all_known(model: Any) -> bool:
+def calls_only_known(model: Any) -> bool:
     """
-    Whether the update calls no Python of the user's.
+    Whether updates and the policy call no Python of the user's.
 
     A recording repeats what the device was told to do. A network of the user's may decide in Python what to do, by a counter
     say, and would go on as it did when it was recorded. A method of the user's may, too.

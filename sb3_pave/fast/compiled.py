@@ -39,7 +39,7 @@ def _or_as_it_is(graph: Any, example_inputs: Any) -> Any:
         return _without_warnings(graph, example_inputs)
     except Exception as error:  # whatever a compiler, a linker or a file system makes of it
         warnings.warn(
-            f"torch.compile failed: {_in_a_line(error)} Training goes on with this part uncompiled, with the same results. "
+            f"torch.compile failed: {in_a_line(error)} Training goes on with this part uncompiled, with the same results. "
             "If a file in PyTorch's cache is damaged, remove the cache: the folder torchinductor_USER in that of temporary "
             "files, or TORCHINDUCTOR_CACHE_DIR.",
             stacklevel=2,
@@ -79,7 +79,7 @@ def _can_compile(device_type: str) -> bool:
     except Exception as error:  # whatever a compiler that is missing or broken makes of it
         compiler = "a C++ compiler (g++, clang++ or MSVC)" if device_type == "cpu" else "Triton and a C++ compiler"
         warnings.warn(
-            f"compile=True needs {compiler}, and torch.compile failed here: {_in_a_line(error)} Training goes on "
+            f"compile=True needs {compiler}, and torch.compile failed here: {in_a_line(error)} Training goes on "
             "uncompiled, with the same results.",
             stacklevel=2,
         )
@@ -87,7 +87,12 @@ def _can_compile(device_type: str) -> bool:
     return True
 
 
-def _in_a_line(error: Exception) -> str:
+def in_a_line(error: Exception) -> str:
+    """
+    What went wrong, in short.
+
+    :param error: that was raised
+    """
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 

@@ -2,9 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
+from typing import Any
 
 import torch as th
+
+from sb3_pave.fast.pieces import in_pieces
+from sb3_pave.fast.watch import hooks_of_steps
 
 
 @contextmanager
@@ -15,14 +19,53 @@ def fused_adam(optimizers: Sequence[th.optim.Optimizer]) -> Iterator[None]:
     :param optimizers: on the CPU or a CUDA device; those that are not Adam, or whose implementation was chosen, stay as they
         are
     """
-    groups = [group for optimizer in optimizers if _has_choice(optimizer) for group in optimizer.param_groups]
+    chosen = [optimizer for optimizer in optimizers if _has_choice(optimizer)]
+    groups = [group for optimizer in chosen for group in optimizer.param_groups]
+    on_cuda = [optimizer for optimizer in chosen if _is_on_one_cuda_device(optimizer) and not hooks_of_steps(optimizer)]
     for group in groups:
         group["fused"] = True
+    for optimizer in on_cuda:
+        optimizer.step = partial(step_in_pieces, optimizer)  # type: ignore[method-assign]
     try:
         yield
     finally:
         for group in groups:
             group["fused"] = None
+        for optimizer in on_cuda:
+            del optimizer.step
+
+
+@th.no_grad()
+def step_in_pieces(optimizer: Any) -> None:
+    """
+    A step by PyTorch's fused implementation, to which large tensors are given in pieces.
+
+    :param optimizer: Adam or AdamW, its groups fused ones, its parameters of one type and on one device
+    """
+    for group in optimizer.param_groups:
+        lists: list[list[th.Tensor]] = [[] for _ in range(6)]
+        optimizer._init_group(group, *lists)
+        *tensors, largest, steps = lists
+        if not steps:
+            continue
+        th._foreach_add_(steps, 1)
+        *tensors, steps = in_pieces(*tensors, *([largest] if group["amsgrad"] else []), steps)
+        is_decoupled = group.get("decoupled_weight_decay", isinstance(optimizer, th.optim.AdamW))
+        step: Any = th._fused_adamw_ if is_decoupled else th._fused_adam_
+        step(
+            *tensors[:4],
+            tensors[4] if group["amsgrad"] else [],
+            steps,
+            lr=group["lr"],
+            beta1=group["betas"][0],
+            beta2=group["betas"][1],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            amsgrad=group["amsgrad"],
+            maximize=group["maximize"],
+            grad_scale=None,
+            found_inf=None,
+        )
 
 
 def _has_choice(optimizer: th.optim.Optimizer) -> bool:
@@ -31,6 +74,11 @@ def _has_choice(optimizer: th.optim.Optimizer) -> bool:
     set_by_user = (group[name] for group in optimizer.param_groups for name in ("fused", "foreach"))
     excluding = (group[name] for group in optimizer.param_groups for name in ("differentiable", "capturable"))
     return all(value is None for value in set_by_user) and not any(excluding)
+
+
+def _is_on_one_cuda_device(optimizer: th.optim.Optimizer) -> bool:
+    kinds = {(parameter.device, parameter.dtype) for group in optimizer.param_groups for parameter in group["params"]}
+    return len(kinds) == 1 and next(iter(kinds))[0].type == "cuda"
 
 
 @cache

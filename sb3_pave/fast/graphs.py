@@ -10,6 +10,7 @@ import torch as th
 from stable_baselines3.common.buffers import BaseBuffer
 
 from sb3_pave.fast.capture import Capture, Outcome, Update
+from sb3_pave.fast.compiled import in_a_line
 from sb3_pave.fast.detached import detach_attributes
 from sb3_pave.fast.fused_adam import fused_adam
 from sb3_pave.fast.static_batch import StaticBatch
@@ -17,7 +18,7 @@ from sb3_pave.fast.update_log import UpdateLog
 from sb3_pave.fast.watch import PASSING, are_known, same
 from sb3_pave.method.batches import leaves, rebuilt
 
-_WARM_UPS = 3  # updates before a recording: libraries and optimizers set themselves up in the first ones
+WARM_UPS = 3  # calls before a recording: libraries and optimizers set themselves up in the first ones
 _MAX_RECORDINGS = 32  # in a row that were hardly used
 _MANY_REPLAYS = 1000  # what recordings cost is nothing beside these
 _CPU = th.device("cpu")
@@ -37,7 +38,7 @@ class GraphedUpdate:
     """
 
     def __init__(self, capture: Capture, quiet: bool = False):
-        self._capture = capture
+        self.capture = capture
         self._quiet = quiet
         self._recordings: dict[Any, _Recording] = {}
         self._made_of: Any = None
@@ -72,11 +73,11 @@ class GraphedUpdate:
         if self._given_up:
             return False
         for optimizer in optimizers:
-            if self._capture.capturable and "capturable" not in optimizer.defaults:
+            if self.capture.capturable and "capturable" not in optimizer.defaults:
                 self._give_up(f"{type(optimizer).__name__} has no option capturable", self._quiet)
                 return False
             for group in _groups([optimizer]):
-                self._learning_rates.setdefault(id(group["params"][0]), _LearningRate(self._capture.device))
+                self._learning_rates.setdefault(id(group["params"][0]), _LearningRate(self.capture.device))
             self._move_steps(optimizer, to_device=True)
         states = [value for optimizer in optimizers for state in optimizer.state.values() for value in state.values()]
         addresses = tuple(tensor.data_ptr() for tensor in [*tensors, *states] if isinstance(tensor, th.Tensor))
@@ -110,13 +111,13 @@ class GraphedUpdate:
         :param noise: an object whose attributes the step sets, as it shall find them set after a replay; or None
         """
         if self._given_up:
-            step(*_moved(batch, self._capture.device), log=log)
+            step(*_moved(batch, self.capture.device), log=log)
             return
         tensors = leaves(batch)
         key = (kind, *[(tensor.shape, tensor.dtype) for tensor in tensors])
         recording = self._recordings.get(key)
         if recording is None:
-            recording = self._recordings[key] = _Recording(StaticBatch(batch, self._capture.device))
+            recording = self._recordings[key] = _Recording(StaticBatch(batch, self.capture.device))
         recording.inputs.load(tensors)
 
         def update() -> Outcome:
@@ -129,17 +130,17 @@ class GraphedUpdate:
 
         if recording.replay is None and noise is not None:
             detach_attributes(noise)  # acting has drawn it, too
-        if recording.replay is None and recording.n_warm_ups < _WARM_UPS:
+        if recording.replay is None and recording.n_warm_ups < WARM_UPS:
             recording.n_warm_ups += 1
             with self._recordable():
-                outcome = self._capture.warm_up(update)
+                outcome = self.capture.warm_up(update)
         else:
             if recording.replay is None:
                 try:
                     with self._recordable(), _kept_on_error(noise):
-                        recording.replay = self._capture.record(update)
+                        recording.replay = self.capture.record(update)
                 except Exception as error:  # whatever the driver makes of what can't be captured
-                    self._give_up(str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__)
+                    self._give_up(in_a_line(error))
                     step(*recording.inputs.batch, log=log)
                     return
                 self._n_recorded += 1
@@ -176,7 +177,7 @@ class GraphedUpdate:
 
     def _move_steps(self, optimizer: th.optim.Optimizer, to_device: bool) -> None:
         """Recordings count an optimizer's steps where its parameters are; without them it counts on the CPU."""
-        if not self._capture.capturable:
+        if not self.capture.capturable:
             return
         for group in optimizer.param_groups:
             on_device = to_device or group.get("fused") or group["capturable"]
@@ -190,17 +191,19 @@ class GraphedUpdate:
         """Optimizers read their learning rates from memory in this context, so that schedules work, and are fused ones."""
         groups = _groups(self._optimizers)
         before = [(group["lr"], group.get("capturable")) for group in groups]
-        with fused_adam(self._optimizers) if self._capture.capturable else nullcontext():
+        with fused_adam(self._optimizers) if self.capture.capturable else nullcontext(), warnings.catch_warnings():
+            # Optimizers say so, those that were copied, where steps before a recording are not recorded
+            warnings.filterwarnings("ignore", "This instance was constructed with capturable=True")
             for group in groups:
                 group["lr"] = self._learning_rates[id(group["params"][0])].value
-                if self._capture.capturable:
+                if self.capture.capturable:
                     group["capturable"] = True
             try:
                 yield
             finally:
                 for group, (lr, capturable) in zip(groups, before, strict=True):
                     group["lr"] = lr
-                    if self._capture.capturable:
+                    if self.capture.capturable:
                         group["capturable"] = capturable
 
     def _changed_numbers(self, numbers: dict[str, Any]) -> str:

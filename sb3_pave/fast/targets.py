@@ -4,6 +4,8 @@ from collections.abc import Iterable
 
 import torch as th
 
+from sb3_pave.fast.pieces import in_pieces
+
 
 @th.no_grad()
 def follow(parameters: Iterable[th.Tensor], targets: Iterable[th.Tensor], tau: float) -> None:
@@ -17,6 +19,8 @@ def follow(parameters: Iterable[th.Tensor], targets: Iterable[th.Tensor], tau: f
     sources, followers = [p.data for p in parameters], [t.data for t in targets]
     if len(sources) != len(followers):
         raise ValueError(f"{len(sources)} tensors can't be followed by {len(followers)}.")
+    if sources and sources[0].is_cuda:
+        sources, followers = in_pieces(sources, followers)
     if sources:
         th._foreach_mul_(followers, 1 - tau)
         th._foreach_add_(followers, sources, alpha=tau)

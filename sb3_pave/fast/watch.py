@@ -32,7 +32,6 @@ class Watch:
     :param modules: its networks, each once, with all of their submodules
     :param optimizers: of its networks
     :param tensors: what its updates use beside the networks' parameters and buffers
-    :param with_mode: those of the modules whose mode ``restore_modes`` puts back
     """
 
     def __init__(
@@ -41,7 +40,6 @@ class Watch:
         modules: Sequence[nn.Module],
         optimizers: Sequence[th.optim.Optimizer],
         tensors: Sequence[th.Tensor],
-        with_mode: Sequence[nn.Module] = (),
     ):
         self._model = weakref.ref(model)  # which keeps this
         self._n_attributes = len(vars(model))
@@ -55,25 +53,9 @@ class Watch:
         ]
         self._tensors = tensors
         self._optimizers = [_OptimizerWatch(optimizer) for optimizer in optimizers]
-        self._modes = [(vars(module), module.training) for module in with_mode]
-        # A module that decides for itself has to be asked
-        self._restores = all(type(module).train is nn.Module.train and "train" not in vars(module) for module in with_mode)
         self._step_hooks = [hooks_of_steps(optimizer) for optimizer in optimizers]
         self._methods = own_methods(model)
         self._before = self._look()
-
-    def restore_modes(self) -> bool:
-        """
-        Put networks into the modes they were in; to be called before ``sees_change``, which looks at modes, too.
-
-        :return: whether that is all that setting their mode does
-        """
-        if self._restores:
-            for module, training in self._modes:
-                # One that decides for itself by now is a change, which is seen
-                if "train" not in module:
-                    module["training"] = training
-        return self._restores
 
     def sees_change(self) -> bool:
         """Whether anything is not as it was."""
@@ -100,12 +82,14 @@ class Watch:
         What the networks and optimizers are made of apart from tensors' memory and settings, to be compared with ``same``.
         """
         _, held, structure, hooks, _ = self._before
-        return structure, hooks, [_traits(tensor) for tensor in held if tensor is not None], self._step_hooks, self._methods
+        return structure, hooks, _traits([tensor for tensor in held if tensor is not None]), self._step_hooks, self._methods
 
     def _look(self) -> tuple[Any, ...]:
         held = _all_values(self._holders)
-        numbers: list[Any] = [(t.data_ptr(), *_traits(t)) for t in held if t is not None]
+        tensors = [tensor for tensor in held if tensor is not None]
+        numbers: list[Any] = [tensor.data_ptr() for tensor in tensors]
         numbers += [tensor.data_ptr() for tensor in self._tensors]
+        numbers += _traits(tensors)
         # Networks may be exchanged in a list that stays the same
         structure = [*_all_values(self._modules), *_all_values(self._children), *map(tuple, self._lists)]
         return self._values(vars(self._model())), held, structure, [*chain.from_iterable(self._hooks)], numbers
@@ -176,9 +160,12 @@ def are_known(classes: Iterable[type]) -> bool:
     return all(cls.__module__.split(".")[0] in _KNOWN for cls in classes)
 
 
-def _traits(tensor: th.Tensor) -> tuple[Any, ...]:
-    """What else an update makes of a tensor than its value: whether it learns, and the hooks of its gradient."""
-    return tensor.requires_grad, *hooks_of_gradient(tensor)
+def _traits(tensors: Sequence[th.Tensor]) -> list[Any]:
+    """What else an update makes of tensors than their values: whether they learn, and the hooks of their gradients."""
+    traits: list[Any] = [tensor.requires_grad for tensor in tensors]
+    if any([tensor._backward_hooks or tensor._post_accumulate_grad_hooks for tensor in tensors]):
+        traits += map(hooks_of_gradient, tensors)
+    return traits
 
 
 def hooks_of_gradient(tensor: th.Tensor) -> tuple[Any, ...]:

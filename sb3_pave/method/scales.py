@@ -47,7 +47,7 @@ class Scales:
         self,
         returns: th.Tensor,
         observations: PyTorchObs | None = None,
-        evaluate: Callable[..., th.Tensor] | None = None,
+        evaluate: Callable[..., Any] | None = None,
     ) -> None:
         """
         Take a batch into account.
@@ -56,14 +56,11 @@ class Scales:
         :param returns: their TD targets, shape (batch, 1); those of quantiles, shape (batch, quantiles), enter by their mean
         :param evaluate: calls a function of tensors with its arguments; None: as it is
         """
-        moved = (evaluate or _call)(_moved_by_returns, self.return_scale, returns)
-        self.return_scale.copy_(moved)
-        for key, entry in _by_key(observations).items():
-            if key in self._variances:
-                average = self._variances[key]
-                variance = entry.to(average.dtype).var(dim=0, correction=0)
-                # A reading that is not finite, which a network of the user's may clean, would stay in the average for ever
-                average.copy_(th.where(variance.isfinite(), _moved(average, variance), average))
+        entries = {key: entry for key, entry in _by_key(observations).items() if key in self._variances}
+        averages = [self.return_scale, *(self._variances[key] for key in entries)]
+        moved = (evaluate or _call)(_moved_by_batch, averages, returns, [*entries.values()])
+        for average, value in zip(averages, moved, strict=True):
+            average.copy_(value)
 
     def spread(self, key: str | None = None) -> th.Tensor | None:
         """
@@ -109,7 +106,19 @@ def _moved_by_returns(scale: th.Tensor, returns: th.Tensor) -> th.Tensor:
     return th.where((value == 0) | ~value.isfinite(), scale, _moved(scale, value, _GROWTH * scale))
 
 
-def _call(function: Callable[..., th.Tensor], *arguments: Any) -> th.Tensor:
+def _moved_by_observations(average: th.Tensor, observations: th.Tensor) -> th.Tensor:
+    variance = observations.to(average.dtype).var(dim=0, correction=0)
+    # A reading that is not finite, which a network of the user's may clean, would stay in the average for ever
+    return th.where(variance.isfinite(), _moved(average, variance), average)
+
+
+def _moved_by_batch(averages: list[th.Tensor], returns: th.Tensor, observations: list[th.Tensor]) -> list[th.Tensor]:
+    scale, *variances = averages
+    moved = map(_moved_by_observations, variances, observations)
+    return [_moved_by_returns(scale, returns), *moved]
+
+
+def _call(function: Callable[..., Any], *arguments: Any) -> Any:
     return function(*arguments)
 
 

@@ -153,6 +153,7 @@ def test_copies_and_pickles_record_anew():
     for twin in twins:
         train(twin)
         assert n_recordings(twin) > 0
+    for twin in twins:
         assert_same_training("copied", twin, model)
 
 
@@ -186,16 +187,23 @@ def test_two_agents_in_turn():
         assert_same_training("in turn", recorded, eager)
 
 
-@pytest.mark.parametrize("algorithm", ["PAVE_TD3", "PAVE_SAC"])
-def test_whole_training_runs_are_the_same(algorithm):
-    kwargs = {"use_sde": True} if algorithm == "PAVE_SAC" else {}
-    eager, recorded = (make(algorithm, cuda_graph=graph, **kwargs) for graph in (False, True))
-    for model in (eager, recorded):
+@pytest.mark.parametrize("name", ["td3", "sac", "sac, gSDE", "sac, Dict"])
+def test_whole_training_runs_are_the_same(name):
+    algorithm, kwargs = CASES[name]
+
+    def run(cuda_graph):
+        model = make(algorithm, cuda_graph=cuda_graph, **kwargs)
         th.manual_seed(1)
         np.random.seed(1)
         model.action_space.seed(1)
-        model.env.seed(1)
-        model.learn(60, reset_num_timesteps=False)
+        return model.learn(60, reset_num_timesteps=False)
+
+    eager, recorded = run(False), run(True)
+    acting = recorded._standing.acting
+    if "gSDE" in name:
+        assert acting is None
+    else:
+        assert [recording.replay is not None for recording in acting._recordings.values()] == [True]
     assert_same_training("whole run", recorded, eager)
     np.testing.assert_allclose(recorded.replay_buffer.actions, eager.replay_buffer.actions, atol=1e-4)
 

@@ -1,0 +1,66 @@
+"""Training and evaluation mode of an agent's networks, set at once; equals SB3's ``set_training_mode``."""
+
+from itertools import chain
+from operator import is_
+from typing import Any
+
+from stable_baselines3.common.policies import BaseModel
+from torch import nn
+
+from sb3_pave.algorithms.upstream import is_of_upstream
+
+# What a module that decides for itself has in place of its class's
+_OWN = frozenset(["train", "set_training_mode"])
+
+
+class Modes:
+    """
+    SB3's ``set_training_mode`` walks through all networks, several times for each step of the environment; here they are
+    remembered. Where setting the mode does more than that, or networks were exchanged meanwhile, SB3's is called.
+
+    :param policy: of the agent, itself where it is compiled
+    """
+
+    def __init__(self, policy: Any):
+        self.policy = policy
+        networks = [policy, getattr(policy, "actor", None), getattr(policy, "critic", None)]
+        self._only_modes = all(map(_sets_only_modes, networks))
+        modules = _with_mode(policy) if self._only_modes else []
+        self._only_modes &= all(type(module).train is nn.Module.train and _OWN.isdisjoint(vars(module)) for module in modules)
+        self._modules = [vars(module) for module in modules]
+        self._children = [module._modules for module in modules]
+        self._children_before = self._look()
+        self._n_attributes = [*map(len, self._modules[1:])]
+
+    def set(self, training: bool) -> None:
+        """
+        :param training: True: training mode, False: evaluation mode
+        """
+        if self._only_modes and self._are_the_same():
+            for module in self._modules:
+                module["training"] = training
+        else:
+            self.policy.set_training_mode(training)
+
+    def _are_the_same(self) -> bool:
+        children = self._look()
+        if len(children) != len(self._children_before) or not all(map(is_, children, self._children_before)):
+            return False
+        # One that decides for itself has to be asked. The policy's attributes come and go
+        return _OWN.isdisjoint(vars(self.policy)) and self._n_attributes == [*map(len, self._modules[1:])]
+
+    def _look(self) -> list[Any]:
+        return list(chain.from_iterable(map(dict.values, self._children)))
+
+
+def _with_mode(policy: Any) -> list[nn.Module]:
+    """What SB3's ``set_training_mode`` changes: target networks, say, are not among it."""
+    if type(policy).set_training_mode is BaseModel.set_training_mode:
+        return [*policy.modules()]
+    return [policy, *policy.actor.modules(), *policy.critic.modules()]
+
+
+def _sets_only_modes(network: Any) -> bool:
+    """SB3's ``set_training_mode`` does nothing else, a user's may."""
+    own = getattr(type(network), "set_training_mode", None)
+    return own is None or is_of_upstream(own)

@@ -1,0 +1,80 @@
+"""A policy's actions recorded as a CUDA graph and replayed; equals calling the policy."""
+
+import warnings
+import weakref
+from typing import Any
+
+import torch as th
+
+from sb3_pave.fast.capture import Capture, Outcome, Update
+from sb3_pave.fast.compiled import in_a_line
+from sb3_pave.fast.graphs import WARM_UPS
+from sb3_pave.fast.watch import Watch
+from sb3_pave.method.batches import Batch, leaves, rebuilt
+
+
+class RecordedPolicy:
+    """
+    Stands in for SB3's ``policy._predict``. Where the actor is not as it was at the first call, it is called as it is.
+
+    :param model: the agent
+    :param capture: how to record
+    """
+
+    def __init__(self, model: Any, capture: Capture):
+        self._model, self._policy = weakref.ref(model), model.policy
+        self._watch: Watch | None = None
+        self._capture = capture
+        self._recordings: dict[Any, _Recording] = {}
+        self._given_up = False
+
+    def __call__(self, observation: Any, deterministic: bool = False) -> th.Tensor:
+        """
+        :param observation: on the device, shape (n_envs, ...) or a dict of such
+        :param deterministic: whether the action is the most probable one
+        :return: shape (n_envs, action_dim); the next call writes into the same memory
+        """
+        if self._watch is None:
+            # Not before: networks act in evaluation mode
+            self._watch = Watch(self._model(), [self._policy, *self._policy.actor.modules()], (), ())
+        if self._given_up or self._watch.sees_change():
+            return self._predict(observation, deterministic)
+        tensors = leaves(observation)
+        key = (deterministic, *[(tensor.shape, tensor.dtype) for tensor in tensors])
+        recording = self._recordings.get(key)
+        if recording is None:
+            recording = self._recordings[key] = _Recording(observation)
+        th._foreach_copy_(recording.tensors, tensors)
+
+        def act() -> Outcome:
+            return Outcome((), self._predict(recording.observation, deterministic), {})
+
+        if recording.replay is not None:
+            return recording.replay().values
+        if recording.n_warm_ups < WARM_UPS:
+            recording.n_warm_ups += 1
+            return self._capture.warm_up(act).values
+        try:
+            recording.replay = self._capture.record(act)
+        except Exception as error:  # whatever the driver makes of what can't be captured
+            self._given_up = True
+            reason = in_a_line(error)
+            warnings.warn(f"cuda_graph: the policy can't be recorded: {reason}. Acting goes on without.", stacklevel=2)
+            return self._predict(observation, deterministic)
+        return recording.replay().values
+
+    def _predict(self, observation: Any, deterministic: bool) -> th.Tensor:
+        # The class's: this stands in for the policy's own
+        return type(self._policy)._predict(self._policy, observation, deterministic)
+
+
+class _Recording:
+    """
+    :param observation: an example
+    """
+
+    def __init__(self, observation: Batch):
+        self.tensors = [th.empty_like(tensor) for tensor in leaves(observation)]
+        self.observation = rebuilt(observation, iter(self.tensors))
+        self.n_warm_ups = 0
+        self.replay: Update | None = None
