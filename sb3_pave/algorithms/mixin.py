@@ -68,8 +68,8 @@ class Pave(NamedAfterClass, ActsSooner, SavedAsHost, CriticTerms):
         each batch, drawn at random; None: over the whole batch
     :param compile: run targets and losses of MLP networks, with their gradients, through ``torch.compile`` (10 to 25
         seconds, once); on the CPU, also step Adam by PyTorch's fused implementation
-    :param cuda_graph: on a CUDA device, record the update as CUDA graphs and replay them; "auto": in the main thread, and
-        where the update calls no Python of the user's, whose decisions a recording would repeat
+    :param cuda_graph: on a CUDA device, record the update and the policy as CUDA graphs and replay them; "auto": in the main
+        thread, and where they call no Python of the user's, whose decisions a recording would repeat
     :param kwargs: the host's keyword arguments; without an ``activation_fn`` in ``policy_kwargs`` it is SiLU,
         since the critic must be twice differentiable
     :raises ValueError: if a hyperparameter is no number, negative or not finite

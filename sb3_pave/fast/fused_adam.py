@@ -25,7 +25,7 @@ def fused_adam(optimizers: Sequence[th.optim.Optimizer]) -> Iterator[None]:
     for group in groups:
         group["fused"] = True
     for optimizer in on_cuda:
-        optimizer.step = partial(step_in_pieces, optimizer)  # type: ignore[method-assign]
+        optimizer.step = partial(step_in_pieces, optimizer)  # type: ignore[assignment, method-assign]
     try:
         yield
     finally:

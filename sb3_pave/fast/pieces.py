@@ -1,4 +1,4 @@
-"""Large tensors in pieces, for operations on lists of tensors: a GPU works on each piece at the same time."""
+"""Large tensors in pieces, which a GPU works on at the same time; equal the tensors that they are views of."""
 
 from collections.abc import Sequence
 
