@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -97,3 +98,17 @@ def test_saving_costs_no_recording(tmp_path):
     model.save(tmp_path / "model")
     train(model, calls=1)
     assert list(model._graphs._recordings.values()) == before
+
+
+def test_steps_before_a_recording_are_quiet():
+    """A copied optimizer says that it steps without being recorded, which is meant here."""
+    model = make("PAVE_SAC", device="cpu", cuda_graph=True)
+    step = model._gradient_step
+
+    def saying_so(*args, **kwargs):
+        warnings.warn("This instance was constructed with capturable=True or ..., but step() is running without", stacklevel=2)
+        step(*args, **kwargs)
+
+    model._gradient_step = saying_so
+    model.train(4, 16)
+    assert n_recordings(model) == 1
