@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from sb3_pave.algorithms.signatures import HostsSignature
 from sb3_pave.algorithms.standing import Standing
+from sb3_pave.algorithms.upstream import is_of_upstream
 
 
 class ActsSooner(OffPolicyAlgorithm):
@@ -22,31 +24,50 @@ class ActsSooner(OffPolicyAlgorithm):
         @HostsSignature
         def collect_rollouts(self, *args: Any, **kwargs: Any) -> Any:
             """As the host's."""
-            with _replaced(self.policy, **self._mode_setter()):
+            with _replaced(self.policy, self._mode_setter()):
                 return super().collect_rollouts(*args, **kwargs)
 
         @HostsSignature
         def _sample_action(self, *args: Any, **kwargs: Any) -> Any:
-            acting = None if self._standing is None else self._standing.acting
-            recorded = {} if acting is None else {"_predict": acting}
-            with _replaced(self.policy, **self._mode_setter(), **recorded):
+            standing = self._standing_of_sb3s_acting()
+            recorded = {} if standing is None or standing.acting is None else {"_predict": standing.acting}
+            with _replaced(self.policy, {**self._mode_setter(), **recorded}):
                 return super()._sample_action(*args, **kwargs)
 
-    def _mode_setter(self) -> dict[str, Callable[[bool], None]]:
+    def _mode_setter(self) -> dict[str, Callable[..., Any]]:
         """In place of the policy's own method, once: what is called next may be the user's."""
-        if self._standing is None or self._standing.modes.policy is not self.policy:
+        standing = self._standing_of_sb3s_acting()
+        if standing is None:
             return {}
-        modes, methods = self._standing.modes, vars(self.policy)
+        modes, methods = standing.modes, vars(self.policy)
 
         def set_training_mode(mode: bool) -> None:
-            del methods["set_training_mode"]
+            methods.pop("set_training_mode", None)
             modes.set(mode)
 
         return {"set_training_mode": set_training_mode}
 
+    def _standing_of_sb3s_acting(self) -> Standing | None:
+        """None where the policy is another one by now, or code of the user's would meet it while its methods are replaced."""
+        standing = self._standing
+        if standing is None or standing.modes.policy is not self.policy:
+            return None
+        methods_of_its_own = "predict" in vars(self) or "predict" in vars(self.policy)
+        policy_class: Any = type(self.policy)
+        return standing if not methods_of_its_own and _are_sb3s(type(self), policy_class) else None
+
+
+@cache
+def _are_sb3s(algorithm: type, policy: type) -> bool:
+    """Whether what is called between the replacement of the policy's methods and these methods is SB3's, or sb3-contrib's."""
+    bases = algorithm.__mro__
+    below = bases[bases.index(ActsSooner) + 1 :]
+    found = (next(vars(base)[name] for base in below if name in vars(base)) for name in ("collect_rollouts", "_sample_action"))
+    return all(map(is_of_upstream, (*found, algorithm.predict, policy.predict)))  # type: ignore[attr-defined]
+
 
 @contextmanager
-def _replaced(policy: Any, **methods: Callable[..., Any]) -> Iterator[None]:
+def _replaced(policy: Any, methods: dict[str, Callable[..., Any]]) -> Iterator[None]:
     """
     Methods that a policy has in place of those of its class in this context, where it has none of its own.
 

@@ -4,6 +4,7 @@ from itertools import chain
 from operator import is_
 from typing import Any
 
+import torch as th
 from stable_baselines3.common.policies import BaseModel
 from torch import nn
 
@@ -26,7 +27,8 @@ class Modes:
         networks = [policy, getattr(policy, "actor", None), getattr(policy, "critic", None)]
         self._only_modes = all(map(_sets_only_modes, networks))
         modules = _with_mode(policy) if self._only_modes else []
-        self._only_modes &= all(type(module).train is nn.Module.train and _OWN.isdisjoint(vars(module)) for module in modules)
+        if not all(map(_takes_its_mode, modules)):
+            self._only_modes, modules = False, []
         self._modules = [vars(module) for module in modules]
         self._children = [module._modules for module in modules]
         self._children_before = self._look()
@@ -51,6 +53,12 @@ class Modes:
 
     def _look(self) -> list[Any]:
         return list(chain.from_iterable(map(dict.values, self._children)))
+
+
+def _takes_its_mode(module: nn.Module) -> bool:
+    """Whether its mode is an attribute that ``train()`` sets, and nothing more."""
+    is_plain = type(module).train is nn.Module.train and not isinstance(module, th.jit.ScriptModule)
+    return is_plain and _OWN.isdisjoint(vars(module))
 
 
 def _with_mode(policy: Any) -> list[nn.Module]:

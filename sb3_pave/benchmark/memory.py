@@ -4,6 +4,7 @@ import multiprocessing
 import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 import torch as th
@@ -22,7 +23,10 @@ def memory_mb(
         return None, None
     # The peak of a process never falls again: each variant gets its own
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(_train_and_read_memory, workload, variant, updates).result()
+        try:
+            return pool.submit(_train_and_read_memory, workload, variant, updates).result()
+        except BrokenProcessPool:  # killed, for its memory say: the rest was measured
+            return None, None
 
 
 def _train_and_read_memory(workload: Workload, variant: Variant, updates: int) -> tuple[float, float]:

@@ -1,5 +1,6 @@
 """What is timed: networks and batches, and the ways to do a gradient step on them."""
 
+import importlib
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +32,7 @@ class Workload:
     :param device: of the networks
     :param threads: of PyTorch; None: as they are
     :param seed: of networks and batches
+    :param gym_packages: to import, in each process, for they register the environment
     """
 
     algo: str = "td3"
@@ -42,6 +44,7 @@ class Workload:
     device: str = "cpu"
     threads: int | None = None
     seed: int = 0
+    gym_packages: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -174,6 +177,8 @@ class _RandomTransitions(gym.Env):
 def _make_env(workload: Workload) -> gym.Env:
     if workload.env_id is None:
         return _RandomTransitions(workload.obs_dim, workload.action_dim)
+    for package in workload.gym_packages:
+        importlib.import_module(package)
     try:
         env = gym.make(workload.env_id)
     except (gym.error.Error, ImportError) as error:

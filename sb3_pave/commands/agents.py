@@ -5,6 +5,7 @@ import importlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from sb3_pave.commands.device import device
 from sb3_pave.commands.extras import import_gym_packages, naming_the_extra
 from sb3_pave.evaluation.rollout import LARGEST_SEED
 
@@ -29,7 +30,7 @@ def add_surroundings(parser: argparse.ArgumentParser) -> None:
     :param parser: gets the arguments about where the agents run
     """
     add = parser.add_argument
-    add("--device", default="auto", help="PyTorch device (default: auto)")
+    add("--device", type=device, default="auto", help="PyTorch device (default: auto)")
     add("--gym-packages", nargs="+", default=[], help="packages to import that register environments")
     add("--no-progress", action="store_true", help="no progress bar")
 

@@ -8,8 +8,6 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import torch as th
-
 from sb3_pave.benchmark import (
     DifferentLosses,
     Report,
@@ -20,10 +18,12 @@ from sb3_pave.benchmark import (
     default_variants,
     rival_variants,
 )
+from sb3_pave.commands.device import device
 from sb3_pave.commands.extras import hint_of_packages, import_gym_packages, naming_the_extra
 from sb3_pave.commands.printing import print_table
 from sb3_pave.evaluation.output_path import check_free, check_writable
 
+_MEMORY_UPDATES = 20
 _WATCHED = 1000  # updates over which a growth of memory says something
 # The batch sizes of the paper's protocol
 _BATCH_SIZES = {"td3": 256, "sac": 100}
@@ -35,6 +35,7 @@ def main(argv: Sequence[str]) -> None:
     """
     parser = _parser()
     args = parser.parse_args(argv)
+    _refuse_ignored(parser, args)
     with naming_the_extra(parser, "zoo"):
         from rich.console import Console
     if args.output is not None:
@@ -43,13 +44,14 @@ def main(argv: Sequence[str]) -> None:
     workload = Workload(
         algo=args.algo,
         env_id=args.env,
-        obs_dim=args.obs_dim,
-        action_dim=args.action_dim,
+        obs_dim=args.obs_dim or Workload.obs_dim,
+        action_dim=args.action_dim or Workload.action_dim,
         net_arch=None if args.net_arch is None else tuple(args.net_arch),
         batch_size=args.batch_size or _BATCH_SIZES.get(args.algo.lower(), 256),
         device=args.device,
         threads=args.threads,
         seed=args.seed,
+        gym_packages=tuple(args.gym_packages),
     )
     # Progress on stderr, so that the table can be piped
     with Console(file=sys.stderr).status("starting") as status:
@@ -58,7 +60,7 @@ def main(argv: Sequence[str]) -> None:
                 workload,
                 _chosen(parser, args, default_variants(workload)),
                 repetitions=args.repetitions,
-                memory_updates=0 if args.no_memory else args.memory_updates,
+                memory_updates=0 if args.no_memory else args.memory_updates or _MEMORY_UPDATES,
                 learn_steps=args.learn or 0,
                 progress=status.update,
             )
@@ -107,6 +109,14 @@ def caption(report: Report) -> str:
         f"{machine['device']}, {machine['threads']} threads, PyTorch {machine['torch']}; medians (quartiles) of "
         f"{report.repetitions} interleaved rounds; floor: matrix products at {report.gflops:.0f} GFLOP/s"
     )
+
+
+def _refuse_ignored(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Ends the command where an argument would be ignored."""
+    if args.no_memory and args.memory_updates is not None:
+        parser.error("--no-memory leaves out what --memory-updates asks for")
+    if args.env is not None and (args.obs_dim or args.action_dim):
+        parser.error("--env brings its own sizes: leave out --obs-dim and --action-dim")
 
 
 def _check_output(parser: argparse.ArgumentParser, path: pathlib.Path, overwrite: bool) -> None:
@@ -168,12 +178,12 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--algo", default="td3", help="host algorithm (default: td3)")
     add("--env", metavar="ID", help="environment whose transitions are replayed (default: random ones of these sizes:)")
-    add("--obs-dim", type=_positive, default=17, metavar="N", help="observation size (default: 17)")
-    add("--action-dim", type=_positive, default=6, metavar="N", help="action size (default: 6)")
+    add("--obs-dim", type=_positive, metavar="N", help="observation size (default: 17)")
+    add("--action-dim", type=_positive, metavar="N", help="action size (default: 6)")
     add("--gym-packages", nargs="+", default=[], help="packages to import that register environments")
     add("--net-arch", type=_positive, nargs="*", metavar="N", help="hidden layers (default: the host's own)")
     add("--batch-size", type=_positive, metavar="N", help="transitions of an update (default: 256; SAC: 100)")
-    add("--device", type=_device, default="cpu", help="of the networks (default: cpu)")
+    add("--device", type=device, default="cpu", help="of the networks (default: cpu)")
     add("--threads", type=_positive, metavar="N", help="of PyTorch (default: PyTorch's own choice)")
     add("--repetitions", type=_positive, default=50, metavar="N", help="timed rounds (default: 50)")
     add("--seed", type=int, default=0, help="of networks and batches (default: 0)")
@@ -183,7 +193,6 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--memory-updates",
         type=_positive,
-        default=20,
         metavar="N",
         help="measure the memory of N updates, and its growth (default: 20)",
     )
@@ -199,13 +208,3 @@ def _positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, not {value}")
     return value
-
-
-def _device(text: str) -> str:
-    try:
-        device = th.device(text)
-    except RuntimeError:
-        raise argparse.ArgumentTypeError(f"PyTorch knows no device {text!r}; cpu and cuda, for example") from None
-    if device.type == "cuda" and (device.index or 0) >= th.cuda.device_count():
-        raise argparse.ArgumentTypeError(f"PyTorch finds no {text} on this machine")
-    return text

@@ -122,7 +122,7 @@ def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     needs(parser, args, "--reference", "--robustness", "--noise", "--surface")
     if args.n_eval_episodes < 1 or (args.robustness_episodes or 1) < 1:
         parser.error("the number of episodes must be at least 1")
-    if args.critic not in (None, "min") and not args.critic.isdigit():
+    if args.critic not in (None, "min") and not args.critic.isdecimal():
         parser.error(f'--critic takes an index or "min", not {args.critic}')
     if any(not 0 <= level < float("inf") for level in args.noise or ()):
         parser.error("noise levels must not be negative, nor infinite")

@@ -13,7 +13,7 @@ from sb3_pave.evaluation.agents import Agent, from_zip, notes_of_zips
 from sb3_pave.evaluation.errors import AgentError
 from sb3_pave.evaluation.film_file import FORMATS, check_format
 from sb3_pave.evaluation.labels import titles
-from sb3_pave.evaluation.output_path import check_free, output_path
+from sb3_pave.evaluation.output_path import check_free, check_writable, output_path
 from sb3_pave.evaluation.takes import FilmError
 from sb3_pave.evaluation.zoo_runs import check_algorithm, find_runs
 
@@ -46,6 +46,7 @@ def main(argv: list[str]) -> None:
     try:
         check_format(output)
         check_free([output], args.overwrite)
+        check_writable([output])
         agents = _agents(args)
         settings = FilmSettings(
             env_id=args.env,

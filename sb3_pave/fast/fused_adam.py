@@ -38,34 +38,39 @@ def fused_adam(optimizers: Sequence[th.optim.Optimizer]) -> Iterator[None]:
 @th.no_grad()
 def step_in_pieces(optimizer: Any) -> None:
     """
-    A step by PyTorch's fused implementation, to which large tensors are given in pieces.
+    A step by PyTorch's fused implementation, to which large tensors are given in pieces; its first step is PyTorch's own.
 
     :param optimizer: Adam or AdamW, its groups fused ones, its parameters of one type and on one device
     """
-    for group in optimizer.param_groups:
-        lists: list[list[th.Tensor]] = [[] for _ in range(6)]
-        optimizer._init_group(group, *lists)
-        *tensors, largest, steps = lists
-        if not steps:
-            continue
-        th._foreach_add_(steps, 1)
-        *tensors, steps = in_pieces(*tensors, *([largest] if group["amsgrad"] else []), steps)
-        is_decoupled = group.get("decoupled_weight_decay", isinstance(optimizer, th.optim.AdamW))
-        step: Any = th._fused_adamw_ if is_decoupled else th._fused_adam_
-        step(
-            *tensors[:4],
-            tensors[4] if group["amsgrad"] else [],
-            steps,
-            lr=group["lr"],
-            beta1=group["betas"][0],
-            beta2=group["betas"][1],
-            weight_decay=group["weight_decay"],
-            eps=group["eps"],
-            amsgrad=group["amsgrad"],
-            maximize=group["maximize"],
-            grad_scale=None,
-            found_inf=None,
-        )
+    moved = [[parameter for parameter in group["params"] if parameter.grad is not None] for group in optimizer.param_groups]
+    if not all(optimizer.state.get(parameter) for parameters in moved for parameter in parameters):
+        type(optimizer).step(optimizer)  # makes the state
+        return
+    for group, parameters in zip(optimizer.param_groups, moved, strict=True):
+        if parameters:
+            _step_group(optimizer, group, parameters)
+
+
+def _step_group(optimizer: Any, group: dict[str, Any], parameters: list[Any]) -> None:
+    names = ["exp_avg", "exp_avg_sq", *(["max_exp_avg_sq"] if group["amsgrad"] else []), "step"]
+    states = [[optimizer.state[parameter][name] for parameter in parameters] for name in names]
+    th._foreach_add_(states[-1], 1)
+    pieces = in_pieces(parameters, [parameter.grad for parameter in parameters], *states)
+    parts, gradients, averages, squares, *largest, steps = pieces
+    is_decoupled = group.get("decoupled_weight_decay", isinstance(optimizer, th.optim.AdamW))
+    step: Any = th._fused_adamw_ if is_decoupled else th._fused_adam_
+    step(
+        *(parts, gradients, averages, squares, largest[0] if largest else [], steps),
+        lr=group["lr"],
+        beta1=group["betas"][0],
+        beta2=group["betas"][1],
+        weight_decay=group["weight_decay"],
+        eps=group["eps"],
+        amsgrad=group["amsgrad"],
+        maximize=group["maximize"],
+        grad_scale=None,
+        found_inf=None,
+    )
 
 
 def _has_choice(optimizer: th.optim.Optimizer) -> bool:

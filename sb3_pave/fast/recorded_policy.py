@@ -1,5 +1,6 @@
 """A policy's actions recorded as a CUDA graph and replayed; equals calling the policy."""
 
+import threading
 import warnings
 import weakref
 from typing import Any
@@ -15,7 +16,8 @@ from sb3_pave.method.batches import Batch, leaves, rebuilt
 
 class RecordedPolicy:
     """
-    Stands in for SB3's ``policy._predict``. Where the actor is not as it was at the first call, it is called as it is.
+    Stands in for SB3's ``policy._predict``. Where the actor is not as it was at the first call, and in other
+    threads, it is called as it is.
 
     :param model: the agent
     :param capture: how to record
@@ -27,6 +29,7 @@ class RecordedPolicy:
         self._capture = capture
         self._recordings: dict[Any, _Recording] = {}
         self._given_up = False
+        self._thread = threading.get_ident()
 
     def __call__(self, observation: Any, deterministic: bool = False) -> th.Tensor:
         """
@@ -34,6 +37,9 @@ class RecordedPolicy:
         :param deterministic: whether the action is the most probable one
         :return: shape (n_envs, action_dim); the next call writes into the same memory
         """
+        if threading.get_ident() != self._thread:
+            # One that evaluates meanwhile, say: the recordings' memory is the agent's
+            return self._predict(observation, deterministic)
         if self._watch is None:
             # Not before: networks act in evaluation mode
             self._watch = Watch(self._model(), [self._policy, *self._policy.actor.modules()], (), ())

@@ -191,8 +191,9 @@ def same(first: Any, second: Any) -> bool:
         return False
 
 
-def _all_values(mappings: Iterable[dict[Any, Any]]) -> list[Any]:
-    return list(chain.from_iterable(map(dict.values, mappings)))
+def _all_values(mappings: Iterable[Any]) -> list[Any]:
+    # Those of scripted modules are no dicts
+    return [value for mapping in mappings for value in mapping.values()]
 
 
 def _getter(names: Any) -> Callable[[dict[str, Any]], tuple[Any, ...]]:

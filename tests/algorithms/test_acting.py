@@ -1,14 +1,20 @@
 """Acting between updates: SB3's actions, by a recorded policy and modes that are set at once."""
 
+import copy
+import pickle
+import threading
+
 import numpy as np
 import pytest
 import torch as th
+from stable_baselines3 import SAC
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import nn
 
 import sb3_pave.algorithms.fast_execution as fast_execution
-from sb3_pave import PAVE_DDPG, PAVE_SAC, PAVE_TD3
+from sb3_pave import PAVE_DDPG, PAVE_SAC, PAVE_TD3, pave
 from sb3_pave.algorithms.modes import Modes
 from tests.fast.operations import OperationCapture
 from tests.fast.stand_in import StandIn
@@ -85,6 +91,67 @@ def test_methods_of_the_users_are_asked(monkeypatch):
     assert model._standing.acting is None and (model.replay_buffer.actions[80:85] == -1).all()
 
 
+def exchange_the_policy(model):
+    """Until the next update nothing has looked at the agent."""
+    other = make(PAVE_TD3, seed=7)
+    for parameter in other.actor.parameters():
+        parameter.data.zero_()
+    model.policy = other.policy
+    model._create_aliases()
+
+
+@pytest.mark.parametrize("graph", [False, True])
+def test_a_policy_that_is_exchanged_acts_at_once(graph, monkeypatch):
+    monkeypatch.setattr(fast_execution, "CudaCapture", OperationCapture)
+    model = make(PAVE_TD3, cuda_graph=graph, train_freq=10, gradient_steps=1).learn(110)
+
+    class Exchange(BaseCallback):
+        def _on_step(self):
+            if self.n_calls == 3:
+                exchange_the_policy(self.model)
+            return True
+
+    model.learn(10, Exchange(), reset_num_timesteps=False)
+    assert (model.replay_buffer.actions[110:113] != 0).all() and (model.replay_buffer.actions[113:120] == 0).all()
+
+
+class Snapshots(SAC):
+    """Keeps copies of its policy, as self-play does."""
+
+    def collect_rollouts(self, *args, **kwargs):
+        self.snapshot = copy.deepcopy(self.policy)
+        collected = super().collect_rollouts(*args, **kwargs)
+        self.snapshot.predict(self._last_obs)
+        return collected
+
+
+class Sending(SAC):
+    def predict(self, *args, **kwargs):
+        pickle.loads(pickle.dumps(self.policy)).predict(self._last_obs)
+        return super().predict(*args, **kwargs)
+
+
+@pytest.mark.parametrize("host", [Snapshots, Sending])
+def test_hosts_of_the_users_meet_the_policy_as_it_is(host, monkeypatch):
+    monkeypatch.setattr(fast_execution, "CudaCapture", StandIn)
+    for graph in ("auto", True):
+        make(pave(host), cuda_graph=graph).learn(70)
+
+
+def test_another_thread_gets_its_own_actions(monkeypatch):
+    """It evaluates while this one acts; the recording's memory is that of this one's observation."""
+    monkeypatch.setattr(fast_execution, "CudaCapture", OperationCapture)
+    model = make(PAVE_TD3, cuda_graph=True).learn(80)
+    acting, found = model._standing.acting, []
+    observation = th.ones(1, 3)
+    ours = acting(-observation).clone()
+    kept = acting(-observation)
+    thread = threading.Thread(target=lambda: found.append(acting(observation)))
+    thread.start()
+    thread.join()
+    assert th.equal(kept, ours) and th.allclose(found[0], model.actor(observation)) and not th.equal(found[0], ours)
+
+
 def test_state_dependent_noise_is_not_recorded(monkeypatch):
     monkeypatch.setattr(fast_execution, "CudaCapture", StandIn)
     assert make(cuda_graph=True, use_sde=True).learn(70)._standing.acting is None
@@ -142,6 +209,26 @@ def test_a_module_that_decides_for_itself_is_asked():
     model = make(policy_kwargs={"net_arch": [16], "activation_fn": Counting})
     Modes(model.policy).set(False)
     assert model.actor.latent_pi[1].count > 0
+
+
+class Scripted(BaseFeaturesExtractor):
+    def __init__(self, observation_space):
+        super().__init__(observation_space, 4)
+        self.net = th.jit.script(nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5)))
+
+    def forward(self, observations):
+        return self.net(observations)
+
+
+@pytest.mark.filterwarnings("ignore:.*jit.script:DeprecationWarning")
+def test_scripted_modules_train_and_get_their_mode():
+    model = make(policy_kwargs={"net_arch": [8], "features_extractor_class": Scripted}).learn(70)
+    Modes(model.policy).set(False)
+    observations = th.ones(50, 3)
+    extract = model.actor.features_extractor
+    assert th.equal(extract(observations)[0], extract(observations)[1])
+    Modes(model.policy).set(True)
+    assert not th.equal(extract(observations), extract(observations))
 
 
 def test_acting_is_in_evaluation_mode_and_updates_are_in_training_mode(monkeypatch):

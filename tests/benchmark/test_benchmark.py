@@ -1,13 +1,16 @@
 """The benchmark compares like with like, and counts what is computed. What it measures is no test's business."""
 
 import json
+import re
 import sys
+from concurrent.futures.process import BrokenProcessPool
 
 import gymnasium as gym
 import pytest
 import torch as th
 from torch.utils.flop_counter import FlopCounterMode
 
+import sb3_pave.benchmark.memory as memory
 from sb3_pave.benchmark import (
     HOST,
     DifferentLosses,
@@ -173,6 +176,9 @@ def dict_env():
         (["--gym-packages", "no_such_package"], "--gym-packages: No module named 'no_such_package'; it is neither installed"),
         (["--device", "banana"], "PyTorch knows no device 'banana'"),
         (["--device", "cuda:99"], "PyTorch finds no cuda:99 on this machine"),
+        (["--device", "meta"], "PyTorch finds no meta on this machine"),
+        (["--no-memory", "--memory-updates", "30"], "--no-memory leaves out what --memory-updates asks for"),
+        (["--env", "Pendulum-v1", "--obs-dim", "3"], "leave out --obs-dim and --action-dim"),
         (["-o", "/"], "/ is a folder"),
         (["-o", "/dev/null/bench.json"], "/dev/null/bench.json can't be written"),
         (["-o", "x" * 300], "can't be written: File name too long"),
@@ -212,8 +218,19 @@ def test_environments_of_the_users_packages_are_known(tmp_path, monkeypatch, cap
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     arguments = ["--env", "OfBench-v0", "--gym-packages", "envs_of_bench", "--net-arch", "8", "--batch-size", "8"]
-    benchmark_command.main([*arguments, "--repetitions", "1", "--no-memory", "--variants", "pave"])
-    assert "OfBench-v0" in capsys.readouterr().out
+    # Also in the process in which memory is measured
+    benchmark_command.main([*arguments, "--repetitions", "1", "--memory-updates", "10", "--variants", "host"])
+    shown = capsys.readouterr().out
+    assert "OfBench-v0" in shown and re.search(r"│ +host .*│ +[1-9]\d+ │", shown)
+
+
+def test_a_process_that_is_killed_costs_its_column_alone(monkeypatch):
+    def killed(*args):
+        raise BrokenProcessPool
+
+    monkeypatch.setattr(memory.ProcessPoolExecutor, "submit", killed)
+    report = benchmark(Workload(**SMALL), [HOST], repetitions=1, memory_updates=10)
+    assert report.timings[0].peak_memory_mb is None and report.timings[0].ms[1] > 0
 
 
 def test_threads_are_as_before_afterwards():

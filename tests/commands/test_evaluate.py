@@ -307,6 +307,8 @@ def test_an_algorithm_named_twice_is_measured_once(logs, tmp_path):
         (["--env", "Pendulum-v1"], "what to measure"),
         ([*FAST, "--algo", "sac", "-n", "0"], "at least 1"),
         ([*FAST, "--algo", "sac", "--geometry", "--critic", "best"], "--critic takes"),
+        ([*FAST, "--algo", "sac", "--geometry", "--critic", "\N{SUPERSCRIPT TWO}"], "--critic takes"),
+        ([*FAST, "--algo", "sac", "--device", "cuda:99"], "PyTorch finds no cuda:99 on this machine"),
         ([*FAST, "--algo", "sac", "--critic", "min"], "--critic goes with --geometry or --surface"),
         ([*FAST, "--algo", "sac", "--robustness-episodes", "2"], "--robustness-episodes goes with --robustness"),
         ([*FAST, "--algo", "sac", "--geometry", "--reference", "sac"], "--reference goes with --robustness"),

@@ -128,6 +128,7 @@ def test_an_existing_film_is_kept_unless_told(zips, tmp_path, capsys):
         (["ZIP", "--speed", "nan"], 1, "speed must be positive"),
         (["ZIP", "--height", "201"], 1, "even number"),
         (["ZIP", "--seed", "-1"], 2, "--seed takes a whole number from 0 to 4294967295"),
+        (["ZIP", "-o", "/proc/film.gif"], 1, "/proc/film.gif can't be written"),
         (["ZIP", "-o", "film.avi"], 1, "ends in .mp4, .gif or .webp"),
         (["ZIP", "--env", "Nothing-v0"], 1, "(--gym-packages names the modules that register environments)"),
         (["ZIP", "--vec-normalize", "a.pkl", "b.zip"], 2, "b.zip was taken for a value of --vec-normalize: zip files come"),
