@@ -24,28 +24,15 @@ class ActsSooner(OffPolicyAlgorithm):
         @HostsSignature
         def collect_rollouts(self, *args: Any, **kwargs: Any) -> Any:
             """As the host's."""
-            with _replaced(self.policy, self._mode_setter()):
+            with _replaced(self.policy, _mode_setter(self._standing_of_sb3s_acting())):
                 return super().collect_rollouts(*args, **kwargs)
 
         @HostsSignature
         def _sample_action(self, *args: Any, **kwargs: Any) -> Any:
             standing = self._standing_of_sb3s_acting()
             recorded = {} if standing is None or standing.acting is None else {"_predict": standing.acting}
-            with _replaced(self.policy, {**self._mode_setter(), **recorded}):
+            with _replaced(self.policy, {**_mode_setter(standing), **recorded}):
                 return super()._sample_action(*args, **kwargs)
-
-    def _mode_setter(self) -> dict[str, Callable[..., Any]]:
-        """In place of the policy's own method, once: what is called next may be the user's."""
-        standing = self._standing_of_sb3s_acting()
-        if standing is None:
-            return {}
-        modes, methods = standing.modes, vars(self.policy)
-
-        def set_training_mode(mode: bool) -> None:
-            methods.pop("set_training_mode", None)
-            modes.set(mode)
-
-        return {"set_training_mode": set_training_mode}
 
     def _standing_of_sb3s_acting(self) -> Standing | None:
         """None where the policy is another one by now, or code of the user's would meet it while its methods are replaced."""
@@ -55,6 +42,19 @@ class ActsSooner(OffPolicyAlgorithm):
         methods_of_its_own = "predict" in vars(self) or "predict" in vars(self.policy)
         policy_class: Any = type(self.policy)
         return standing if not methods_of_its_own and _are_sb3s(type(self), policy_class) else None
+
+
+def _mode_setter(standing: Standing | None) -> dict[str, Callable[..., Any]]:
+    """In place of the policy's own method, once: what is called next may be the user's."""
+    if standing is None:
+        return {}
+    modes, methods = standing.modes, vars(standing.modes.policy)
+
+    def set_training_mode(mode: bool) -> None:
+        methods.pop("set_training_mode", None)
+        modes.set(mode)
+
+    return {"set_training_mode": set_training_mode}
 
 
 @cache

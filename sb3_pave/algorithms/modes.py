@@ -1,7 +1,5 @@
 """Training and evaluation mode of an agent's networks, set at once; equals SB3's ``set_training_mode``."""
 
-from itertools import chain
-from operator import is_
 from typing import Any
 
 import torch as th
@@ -9,6 +7,7 @@ from stable_baselines3.common.policies import BaseModel
 from torch import nn
 
 from sb3_pave.algorithms.upstream import is_of_upstream
+from sb3_pave.fast.watch import all_values, identical
 
 # What a module that decides for itself has in place of its class's
 _OWN = frozenset(["train", "set_training_mode"])
@@ -31,7 +30,7 @@ class Modes:
             self._only_modes, modules = False, []
         self._modules = [vars(module) for module in modules]
         self._children = [module._modules for module in modules]
-        self._children_before = self._look()
+        self._children_before = all_values(self._children)
         self._n_attributes = [*map(len, self._modules[1:])]
 
     def set(self, training: bool) -> None:
@@ -45,14 +44,10 @@ class Modes:
             self.policy.set_training_mode(training)
 
     def _are_the_same(self) -> bool:
-        children = self._look()
-        if len(children) != len(self._children_before) or not all(map(is_, children, self._children_before)):
+        if not identical(all_values(self._children), self._children_before):
             return False
         # One that decides for itself has to be asked. The policy's attributes come and go
         return _OWN.isdisjoint(vars(self.policy)) and self._n_attributes == [*map(len, self._modules[1:])]
-
-    def _look(self) -> list[Any]:
-        return list(chain.from_iterable(map(dict.values, self._children)))
 
 
 def _takes_its_mode(module: nn.Module) -> bool:

@@ -19,8 +19,9 @@ def follow(parameters: Iterable[th.Tensor], targets: Iterable[th.Tensor], tau: f
     sources, followers = [p.data for p in parameters], [t.data for t in targets]
     if len(sources) != len(followers):
         raise ValueError(f"{len(sources)} tensors can't be followed by {len(followers)}.")
-    if sources and sources[0].is_cuda:
+    if not sources:
+        return
+    if sources[0].is_cuda:
         sources, followers = in_pieces(sources, followers)
-    if sources:
-        th._foreach_mul_(followers, 1 - tau)
-        th._foreach_add_(followers, sources, alpha=tau)
+    th._foreach_mul_(followers, 1 - tau)
+    th._foreach_add_(followers, sources, alpha=tau)

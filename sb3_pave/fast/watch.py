@@ -67,9 +67,8 @@ class Watch:
             return True
         values_before, held_before, structure_before, hooks_before, numbers_before = self._before
         return not (
-            len(held) == len(held_before)
-            and all(map(is_, values, values_before))
-            and all(map(is_, held, held_before))
+            identical(values, values_before)
+            and identical(held, held_before)
             and hooks == hooks_before
             and numbers == numbers_before
             and same(structure, structure_before)
@@ -85,13 +84,13 @@ class Watch:
         return structure, hooks, _traits([tensor for tensor in held if tensor is not None]), self._step_hooks, self._methods
 
     def _look(self) -> tuple[Any, ...]:
-        held = _all_values(self._holders)
+        held = all_values(self._holders)
         tensors = [tensor for tensor in held if tensor is not None]
         numbers: list[Any] = [tensor.data_ptr() for tensor in tensors]
         numbers += [tensor.data_ptr() for tensor in self._tensors]
         numbers += _traits(tensors)
         # Networks may be exchanged in a list that stays the same
-        structure = [*_all_values(self._modules), *_all_values(self._children), *map(tuple, self._lists)]
+        structure = [*all_values(self._modules), *all_values(self._children), *map(tuple, self._lists)]
         return self._values(vars(self._model())), held, structure, [*chain.from_iterable(self._hooks)], numbers
 
 
@@ -114,18 +113,14 @@ class _OptimizerWatch:
         settings, parameters, states = self._look()
         settings_before, parameters_before, states_before = self._before
         return not (
-            same(settings, settings_before)
-            and len(parameters) == len(parameters_before)
-            and all(map(is_, parameters, parameters_before))
-            and len(states) == len(states_before)
-            and all(map(is_, states, states_before))
+            same(settings, settings_before) and identical(parameters, parameters_before) and identical(states, states_before)
         )
 
     def _look(self) -> tuple[list[Any], list[Any], list[Any]]:
         settings: list[Any] = [get(group) for get, group in zip(self._settings, self._groups, strict=True)]
         settings += hooks_of_steps(self._optimizer)
         parameters = list(chain.from_iterable([group["params"] for group in self._groups]))
-        return settings, parameters, _all_values(self._state.values())
+        return settings, parameters, all_values(self._state.values())
 
 
 def hooks_of_steps(optimizer: th.optim.Optimizer) -> tuple[Any, ...]:
@@ -191,8 +186,22 @@ def same(first: Any, second: Any) -> bool:
         return False
 
 
-def _all_values(mappings: Iterable[Any]) -> list[Any]:
-    # Those of scripted modules are no dicts
+def identical(first: Sequence[Any], second: Sequence[Any]) -> bool:
+    """
+    Whether two sequences have the very same entries.
+
+    :param first: one
+    :param second: the other
+    """
+    return len(first) == len(second) and all(map(is_, first, second))
+
+
+def all_values(mappings: Iterable[Any]) -> list[Any]:
+    """
+    The values of mappings, one after the other.
+
+    :param mappings: dicts, or what scripted modules have in their place
+    """
     return [value for mapping in mappings for value in mapping.values()]
 
 

@@ -51,7 +51,7 @@ def test_a_step_in_pieces_is_the_fused_step(optimizer_class, kwargs):
     assert len(states[0]) == len(states[1]) > 0 and all(map(th.equal, *states))
 
 
-def test_targets_in_pieces_follow_as_whole_ones_do(monkeypatch):
+def test_targets_in_pieces_follow_as_whole_ones_do():
     th.manual_seed(0)
     parameters, followers = [th.randn(90, 200), th.randn(7)], [th.randn(90, 200), th.randn(7)]
     whole = copy.deepcopy(followers)
