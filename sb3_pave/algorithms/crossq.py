@@ -59,7 +59,7 @@ class PAVE_CrossQ(EntropyBonus, CrossQ):
             actions_pi, log_prob = self.actor.action_log_prob(observations)
             self.actor.set_bn_training_mode(False)
             log_prob = log_prob.reshape(-1, 1)
-            self._update_ent_coef(execution, log_prob, log)
+            self._update_ent_coef(log_prob, log)
             policy_value = th.cat(self.critic(observations, actions_pi), dim=1).min(dim=1, keepdim=True)[0]
             actor_loss = (ent_coef * log_prob - policy_value).mean()
             log.add(actor_loss=actor_loss)

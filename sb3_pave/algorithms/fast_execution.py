@@ -30,7 +30,7 @@ class ClosedForm(Execution):
     PAVE's terms by the closed form of MLP critics, the networks as in the definition.
 
     :param model: the agent
-    :param compile: whether the critic's loss goes through ``torch.compile``, and Adam steps by its fused implementation
+    :param compile: whether the critic's loss goes through ``torch.compile``
     """
 
     def __init__(self, model: Any, compile: bool = False):
@@ -41,7 +41,8 @@ class ClosedForm(Execution):
 
     @contextmanager
     def training(self) -> Iterator[None]:
-        fuses = self.compile and self.model.device.type == "cpu"
+        # Without terms the parameters are to equal the host's, bit for bit; on a GPU recordings do it
+        fuses = self.model.device.type == "cpu" and (self.compile or self.model._has_terms())
         with fused_adam(self.model._optimizers()) if fuses else nullcontext():
             yield
 

@@ -1,12 +1,12 @@
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch as th
 from stable_baselines3.common.type_aliases import PyTorchObs, ReplayBufferSamples
 
 from sb3_pave.algorithms.execution import Execution, Network
 from sb3_pave.algorithms.mixin import Pave, continuation
-from sb3_pave.fast.differentiated import descend
+from sb3_pave.fast.differentiated import Differentiated, descend
 from sb3_pave.fast.targets import follow
 from sb3_pave.fast.update_log import UpdateLog
 from sb3_pave.method.successor import Successor
@@ -28,30 +28,24 @@ class EntropyBonus(Pave):
         log.add(ent_coef=ent_coef)
         return ent_coef.reshape(())
 
-    def _update_ent_coef(self, execution: Execution, log_prob: th.Tensor, log: UpdateLog) -> None:
+    def _update_ent_coef(self, log_prob: th.Tensor, log: UpdateLog) -> None:
         if self.ent_coef_optimizer is not None:
-            excess = (log_prob + self.target_entropy).detach()
-            loss, _ = execution.loss(ent_coef_loss, LogEntCoef((self.log_ent_coef,)), excess)
+            loss = ent_coef_loss(self.log_ent_coef, (log_prob + self.target_entropy).detach())
             descend(self.ent_coef_optimizer, loss)
             log.add(ent_coef_loss=loss)
 
 
-class LogEntCoef(NamedTuple):
+@th.no_grad()
+def ent_coef_loss(log_ent_coef: th.Tensor, excess: th.Tensor) -> Differentiated:
     """
-    :param parameters: ``log α``, shape (1,)
-    """
+    ``-log α E[log π(a | s) + H]``: too small to be worth a graph.
 
-    parameters: tuple[th.Tensor]
-
-
-def ent_coef_loss(log_ent_coef: LogEntCoef, excess: th.Tensor) -> tuple[th.Tensor, tuple[()]]:
-    """
-    ``-log α E[log π(a | s) + H]``
-
-    :param log_ent_coef: ``log α``
+    :param log_ent_coef: ``log α``, shape (1,)
     :param excess: ``log π(a | s) + H`` with the target entropy ``H``, shape (batch, 1)
     """
-    return -(log_ent_coef.parameters[0] * excess).mean(), ()
+    # Networks may have more digits
+    gradient = (excess * (-1 / len(excess))).sum(dim=0).to(log_ent_coef.dtype)
+    return Differentiated(-(log_ent_coef * excess).mean(), (log_ent_coef,), (gradient,))
 
 
 def td_target(
@@ -136,7 +130,7 @@ class MaxEntropyPave(EntropyBonus):
         loss, log_prob = execution.loss(actor_loss, actor, critic, self._policy_value, observations, noise, ent_coef)
         log.add(actor_loss=loss)
         descend(self.actor.optimizer, loss)
-        self._update_ent_coef(execution, log_prob, log)
+        self._update_ent_coef(log_prob, log)
 
         if gradient_step % self.target_update_interval == 0:
             follow(self.critic.parameters(), self.critic_target.parameters(), self.tau)

@@ -67,7 +67,7 @@ class Pave(NamedAfterClass, ActsSooner, SavedAsHost, CriticTerms):
     :param pave_batch_size: deprecated, ``pave_interval`` saves more: the three terms are means over this many transitions of
         each batch, drawn at random; None: over the whole batch
     :param compile: run targets and losses of MLP networks, with their gradients, through ``torch.compile`` (10 to 25
-        seconds, once); on the CPU, also step Adam by PyTorch's fused implementation
+        seconds, once)
     :param cuda_graph: on a CUDA device, record the update and the policy as CUDA graphs and replay them; "auto": in the main
         thread, and where they call no Python of the user's, whose decisions a recording would repeat
     :param kwargs: the host's keyword arguments; without an ``activation_fn`` in ``policy_kwargs`` it is SiLU,

@@ -83,12 +83,10 @@ HOST = Variant("host", pave=False)
 def default_variants(workload: Workload) -> list[Variant]:
     """The host, the definition, and every mode that this machine can run."""
     fourth = {"pave_interval": 4}
-    fused = {"policy_kwargs": {"optimizer_kwargs": {"fused": True}}}
     return [
         HOST,
         Variant("autograd", closed_form=False),
         Variant("pave"),
-        Variant("pave, fused Adam", kwargs=fused),
         Variant("compiled", kwargs={"compile": True}),
         Variant("every 4th update", kwargs=fourth),
         Variant("every 4th update, compiled", kwargs={**fourth, "compile": True}),
