@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import filecmp
 import json
 import math
 import os
-import shutil
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -79,16 +77,23 @@ def bring_to_disk(folder: Path) -> None:
 
 def copy_into(path: Path, folder: Path) -> None:
     """
-    :param path: a file, which may be write-protected
-    :param folder: has a copy of it then, of the same name
+    :param path: a YAML file
+    :param folder: has a copy of it then, of the same name, that says it is one
+    :raises FileExistsError: if another file has the name, which is no copy of ours
     :raises OSError: if it can't be written
     """
-    target = folder / path.name
-    if target.is_file() and filecmp.cmp(path, target, shallow=False):
+    target, text = folder / path.name, path.read_text(encoding="utf-8")
+    there = target.read_text(encoding="utf-8") if target.is_file() else _COPIED
+    if there in (text, _COPIED + text):
         return
+    if not there.startswith(_COPIED):
+        raise FileExistsError(f"{target} is another file than {path}, which would be copied there: rename one of them")
     temporary = target.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}")
-    shutil.copyfile(path, temporary)
+    temporary.write_text(_COPIED + text, encoding="utf-8")
     os.replace(temporary, target)
+
+
+_COPIED = "# A copy, for those who find this folder; paths in it start where the original lies.\n"
 
 
 class UnreadableFile(ValueError):

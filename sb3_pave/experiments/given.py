@@ -24,8 +24,10 @@ def from_file(path: str | os.PathLike, make: Callable[[Any, Path], Made]) -> Mad
     """
     import yaml
 
+    from sb3_pave.experiments.yaml_once import load_once
+
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        content = load_once(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise SpecificationError(f"{path} could not be read: {error}") from error
     try:

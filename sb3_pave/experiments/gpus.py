@@ -1,4 +1,4 @@
-"""One run at a time on a GPU: eight on one are no faster in sum than one after the other."""
+"""The devices that runs are given; one run at a time on a GPU: eight on one are no faster in sum than one after the other."""
 
 from __future__ import annotations
 
@@ -10,8 +10,21 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
 # Seconds between two looks for a free GPU
 POLL_INTERVAL = 0.5
+
+
+def is_here(device: str) -> bool:
+    """
+    :param device: auto, cpu, cuda or mps
+    :return: whether PyTorch finds it on this machine; nothing is started on it
+    """
+    import torch as th
+
+    found: dict[str, Callable[[], bool]] = {"cuda": th.cuda.is_available, "mps": th.backends.mps.is_available}
+    return device not in found or found[device]()
 
 
 def visible_gpus() -> tuple[str, ...]:

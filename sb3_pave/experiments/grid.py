@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 from sb3_pave.experiments.claims import HEARTBEAT, STALE_AFTER, Claim, ClaimLost, has_died, is_claimed, this_process
 from sb3_pave.experiments.files import UnreadableFile, read_json, write_json
-from sb3_pave.experiments.gpus import free_gpu, visible_gpus
+from sb3_pave.experiments.gpus import free_gpu, is_here, visible_gpus
 from sb3_pave.experiments.process import RUN_FILE, RunFailed, carry_out, tidy
 from sb3_pave.experiments.results import is_done, set_damaged_aside
 from sb3_pave.experiments.runs import Run
@@ -36,7 +36,7 @@ State = Literal["done", "failed", "busy", "stopped", "broken"]
 
 
 class GridError(Exception):
-    """The folder of a grid can't be written to. What was done before is found again."""
+    """The folder of a grid can't be written to, or a backend has failed. What was done before is found again."""
 
 
 class _Stopped(Exception):
@@ -172,8 +172,8 @@ def run_grid(
     :param address: address of a dask scheduler or a Ray cluster; None starts one on this machine
     :param stale_after: seconds without renewal after which a claim of another machine is dead
     :return: which are done and which have failed
-    :raises GridError: if the folder can't be written to
-    :raises ValueError: if an argument is out of its range, or two runs are the same
+    :raises GridError: if the folder can't be written to, or the backend has failed
+    :raises ValueError: if an argument is out of its range, two runs are the same, or this machine has no such device
     :raises KeyboardInterrupt: when interrupted or terminated; the folder goes on where it was
     """
     from sb3_pave.experiments.backends import parallel
@@ -183,6 +183,10 @@ def run_grid(
         raise ValueError(f"n_jobs must be at least 1; got {n_jobs}")
     if len({run.key for run in runs}) < len(runs):
         raise ValueError("two of the runs are the same")
+    for device in sorted({run.device for run in runs}):
+        # SB3 would train on the CPU without a word. A cluster has machines of its own
+        if address is None and not is_here(device):
+            raise ValueError(f"device: PyTorch finds no {device} on this machine; auto takes what is there")
     folder = Path(folder).absolute()
     gpu_names = tuple(str(gpu) for gpu in gpus)
     if not gpu_names and any(run.device != "cpu" for run in runs):
@@ -215,7 +219,7 @@ def _prepare(runs: Sequence[Run], folder: Path) -> Path:
             set_damaged_aside(path)
             if is_done(path):
                 continue
-            if not (path / RUN_FILE).exists():
+            if not _is_readable(path / RUN_FILE):
                 write_json(path / RUN_FILE, {"key": run.key, **run.to_dict()}, indent=1)
             # Whoever starts the grid again wants it to be tried again
             if not is_claimed(path):
@@ -231,15 +235,22 @@ def _prepare(runs: Sequence[Run], folder: Path) -> Path:
     return session
 
 
+def _is_readable(path: Path) -> bool:
+    with contextlib.suppress(UnreadableFile):
+        return bool(read_json(path))
+    return False
+
+
 def _run(engine: joblib.Parallel, jobs: Sequence[_Job], session: Path) -> list[tuple[State, str]]:
     import joblib
 
     try:
         return engine(joblib.delayed(job.__call__)() for job in jobs)
-    except Exception:
+    except Exception as error:  # of the engine: a job says what has become of it
         if not session.exists():  # Ctrl-C ends idle processes of an engine, too
             raise KeyboardInterrupt from None
-        raise
+        why = f"{type(error).__name__}: {error}".strip()
+        raise GridError(f"the backend has failed ({why}). What was done is kept; run it again to go on") from error
 
 
 def _sort(pending: Sequence[Run], states: Sequence[tuple[State, str]], outcome: Outcome) -> list[Run]:

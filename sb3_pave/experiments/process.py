@@ -26,6 +26,9 @@ RUN_FILE, LOG_FILE, TRAINED_FILE, TRY_FILE = "run.json", "log.txt", "trained.jso
 # Seconds between two looks at a process
 POLL_INTERVAL = 0.2
 
+# As ``python -m sb3_pave``, but for files of the current folder, which do not stand in for what is installed
+_SB3_PAVE = "import sys; sys.path.append(sys.path.pop(0)); from sb3_pave.commands.main import main; main()"
+
 Heartbeat = Callable[[], None]
 
 
@@ -150,16 +153,18 @@ def _measure(run: Run, folder: Path, attempt: Path, heartbeat: Heartbeat, enviro
 
 
 def _run_command(arguments: list[str], run: Run, log: Path, heartbeat: Heartbeat, environ: Mapping[str, str]) -> None:
-    command = [sys.executable, "-m", "sb3_pave", *arguments, "--device", run.device]
+    arguments = [*arguments, "--device", run.device]
     if run.gym_packages:
-        command += ["--gym-packages", *run.gym_packages]
+        arguments += ["--gym-packages", *run.gym_packages]
     threads = str(run.threads)
     fixed = {"PYTHONUNBUFFERED": "1", "MPLBACKEND": "agg", "SDL_VIDEODRIVER": "dummy"}
     fixed.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads))
-    run_process(command, log, heartbeat, {**fixed, **environ})
+    run_process([sys.executable, "-c", _SB3_PAVE, *arguments], log, heartbeat, {**fixed, **environ}, ["sb3-pave", *arguments])
 
 
-def run_process(command: list[str], log: Path, heartbeat: Heartbeat, environ: Mapping[str, str]) -> None:
+def run_process(
+    command: list[str], log: Path, heartbeat: Heartbeat, environ: Mapping[str, str], shown: Sequence[str] = ()
+) -> None:
     """
     Run a command to its end, or end it with all that it has started.
 
@@ -167,10 +172,11 @@ def run_process(command: list[str], log: Path, heartbeat: Heartbeat, environ: Ma
     :param log: what it prints is added to this file
     :param heartbeat: called a few times a second; what it raises ends the command and passes on
     :param environ: additions to its environment
+    :param shown: what log and errors call it; by default as it is
     :raises RunFailed: if it has failed
     """
     with log.open("ab") as output:
-        output.write(f"$ {' '.join(command)}\n".encode())
+        output.write(f"$ {' '.join(shown or command)}\n".encode())
         output.flush()
         begin = output.tell()
         # A session of its own: Ctrl-C is for the runner, and the zoo would take it for the end of the training
@@ -193,7 +199,7 @@ def run_process(command: list[str], log: Path, heartbeat: Heartbeat, environ: Ma
             if process.returncode is None:
                 _kill(process)
     if code != 0:
-        raise RunFailed(f"{' '.join(command[1:4])} ended {_how(code)}:\n{_end_of(log, begin)}")
+        raise RunFailed(f"{' '.join((shown or command)[:2])} ended {_how(code)}:\n{_end_of(log, begin)}")
 
 
 def _kill(process: subprocess.Popen) -> None:

@@ -80,7 +80,9 @@ class Run:
     @functools.cached_property
     def training_key(self) -> str:
         """Hash of all that determines the trained agent and its curves: runs that are measured in other ways share it."""
-        return self._hash({name: getattr(self.evaluation, name) for name in ("episodes", "every")})
+        # How long each of the evaluations that make the curves is, and how many there are
+        names = ("episodes", "every") if self.evaluation.every else ("every",)
+        return self._hash({name: getattr(self.evaluation, name) for name in names})
 
     def _hash(self, evaluation: Mapping[str, Any]) -> str:
         import yaml

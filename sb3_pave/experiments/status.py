@@ -46,7 +46,7 @@ def grid_status(folder: str | os.PathLike) -> list[RunStatus]:
     """
     :param folder: folder of a grid
     :return: its runs, in the order of their folders' names
-    :raises ValueError: if there is no such folder or no run in it, or a file in it can't be read
+    :raises ValueError: if there is no such folder or no run in it
     """
     if not Path(folder).is_dir():
         raise ValueError(f"{folder} is not a folder of a grid: {'a file' if Path(folder).exists() else 'there is none'}")
@@ -66,8 +66,16 @@ def _status(path: Path) -> RunStatus:
         error = read_json(path / FAILED_FILE)["error"] if state is RunState.FAILED else ""
     except UnreadableFile as damage:
         # It must not hide the other runs; experiment run does this one again
-        run, state, error = read_json(path / RUN_FILE), RunState.FAILED, str(damage)
+        run, state, error = _planned(path), RunState.FAILED, str(damage)
     return RunStatus(run, state, steps_done(path, run["steps"]), path, error)
+
+
+def _planned(path: Path) -> dict[str, Any]:
+    """What was to be done in a folder, or no more than its name."""
+    try:
+        return read_json(path / RUN_FILE)
+    except UnreadableFile:
+        return {"environment": path.name, "method": "", "steps": 0}
 
 
 def run_state(folder: Path) -> RunState:

@@ -3,6 +3,7 @@
 import zipfile
 
 import pytest
+import yaml
 
 from sb3_pave.experiments import process
 from sb3_pave.experiments.checkpoints import checkpoints, is_whole
@@ -43,13 +44,24 @@ def test_a_copy_is_not_protected_and_follows_its_file(tmp_path):
     original, folder = tmp_path / "grid.yml", tmp_path / "out"
     folder.mkdir()
     original.write_text("seeds: [1]")
+    copy = folder / "grid.yml"
     original.chmod(0o444)
     copy_into(original, folder)
-    assert (folder / "grid.yml").stat().st_mode & 0o200
-    before = (folder / "grid.yml").stat().st_mtime_ns
+    assert copy.stat().st_mode & 0o200
+    before = copy.stat().st_mtime_ns
     copy_into(original, folder)
-    assert (folder / "grid.yml").stat().st_mtime_ns == before
+    assert copy.stat().st_mtime_ns == before
     original.chmod(0o644)
     original.write_text("seeds: [1, 2]")
     copy_into(original, folder)
-    assert (folder / "grid.yml").read_text() == "seeds: [1, 2]" and [one.name for one in folder.iterdir()] == ["grid.yml"]
+    assert yaml.safe_load(copy.read_text()) == {"seeds": [1, 2]} and [one.name for one in folder.iterdir()] == ["grid.yml"]
+
+
+def test_a_file_of_the_users_own_is_not_replaced_by_a_copy(tmp_path):
+    original, folder = tmp_path / "grid.yml", tmp_path / "out"
+    folder.mkdir()
+    original.write_text("seeds: [1]")
+    (folder / "grid.yml").write_text("seeds: [7]")
+    with pytest.raises(FileExistsError, match=r"out/grid\.yml is another file than .*: rename one of them"):
+        copy_into(original, folder)
+    assert (folder / "grid.yml").read_text() == "seeds: [7]"

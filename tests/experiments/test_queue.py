@@ -31,10 +31,10 @@ def quick(monkeypatch):
     monkeypatch.setattr(grid, "_Job", QuickJob)
 
 
-def runner(folder, n_runs, program, backend="threading"):
+def runner(folder, n_runs, program, backend="threading", **pipes):
     """A runner in a process of its own."""
     command = [sys.executable, "-m", "tests.experiments.doubles", str(folder), str(n_runs), program, backend]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **pipes)
 
 
 def test_two_runners_share_the_runs_and_do_none_twice(tmp_path):
@@ -129,6 +129,19 @@ def test_a_damaged_result_is_done_again_and_hides_no_other(tmp_path, quick):
     run_grid(runs, tmp_path, progress=False)
     assert started(tmp_path) == [runs[0].key, runs[1].key, runs[0].key]
     assert json.loads(result.read_text())["seed"] == 0 and len(result.with_name("result.json.damaged").read_text()) == 20
+
+
+def test_a_damaged_plan_hides_no_other_and_is_written_again(tmp_path, quick):
+    runs = [quick_run(seed) for seed in range(2)]
+    run_grid(runs[1:], tmp_path, progress=False)
+    plan = tmp_path / runs[0].folder_name / "run.json"
+    plan.parent.mkdir()
+    plan.write_text('{"key"')
+    damaged, done = grid_status(tmp_path)
+    assert (damaged.state, damaged.run["environment"]) == (RunState.FAILED, plan.parent.name)
+    assert "run.json could not be read" in damaged.error and done.state is RunState.DONE
+    run_grid(runs, tmp_path, progress=False)
+    assert json.loads(plan.read_text())["seed"] == 0
 
 
 def test_what_was_stopped_while_it_tidied_is_tidied(tmp_path, quick):
@@ -227,6 +240,21 @@ def test_other_engines_run_the_jobs(backend, package, tmp_path):
     workers = [int(line.split()[1]) for line in (tmp_path / "started.txt").read_text().splitlines()]
     assert len(workers) == 2 + 3
     assert one.pid not in workers
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no SIGKILL here")
+def test_an_engine_that_loses_a_process_ends_with_a_sentence(tmp_path):
+    one = runner(tmp_path, 2, "import os, signal; os.kill(os.getppid(), signal.SIGKILL)", "loky", stderr=subprocess.PIPE)
+    _, errors = one.communicate(timeout=300)
+    assert "GridError: the backend has failed (TerminatedWorkerError: " in errors and "run it again to go on" in errors
+
+
+def test_a_device_that_is_not_here_is_refused(tmp_path, quick, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    run = dataclasses.replace(quick_run(1), device="cuda")
+    with pytest.raises(ValueError, match="PyTorch finds no cuda on this machine"):
+        run_grid([run], tmp_path / "grid", progress=False)
+    assert not (tmp_path / "grid").exists()
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,8 @@ def test_a_changed_file_changes_the_runs_that_read_the_changed_entry(folder):
         ({"threads": 0}, "threads takes a whole number from 1 on"),
         ({"device": 0}, "device takes auto, cpu, cuda"),
         ({"device": "cuda:1"}, "--gpus says which GPUs"),
-        ({"device": "gpu"}, "device takes auto, cpu, cuda or mps; PyTorch knows no device 'gpu'"),
+        ({"device": "gpu"}, "device takes auto, cpu, cuda or mps .*; got 'gpu'"),
+        ({"device": "xla"}, "device takes auto, cpu, cuda or mps .*; got 'xla'"),
         ({"seeds": [2**32]}, "seeds takes a whole number from 0 to 4294967295; got 4294967296"),
         ({"evaluation": {"seed": 2**32}}, "evaluation: seed takes a whole number from 0 to 4294967295"),
         ({"evaluation": {"robustness": [float("inf")]}}, "evaluation: robustness takes a list of noise levels"),
@@ -251,7 +252,7 @@ def test_the_search_in_readme():
     assert len(search.grid.runs()) == len(search.plain.runs()) == 2
 
 
-@pytest.mark.parametrize("text", [None, "steps: [", "- a list", ""])
+@pytest.mark.parametrize("text", [None, "steps: [", "- a list", "", "methods:\n  PAVE: pave_td3\n  'PAVE': td3"])
 def test_a_file_that_is_none_is_named(text, tmp_path):
     path = tmp_path / "grid.yml"
     if text is not None:
