@@ -22,6 +22,9 @@ EXAMPLES = """examples:
 The same command goes on where it was; --trials counts those of before. --storage and --study-name are noted in FOLDER, and
 later calls have to name the same."""
 
+# Of a search alone: --export runs none
+OF_A_SEARCH = ("trials", "keep_return", "sampler", "sampler_seed", "n_jobs", "backend", "gpus", "no_progress")
+
 # What the optional extras bring
 REQUIREMENTS = {"rl_zoo3", "joblib", "rich", "rliable", "pandas", "matplotlib", "yaml", "filelock", "optuna"}
 
@@ -35,6 +38,7 @@ def main(argv: list[str]) -> None:
     parser = _parser()
     args = parser.parse_args(argv)
     _check(parser, args)
+    _refuse_ignored(parser, args)
     find_modules_here()  # of the specification, as its runs do
     with naming_the_extra(parser, "experiments", REQUIREMENTS):
         _tune(parser, args)
@@ -76,12 +80,24 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """Ends the command where an argument would be ignored, or nothing would be searched."""
+    """Ends the command where nothing would be searched, or nobody could train with what is exported."""
     if args.trials < 1:
         parser.error("--trials must be at least 1")
+    if args.export_to is not None and not args.export_to.endswith((".yml", ".yaml")):
+        parser.error(
+            f"--export-to takes a name that ends in .yml or .yaml: of any other, train -conf would import a module; got "
+            f"{args.export_to}"
+        )
+
+
+def _refuse_ignored(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Ends the command where an argument would be ignored."""
     for option in ("--export-to", "--overwrite"):
         if value_of(args, option) and args.export is None and args.pick is None:
             parser.error(f"{option} goes with --export or --pick")
+    for name in OF_A_SEARCH:
+        if args.export is not None and getattr(args, name) != parser.get_default(name):
+            parser.error(f"--export runs nothing: leave out --{name.replace('_', '-')}")
 
 
 def _tune(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
@@ -91,12 +107,13 @@ def _tune(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     from sb3_pave.experiments import GridError, SpecificationError
     from sb3_pave.experiments.search import SearchError
     from sb3_pave.experiments.search_specification import SearchSpecification
-    from sb3_pave.experiments.zoo_file import export
+    from sb3_pave.experiments.zoo_file import export, train_command
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         if args.export_to is not None:
-            check_free([args.export_to], args.overwrite, "--export-to")  # rather than after hours
+            if args.export is None:
+                check_free([args.export_to], args.overwrite, "--export-to")  # rather than after hours
             check_writable([Path(args.export_to)])
         specification = SearchSpecification.load(args.specification)
         searched, trial = _search(args, specification) if args.export is None else _find(args, specification)
@@ -104,13 +121,16 @@ def _tune(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
             return
         default = Path(args.output) / f"{searched['algorithm']}-trial-{trial['number']}.yml"
         path = Path(args.export_to or default)
-        export(searched, trial, specification.grid.runs(), path, args.overwrite)
+        export(searched, trial, specification.method_runs, path, args.overwrite)
+    except ModuleNotFoundError as error:
+        if "pip install" not in str(error):
+            raise
+        parser.exit(1, f"{parser.prog}: {error}\n")
     except (SpecificationError, GridError, SearchError, ValueError, OSError) as error:
         parser.exit(1, f"{parser.prog}: {error}\n")
     except KeyboardInterrupt:
         parser.exit(130, f"{parser.prog}: stopped; the same command goes on where it was\n")
-    (env_id, *_) = searched["environments"]
-    print(f"Wrote trial {trial['number']}: sb3-pave train --algo {searched['algorithm']} --env {env_id} -conf {path}")
+    print(f"Wrote trial {trial['number']}: {train_command(specification.method_runs[0], path)}")
 
 
 def _find(args: argparse.Namespace, specification: SearchSpecification) -> tuple[dict[str, Any], Trial]:

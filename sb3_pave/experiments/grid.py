@@ -174,15 +174,17 @@ def run_grid(
     :return: which are done and which have failed
     :raises GridError: if the folder can't be written to, or the backend has failed
     :raises ValueError: if an argument is out of its range, two runs are the same, or this machine has no such device
+    :raises ModuleNotFoundError: if a package of the backend is missing; the message says what to install
     :raises KeyboardInterrupt: when interrupted or terminated; the folder goes on where it was
     """
-    from sb3_pave.experiments.backends import parallel
+    from sb3_pave.experiments.backends import check_backend, parallel
     from sb3_pave.experiments.progress import shown_progress
 
     if n_jobs < 1:
         raise ValueError(f"n_jobs must be at least 1; got {n_jobs}")
     if len({run.key for run in runs}) < len(runs):
         raise ValueError("two of the runs are the same")
+    check_backend(backend, address)
     for device in sorted({run.device for run in runs}):
         # SB3 would train on the CPU without a word. A cluster has machines of its own
         if address is None and not is_here(device):

@@ -17,9 +17,10 @@ from typing import Any
 import yaml
 
 from sb3_pave.experiments.checkpoints import TRAINING_FILE, checkpoints, is_whole, steps_of
-from sb3_pave.experiments.files import plain, read_json, write_json
+from sb3_pave.experiments.files import read_json, write_json
 from sb3_pave.experiments.results import RESULT_FILE, make_result
 from sb3_pave.experiments.runs import Run
+from sb3_pave.experiments.zoo_file import full_entry
 
 RUN_FILE, LOG_FILE, TRAINED_FILE, TRY_FILE = "run.json", "log.txt", "trained.json", "try.json"
 
@@ -101,7 +102,8 @@ def _train(run: Run, folder: Path, heartbeat: Heartbeat, environ: Mapping[str, s
 
 def _train_command(run: Run, attempt: Path, checkpoint: Path | None, resumed_from: Sequence[int]) -> list[str]:
     """``sb3-pave train``, with all hyperparameters in one file, and our callbacks among them."""
-    entry, env_kwargs = _entry(run)
+    entry = full_entry(run, {})
+    env_kwargs = entry.pop("env_kwargs", None) or {}
     own: dict[str, Any] = {"folder": str(attempt), "environment": run.environment, "runner": os.getpid()}
     own["checkpoint_steps"] = run.checkpoint_steps
     own["checkpoint"] = None if checkpoint is None else str(checkpoint)
@@ -121,14 +123,6 @@ def _train_command(run: Run, attempt: Path, checkpoint: Path | None, resumed_fro
         # Those of a file would not reach the environment of the evaluations
         command += ["--env-kwargs", *(f"{name}:{value!r}" for name, value in env_kwargs.items())]
     return command
-
-
-def _entry(run: Run) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The hyperparameters of the run as an entry of a zoo YAML, and the arguments of the environment."""
-    entries = {} if run.conf is None else yaml.safe_load(run.conf)
-    entry = {**entries.get(run.environment, entries.get("default", {})), **plain(run.hyperparameters)}
-    entry["n_timesteps"] = run.steps
-    return entry, entry.pop("env_kwargs", None) or {}
 
 
 def _seed(run: Run, resumed_from: Sequence[int]) -> int:

@@ -12,28 +12,30 @@ import contextlib
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial
 
-from sb3_pave.experiments.collection import Result, read_result
+from sb3_pave.experiments.backends import check_backend
+from sb3_pave.experiments.collection import Result
 from sb3_pave.experiments.files import plain
 from sb3_pave.experiments.grid import run_grid
-from sb3_pave.experiments.results import RESULT_FILE
 from sb3_pave.experiments.runs import Run
 from sb3_pave.experiments.search_specification import SearchSpecification
 from sb3_pave.experiments.study import (
     HYPERPARAMETERS,
     OUTCOME,
+    SPECIFICATION,
     SamplerName,
     SearchStudy,
     check_agreement,
     existing_study,
 )
-from sb3_pave.experiments.trial_measures import Scale, least_return, measure
+from sb3_pave.experiments.study_storage import STORAGE_ERRORS, why_failed
+from sb3_pave.experiments.trial_measures import NotFinite, Scale, least_return, measure, read_measures
 
 RUNS_FOLDER = "runs"
 
@@ -86,7 +88,8 @@ def search(
     :param progress: whether to say how far it is
     :return: the search as it is then, see :func:`describe`
     :raises ValueError: if an argument is out of its range, or the study was begun with another specification
-    :raises SearchError: if the plain agent's runs, or the first trials, have failed
+    :raises SearchError: if the plain agent's runs, the first trials or the storage have failed
+    :raises ModuleNotFoundError: if a package of the backend is missing; the message says what to install
     :raises KeyboardInterrupt: when interrupted; the search goes on where it was
     """
     if keep_return is not None and not 0.0 < keep_return <= 1.0:
@@ -97,15 +100,17 @@ def search(
         raise ValueError(f"the numbers of trials and jobs must not be {n_trials} and {n_jobs}")
     if sampler_seed is not None and sampler_seed < 0:
         raise ValueError(f"the seed of the sampler must not be negative; got {sampler_seed}")
+    check_backend(backend)
     folder = Path(folder)
-    study = SearchStudy(folder, storage, study_name, keep_return is not None, sampler, sampler_seed)
-    study.agree_on({**specification.to_dict(), "keep_return": keep_return})
     how: dict[str, Any] = {"n_jobs": n_jobs, "backend": backend, "gpus": gpus, "progress": progress}
-    scales = _plain_scales(specification, folder / RUNS_FOLDER, how)
-    if study.n_settled() < n_trials:
-        study.start_with(_starting_point(specification))
-    _Searching(specification, study, scales, keep_return, how).until(n_trials)
-    return describe(specification, study, scales, keep_return)
+    with _naming_the_storage(folder, storage):
+        study = SearchStudy(folder, storage, study_name, keep_return is not None, sampler, sampler_seed)
+        study.agree_on({**specification.to_dict(), "keep_return": keep_return})
+        scales = _plain_scales(specification, folder / RUNS_FOLDER, how)
+        if study.n_settled() < n_trials:
+            study.start_with(_starting_point(specification))
+        _Searching(specification, study, scales, keep_return, how).until(n_trials)
+        return describe(specification, study, scales, keep_return)
 
 
 def search_so_far(
@@ -120,19 +125,34 @@ def search_so_far(
     :param study_name: name of the study in it
     :return: ``environments``, ``algorithm``, ``n_runs`` of a trial and ``trials``, see :func:`describe`
     :raises ValueError: if the study lies elsewhere, or was begun with another specification
-    :raises SearchError: if no trial has a result
+    :raises SearchError: if no trial has a result, or the storage has failed
     """
-    study = existing_study(Path(folder), storage, study_name)
-    complete = [] if study is None else [trial for trial in study.get_trials(deepcopy=False) if _has_result(trial)]
-    if study is None or not complete:
+    with _naming_the_storage(Path(folder), storage):
+        study = existing_study(Path(folder), storage, study_name)
+        complete = [] if study is None else [trial for trial in study.get_trials(deepcopy=False) if _has_result(trial)]
+        begun_with = {} if study is None else study.user_attrs.get(SPECIFICATION, {})
+    if not complete:
         if storage is None:
             raise SearchError(f"no trial has a result in {folder}; was it searched with --storage?")
         raise SearchError(f"no trial of the study {study_name} in the storage has a result")
-    begun_with = study.user_attrs.get("specification", {})
     # How the trials were judged does not matter to what each of them is
     judged = {"keep_return": begun_with.get("keep_return")}
     check_agreement(begun_with, {**specification.to_dict(), **judged}, storage is not None)
     return {**_searched(specification), "trials": [_described(trial) for trial in complete]}
+
+
+@contextlib.contextmanager
+def _naming_the_storage(folder: Path, storage: str | None) -> Iterator[None]:
+    try:
+        yield
+    except STORAGE_ERRORS as error:
+        reason = why_failed(folder, storage, error)
+        raise SearchError(f"{reason}; the same command goes on where it was") from error
+
+
+def _unless_taken_over() -> contextlib.AbstractContextManager[None]:
+    """Another process may have taken a trial over, for example while this machine slept; its result counts then."""
+    return contextlib.suppress(UpdateFinishedTrialError)
 
 
 class _Searching:
@@ -156,7 +176,7 @@ class _Searching:
         self.how = how
         self.folder = study.folder / RUNS_FOLDER
         n_jobs = min(how["n_jobs"], len(how["gpus"]) or how["n_jobs"])
-        self.n_at_once = math.ceil(n_jobs / len(specification.grid.runs()))
+        self.n_at_once = math.ceil(n_jobs / len(specification.method_runs))
 
     def until(self, n_trials: int) -> None:
         with self.study.alive():
@@ -183,23 +203,33 @@ class _Searching:
     def _carry_out(self, trials: Sequence[Trial]) -> None:
         runs: dict[int, list[Run]] = {}
         for trial in trials:
-            drawn = self.specification.space.sample(trial)
-            trial.set_user_attr(HYPERPARAMETERS, plain(drawn))
-            runs[trial.number] = self.specification.runs(drawn)
+            with _unless_taken_over():
+                drawn = self.specification.space.sample(trial)
+                trial.set_user_attr(HYPERPARAMETERS, plain(drawn))
+                runs[trial.number] = self.specification.runs(drawn)
+        if not runs:
+            return
         different = {run.key: run for of_trial in runs.values() for run in of_trial}
         outcome = run_grid(list(different.values()), self.folder, **self.how)
-        failed = {run.key for run in outcome.failed}
         for trial in trials:
-            errors = [outcome.errors[run.key] for run in runs[trial.number] if run.key in failed]
-            # Another process may have taken it over, for example while this machine slept; its result counts then
-            with contextlib.suppress(UpdateFinishedTrialError):
-                if errors:
-                    self.study.fail(trial, errors[0])
-                    continue
-                measured = measure(_results(runs[trial.number], self.folder), self.scales)
-                trial.set_user_attr(OUTCOME, measured)
-                loss = None if self.keep_return is None else self.missed(measured)
-                self.study.tell(trial, measured["return"], measured["sm"], loss)
+            if trial.number in runs:
+                with _unless_taken_over():
+                    self._settle(trial, runs[trial.number], outcome.errors)
+
+    def _settle(self, trial: Trial, runs: Sequence[Run], errors: Mapping[str, str]) -> None:
+        failed = [errors[run.key] for run in runs if run.key in errors]
+        if failed:
+            self.study.fail(trial, failed[0])
+            return
+        try:
+            measured = measure(_results(runs, self.folder), self.scales)
+        except NotFinite as error:
+            self._say(f"Trial {trial.number} has failed: {error}")
+            self.study.fail(trial, str(error))
+            return
+        trial.set_user_attr(OUTCOME, measured)
+        loss = None if self.keep_return is None else self.missed(measured)
+        self.study.tell(trial, measured["return"], measured["sm"], loss)
 
     def missed(self, measured: Mapping[str, Any]) -> float:
         """By how much a return misses what has to be kept; not above 0 if it does not."""
@@ -254,7 +284,7 @@ def _searched(specification: SearchSpecification) -> dict[str, Any]:
     return {
         "environments": {environment.id: environment.steps for environment in specification.grid.environments},
         "algorithm": method.algorithm,
-        "n_runs": len(specification.grid.runs()),
+        "n_runs": len(specification.method_runs),
     }
 
 
@@ -273,14 +303,19 @@ def _described(trial: FrozenTrial) -> dict[str, Any]:
 def _plain_scales(specification: SearchSpecification, folder: Path, how: Mapping[str, Any]) -> dict[str, Scale]:
     if specification.plain is None:
         return {}
-    runs = specification.plain.runs()
-    outcome = run_grid(runs, folder, **how)
+    outcome = run_grid(specification.plain_runs, folder, **how)
     if outcome.failed:
         raise SearchError(f"a run of the plain agent has failed:\n{outcome.errors[outcome.failed[0].key]}")
     scales = {}
     for environment in specification.plain.environments:
-        results = _results([run for run in runs if run.environment == environment.id], folder)
-        measured = measure(results, {})
+        runs = [run for run in specification.plain_runs if run.environment == environment.id]
+        try:
+            measured = measure(_results(runs, folder), {})
+        except NotFinite as error:
+            raise SearchError(
+                f"there is nothing to compare with, for the plain agent's runs have diverged: {error}. Mend plain or the "
+                "environment; a run whose folder is removed is trained anew"
+            ) from error
         scales[environment.id] = Scale(measured["return"], measured["sm"])
         if len(specification.plain.environments) > 1 and not (scales[environment.id].total and scales[environment.id].sm):
             raise SearchError(f"the plain agent's return or sm on {environment.id} is 0 and can't be a scale")
@@ -288,11 +323,11 @@ def _plain_scales(specification: SearchSpecification, folder: Path, how: Mapping
 
 
 def _results(runs: Sequence[Run], folder: Path) -> list[Result]:
-    return [read_result(folder / run.folder_name / RESULT_FILE) for run in runs]
+    return [read_measures(folder / run.folder_name) for run in runs]
 
 
 def _starting_point(specification: SearchSpecification) -> dict[str, Any]:
     """The hyperparameters that the method has without a search, the published ones for some."""
     from sb3_pave.experiments.zoo_file import full_entry
 
-    return specification.space.starting_point(full_entry(specification.grid.runs()[0], {}))
+    return specification.space.starting_point(full_entry(specification.method_runs[0], {}))

@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import json
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -113,7 +114,9 @@ class SearchSpace:
         return {name: known[name] for name, values in self.ranges.items() if name in known and _contains(values, known[name])}
 
 
-def make_space(search: Any, algorithm: str, env_id: str, host_space: bool, policy_kwargs: Any = None) -> SearchSpace:
+def make_space(
+    search: Any, algorithm: str, env_id: str, host_space: bool, entry: Hyperparameters | None = None
+) -> SearchSpace:
     """
     :param search: by hyperparameter, ``{low, high}``, with ``log: true`` for a logarithmic scale or ``int: true`` for whole
         numbers, or ``{choices: [...]}``; None for the weights of the algorithm's method, in the ranges of the zoo's
@@ -121,7 +124,7 @@ def make_space(search: Any, algorithm: str, env_id: str, host_space: bool, polic
     :param algorithm: name of the algorithm in the zoo
     :param env_id: the environment
     :param host_space: whether the zoo's space of the algorithm is searched as well
-    :param policy_kwargs: those of the method's entry
+    :param entry: the method's, as a zoo YAML has it
     :return: the space
     :raises SpecificationError: if a range or the host's space can't be searched, a hyperparameter is unknown or would get a
         value that it can't have, or the algorithm has nothing to search
@@ -129,7 +132,9 @@ def make_space(search: Any, algorithm: str, env_id: str, host_space: bool, polic
     ranges = _method_weights(algorithm) if search is None else _ranges(search)
     for name, values in ranges.items():
         _check_drawn(name, values, algorithm)
-    space = SearchSpace(ranges, _host_space(algorithm, env_id, policy_kwargs) if host_space else None)
+    space = SearchSpace(ranges, _host_space(algorithm, env_id, entry or {}) if host_space else None)
+    if search is not None and not ranges and space.host is None:
+        raise SpecificationError("search is empty: name what is to be searched, or leave it out for the method's weights")
     if not ranges and space.host is None:
         raise SpecificationError(f"search: {algorithm} has no weights of a method; name what is to be searched")
     if space.host is not None:
@@ -195,8 +200,7 @@ def _method_weights(algorithm: str) -> dict[str, BaseDistribution]:
     return dict(trial.distributions)
 
 
-def _host_space(algorithm: str, env_id: str, policy_kwargs: Any) -> HostSpace:
-    import gymnasium as gym
+def _host_space(algorithm: str, env_id: str, entry: Hyperparameters) -> HostSpace:
     from rl_zoo3.hyperparams_opt import HYPERPARAMS_SAMPLER
 
     from sb3_pave.zoo.search import PaveSampler, pave_converter
@@ -205,14 +209,26 @@ def _host_space(algorithm: str, env_id: str, policy_kwargs: Any) -> HostSpace:
     sample = sampler.sample_host if isinstance(sampler, PaveSampler) else sampler
     if sample is None:
         raise SpecificationError(f"host_space: the zoo has no search space for {algorithm}")
-    env = gym.make(env_id)
+    return HostSpace(sample, pave_converter(algorithm), _n_actions(env_id, entry), _activation(entry.get("policy_kwargs")))
+
+
+def _n_actions(env_id: str, entry: Hyperparameters) -> int:
+    """Of the environment as the training makes it."""
+    import gymnasium as gym
+    from rl_zoo3.utils import get_wrapper_class
+
     try:
-        n_actions = env.action_space.shape[0]  # type: ignore[index]
-    except (IndexError, TypeError) as error:
-        raise SpecificationError(f"host_space: {env_id} has no continuous actions") from error
-    finally:
+        wrapped = get_wrapper_class(entry) or (lambda env: env)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # its training repeats them
+            env = wrapped(gym.make(env_id, **(entry.get("env_kwargs") or {})))
+        actions = env.action_space
         env.close()
-    return HostSpace(sample, pave_converter(algorithm), n_actions, _activation(policy_kwargs))
+    except Exception as error:  # whatever an environment raises
+        raise SpecificationError(f"host_space: {env_id} can't be made, and its actions have to be counted: {error}") from error
+    if not isinstance(actions, gym.spaces.Box) or not actions.shape:
+        raise SpecificationError(f"host_space: the actions of {env_id} are {actions}, and have to be continuous")
+    return actions.shape[0]
 
 
 def _activation(policy_kwargs: Any) -> str | None:

@@ -14,6 +14,7 @@ from sb3_pave.experiments.runs import Run
 from sb3_pave.experiments.search_space import SearchSpace, make_space
 from sb3_pave.experiments.specification import SECTIONS, Specification
 from sb3_pave.experiments.zoo_file import full_entry
+from sb3_pave.experiments.zoo_knowledge import check_hyperparameters
 
 KEYS = (*(section for section in SECTIONS if section != "methods"), "method", "search", "plain", "host_space")
 
@@ -23,12 +24,17 @@ class SearchSpecification:
     """
     :param grid: environments, seeds and the rest, with the method that is searched as its only one
     :param space: what may change of it
+    :param method_runs: the runs of the method without what is drawn. Their files are read once: those that are edited while
+        it is searched change no trial
     :param plain: the same grid with the agent that it is compared with; None for none
+    :param plain_runs: its runs
     """
 
     grid: Specification
     space: SearchSpace
+    method_runs: tuple[Run, ...]
     plain: Specification | None = None
+    plain_runs: tuple[Run, ...] = ()
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> SearchSpecification:
@@ -53,32 +59,37 @@ class SearchSpecification:
         check_keys("the specification", content, KEYS, required=("method",))
         if not isinstance(content.get("host_space", False), bool):
             raise SpecificationError(f"host_space takes true or false; got {content['host_space']!r}")
+        for key in ("method", "plain"):
+            if isinstance(content.get(key), dict) and "environments" in content[key]:
+                raise SpecificationError(f"{key} takes no environments of its own: all of the specification's are searched on")
         common = {key: content[key] for key in SECTIONS if key in content}
         grid = _with_method(common, content["method"], "searched", base_folder)
-        method, env_id = grid.methods[0], grid.environments[0].id
-        policy_kwargs = full_entry(grid.runs()[0], {}).get("policy_kwargs")
-        space = make_space(content.get("search"), method.algorithm, env_id, content.get("host_space", False), policy_kwargs)
+        runs = tuple(grid.runs())
+        entry, host_space = full_entry(runs[0], {}), content.get("host_space", False)
+        space = make_space(content.get("search"), runs[0].algorithm, runs[0].environment, host_space, entry)
         against = None
         if content.get("plain") is not None:
             against = _with_method(common, content["plain"], "plain", base_folder)
         elif len(grid.environments) > 1:
             raise SpecificationError("several environments need plain, the agent whose return and sm are the scale of each")
-        return cls(grid, space, against)
+        return cls(grid, space, runs, against, () if against is None else tuple(against.runs()))
 
     def runs(self, hyperparameters: Mapping[str, Any]) -> list[Run]:
         """
         :param hyperparameters: what was drawn
         :return: the runs of that trial
+        :raises SpecificationError: if the algorithm does not take them
         """
         (method,) = self.grid.methods
-        drawn = dataclasses.replace(method, hyperparameters={**method.hyperparameters, **hyperparameters})
-        return dataclasses.replace(self.grid, methods=(drawn,)).runs()
+        drawn = {**method.hyperparameters, **hyperparameters}
+        check_hyperparameters("search", method.algorithm, drawn)
+        return [dataclasses.replace(run, hyperparameters=drawn) for run in self.method_runs]
 
     def to_dict(self) -> dict[str, Any]:
         """:return: all that determines the results of trials, as JSON knows it"""
         described: dict[str, Any] = {
-            "runs": sorted(run.key for run in self.grid.runs()),
-            "plain": None if self.plain is None else sorted(run.key for run in self.plain.runs()),
+            "runs": sorted(run.key for run in self.method_runs),
+            "plain": None if self.plain is None else sorted(run.key for run in self.plain_runs),
             "search": {name: repr(values) for name, values in self.space.ranges.items()},
             "host_space": self.space.host is not None,
         }

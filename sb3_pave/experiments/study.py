@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import threading
 import uuid
 import warnings
@@ -15,29 +14,29 @@ from typing import Any, Literal
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, Trial, TrialState
-from sqlalchemy.exc import SQLAlchemyError
 
 from sb3_pave.experiments.claims import HEARTBEAT, Claim, is_claimed
 from sb3_pave.experiments.files import make_folder
-from sb3_pave.experiments.journal import open_journal
-from sb3_pave.experiments.study_place import check_place, note_place, without_password
+from sb3_pave.experiments.study_place import check_place, database_file, described_place, note_place
+from sb3_pave.experiments.study_storage import JOURNAL_FILE, SEARCHER, experimental, open_storage, queue_again
 
-JOURNAL_FILE, SEARCHERS = "search.journal", ".searchers"
-
-# Seconds between two signs of life of a trial in a database, and until it counts as dead
-HEARTBEAT_INTERVAL, GRACE_PERIOD = 30, 180
+SEARCHERS = ".searchers"
 
 # Seconds in which whoever begins a trial puts its name on it
 SIGNED_AFTER = 60
 
-# A trial whose process has died is tried again twice
-MAX_RETRIES = 2
+#: Attributes of a trial: what was drawn, what came out, why it has failed, by how much its return
+# misses what has to be kept
+HYPERPARAMETERS, OUTCOME, ERROR, CONSTRAINT = "hyperparameters", "outcome", "error", "constraint"
 
-#: Attributes of a trial: what was drawn, what came out, why it has failed, who works on it
-HYPERPARAMETERS, OUTCOME, ERROR, SEARCHER, CONSTRAINT = "hyperparameters", "outcome", "error", "searcher", "constraint"
+#: By whether there is a constraint on the return: sm down; or return up, sm down
+DIRECTIONS: dict[bool, list[Any]] = {True: ["minimize"], False: ["maximize", "minimize"]}
+
+#: Attribute of a study: what it was begun with
+SPECIFICATION = "specification"
 
 # Since Optuna 5; before, the sampler asks a function
 SETS_CONSTRAINTS = hasattr(Trial, "set_constraint")
@@ -56,8 +55,7 @@ class SearchStudy:
     :param constrained: whether there is one objective under a constraint, ``sm`` down, or two, return up and ``sm`` down
     :param sampler: ``tpe``, ``nsga2`` or ``random``
     :param seed: seed of the sampler; None draws anew each time
-    :raises ValueError: if the folder's study lies elsewhere, the storage can't be opened, or the study has the other number of
-        objectives
+    :raises ValueError: if the folder's study lies elsewhere, or the storage can't be opened
     """
 
     def __init__(
@@ -74,26 +72,31 @@ class SearchStudy:
         self.token = uuid.uuid4().hex
         make_folder(folder)
         check_place(folder, storage, name)
-        self._storage: Any = open_journal(folder / JOURNAL_FILE) if storage is None else _database(storage)
+        self._url, self._storage = storage, open_storage(folder, storage)
         self._database = storage is not None
-        directions: list[Any] = ["minimize"] if constrained else ["maximize", "minimize"]
+        directions = DIRECTIONS[constrained]
         self.study = optuna.create_study(storage=self._storage, study_name=name, directions=directions, load_if_exists=True)
-        if len(self.study.directions) != len(directions):
-            raise ValueError(f"the study {name} was begun {'without' if constrained else 'with'} a constraint on the return")
-        note_place(folder, storage, name)
         self._sampler = _SamplerOfEach(lambda of_trial: _sampler(sampler, constrained, of_trial), seed)
         self.study.sampler = self._sampler
 
     def agree_on(self, specification: dict[str, Any]) -> None:
         """
+        Note what the search is about in the study, and where the study lies in the folder, or compare it.
+
         :param specification: what the search is about, as JSON knows it
-        :raises ValueError: if the study was begun with another one
+        :raises ValueError: if the study is none of a search, has the other number of objectives, or was begun with another
+            specification
         """
-        begun_with = self.study.user_attrs.get("specification")
+        _check_ours(self.study, self._url)
+        name, begun_with = self.study.study_name, self.study.user_attrs.get(SPECIFICATION)
+        if _directions(self.study) != DIRECTIONS[self.constrained]:
+            how = "without" if self.constrained else "with"
+            raise ValueError(f"the study {name} was begun {how} a constraint on the return")
         if begun_with is None:
-            self.study.set_user_attr("specification", specification)
-            return
-        check_agreement(begun_with, specification, self._database)
+            self.study.set_user_attr(SPECIFICATION, specification)
+        else:
+            check_agreement(begun_with, specification, self._database)
+        note_place(self.folder, self._url, name)
 
     def start_with(self, params: dict[str, Any]) -> None:
         """
@@ -119,16 +122,17 @@ class SearchStudy:
         :param n_trials: how many
         :return: so many new trials
         """
-        trials = []
-        for _ in range(n_trials):
+        trials: list[Trial] = []
+        while len(trials) < n_trials:
             with warnings.catch_warnings():
                 # Study.optimize would beat for us; here it is `alive`
                 warnings.filterwarnings("ignore", "Heartbeat of storage", UserWarning)
                 trial = self.study.ask()
-            if self._database:
-                self._storage.record_heartbeat(trial._trial_id)
-            trial.set_user_attr(SEARCHER, self.token)
-            trials.append(trial)
+            with contextlib.suppress(UpdateFinishedTrialError):  # another one has taken it for dead meanwhile
+                if self._database:
+                    self._storage.record_heartbeat(trial._trial_id)
+                trial.set_user_attr(SEARCHER, self.token)
+                trials.append(trial)
         return trials
 
     def tell(self, trial: Trial, total: float, sm: float, loss: float | None) -> None:
@@ -174,12 +178,12 @@ class SearchStudy:
                 with contextlib.suppress(UpdateFinishedTrialError, ValueError):  # another one was first
                     dead.append(self.study.tell(trial.number, state=TrialState.FAIL))
         for trial in dead:
-            _retry()(self.study, trial)
+            queue_again(self.study, trial)
         return [*stale, *(trial.number for trial in dead)]
 
     def _fail_stale(self) -> list[int]:
         running = {trial.number for trial in self.trials() if trial.state is TrialState.RUNNING}
-        with _experimental():
+        with experimental():
             optuna.storages.fail_stale_trials(self.study)
         return [trial.number for trial in self.trials() if trial.number in running and trial.state is TrialState.FAIL]
 
@@ -230,17 +234,18 @@ def existing_study(folder: Path, storage: str | None = None, name: str = "search
     :param storage: URL of an Optuna storage; None for the journal file in the folder
     :param name: name of the study
     :return: the study, to look at; None if there is none
-    :raises ValueError: if the folder's study lies elsewhere, or the storage can't be opened
+    :raises ValueError: if the folder's study lies elsewhere or is none of a search, or the storage can't be opened
     """
     check_place(folder, storage, name)
-    if storage is None and not (folder / JOURNAL_FILE).is_file():
+    file = folder / JOURNAL_FILE if storage is None else database_file(storage)
+    if file is not None and not file.is_file():
         return None
     try:
-        return optuna.load_study(
-            study_name=name, storage=open_journal(folder / JOURNAL_FILE) if storage is None else _database(storage)
-        )
+        study = optuna.load_study(study_name=name, storage=open_storage(folder, storage))
     except KeyError:
         return None
+    _check_ours(study, storage)
+    return study
 
 
 def check_agreement(begun_with: dict[str, Any], specification: dict[str, Any], in_database: bool) -> None:
@@ -256,6 +261,19 @@ def check_agreement(begun_with: dict[str, Any], specification: dict[str, Any], i
             f"the study was begun with another specification: {', '.join(differing)} differ. Search in another folder"
             + (" or under another study name" if in_database else "")
         )
+
+
+def _check_ours(study: optuna.Study, storage: str | None) -> None:
+    # In this order: another process that begins the search notes what it is about before the first trial
+    foreign = bool(study.get_trials(deepcopy=False)) and SPECIFICATION not in study.user_attrs
+    if foreign or _directions(study) not in DIRECTIONS.values():
+        raise ValueError(
+            f"{described_place(storage, study.study_name)} is not one of sb3-pave tune: choose another --study-name"
+        )
+
+
+def _directions(study: optuna.Study) -> list[str]:
+    return [direction.name.lower() for direction in study.directions]
 
 
 class _SamplerOfEach(BaseSampler):
@@ -277,7 +295,7 @@ class _SamplerOfEach(BaseSampler):
             entropy = None if self.seed is None else np.random.SeedSequence([self.seed, trial.number])
             sampler = self.make(None if entropy is None else int(entropy.generate_state(1)[0]))
             if trial.number == 0 and self.start:
-                with _experimental():
+                with experimental():
                     sampler = optuna.samplers.PartialFixedSampler(self.start, sampler)
             self.samplers[trial.number] = sampler
         return self.samplers[trial.number]
@@ -307,37 +325,10 @@ def _sampler(name: SamplerName, constrained: bool, seed: int | None) -> BaseSamp
     settings: dict[str, Any] = {"seed": seed}
     if constrained and name != "random" and not SETS_CONSTRAINTS:
         settings["constraints_func"] = lambda trial: (trial.user_attrs[CONSTRAINT],)
-    with _experimental():
+    with experimental():
         if name == "nsga2":
             # Generations of the default size would leave a search of this cost without a second one
             return optuna.samplers.NSGAIISampler(population_size=10, **settings)
         if name == "random":
             return optuna.samplers.RandomSampler(**settings)
         return optuna.samplers.TPESampler(constant_liar=True, **settings)
-
-
-def _database(url: str) -> Any:
-    known = inspect.signature(optuna.storages.RDBStorage.__init__).parameters
-    callback = next(name for name in ("heartbeat_stale_trial_callback", "failed_trial_callback") if name in known)
-    beats: dict[str, Any] = {"heartbeat_interval": HEARTBEAT_INTERVAL, "grace_period": GRACE_PERIOD, callback: _retry()}
-    shown = without_password(url)
-    try:
-        with _experimental():
-            return optuna.storages.RDBStorage(url, **beats)
-    except (SQLAlchemyError, StorageInternalError, ImportError) as error:
-        raise ValueError(f"the storage {shown} could not be opened: {error}") from error
-
-
-def _retry() -> Any:
-    with _experimental():
-        storages: Any = optuna.storages
-        name = "RetryHeartbeatStaleTrialCallback"  # since Optuna 4.9
-        return getattr(storages, name if hasattr(storages, name) else "RetryFailedTrialCallback")(max_retry=MAX_RETRIES)
-
-
-@contextlib.contextmanager
-def _experimental() -> Iterator[None]:
-    """Optuna calls its heartbeat, and a good deal else that has been there for years, experimental."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        yield

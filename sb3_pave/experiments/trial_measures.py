@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sb3_pave.experiments.collection import Result
+from sb3_pave.experiments.collection import Result, read_result
 from sb3_pave.experiments.files import plain
 from sb3_pave.experiments.report import return_share
+from sb3_pave.experiments.results import RESULT_FILE, load_result
+
+MEASURES = ("return", "sm")
+
+
+class NotFinite(ValueError):
+    """A return or ``sm`` is no finite number; the message says whose."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +36,33 @@ class Scale:
     sm: float
 
 
+def read_measures(folder: Path) -> Result:
+    """
+    :param folder: folder of a run that is done
+    :return: its result
+    :raises NotFinite: if the return or ``sm`` of an episode is not
+    :raises ValueError: if the result is damaged; the message begins with its path
+    """
+    lost = _not_finite(load_result(folder / RESULT_FILE))
+    if lost:
+        raise NotFinite(f"the {' and the '.join(lost)} of {folder} is not finite")
+    return read_result(folder / RESULT_FILE)
+
+
+def _not_finite(data: Mapping[str, Any]) -> list[str]:
+    """JSON has null for it. Of a damaged result it says nothing."""
+    with contextlib.suppress(AttributeError, KeyError, TypeError):
+        episodes = data["evaluation"]["episodes"]
+        return [name for name in MEASURES if None in episodes[name]]
+    return []
+
+
 def measure(results: Sequence[Result], scales: Mapping[str, Scale]) -> dict[str, Any]:
     """
     :param results: the runs of a trial
     :param scales: what the plain agent reaches, by environment; needed for more than one
     :return: ``return`` and ``sm`` of the trial; ``returns`` and ``sms`` of its runs; ``episode_std`` of the return
+    :raises NotFinite: if a mean is not, though each episode is
     """
     environments = dict.fromkeys(result.data["environment"] for result in results)
     returns = [result.values["return"] for result in results]
@@ -41,10 +73,13 @@ def measure(results: Sequence[Result], scales: Mapping[str, Scale]) -> dict[str,
         returns = [return_share(total, scale.total) for total, scale in zip(returns, of_run, strict=True)]
         sms = [sm / scale.sm for sm, scale in zip(sms, of_run, strict=True)]  # type: ignore[operator]
         stds = [std / abs(scale.total) for std, scale in zip(stds, of_run, strict=True)]
+    means = {"return": float(np.mean(returns)), "sm": float(np.mean(sms))}  # type: ignore[arg-type]
+    for name, mean in means.items():
+        if not math.isfinite(mean):
+            raise NotFinite(f"the mean {name} over {len(results)} runs is not finite")
     return plain(
         {
-            "return": float(np.mean(returns)),  # type: ignore[arg-type]
-            "sm": float(np.mean(sms)),  # type: ignore[arg-type]
+            **means,
             "returns": returns,
             "sms": sms,
             "episode_std": float(np.median(stds)),

@@ -16,55 +16,20 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import TrialState
 
 from sb3_pave.commands import tune
-from sb3_pave.experiments import SpecificationError, grid
+from sb3_pave.experiments import SpecificationError, grid, study_storage
 from sb3_pave.experiments import search as searching
 from sb3_pave.experiments import study as studies
-from sb3_pave.experiments.files import write_json
 from sb3_pave.experiments.front import find_trial, pareto_front, pick
 from sb3_pave.experiments.outcome import front_table, save_outcome
 from sb3_pave.experiments.pictures import search_front
-from sb3_pave.experiments.process import RunFailed
-from sb3_pave.experiments.search import SearchError, search
+from sb3_pave.experiments.search import SearchError
 from sb3_pave.experiments.search_space import make_space
 from sb3_pave.experiments.search_specification import SearchSpecification
 from sb3_pave.experiments.study import SearchStudy
 from sb3_pave.experiments.study_place import without_password
 from sb3_pave.experiments.trial_measures import Scale, least_return
 from sb3_pave.zoo.search import WEIGHT_RANGES
-from tests.experiments.fabricated import fabricated_result
-
-SMALL = {"learning_starts": 200, "batch_size": 8, "buffer_size": 1000, "policy_kwargs": {"net_arch": [8]}}
-SPECIFICATION = {
-    "environments": ["Pendulum-v1"],
-    "seeds": [1, 2],
-    "steps": 260,
-    "method": {"algorithm": "pave_sac", "hyperparameters": SMALL},
-    "search": {"mpr_coef": {"low": 0.01, "high": 10.0, "log": True}},
-    "plain": {"algorithm": "sac", "hyperparameters": SMALL},
-    "evaluation": {"episodes": 2, "every": 0},
-}
-
-
-def values_at(mpr_coef, seed):
-    """Smoother with a larger weight; beyond 1 at the cost of return. The plain agent has sm 1 and return -100."""
-    x = math.log10(mpr_coef)
-    return -100.0 - 10.0 * max(x, 0.0) ** 2, 1.0 - 0.3 * (x + 2.0) + 0.01 * (seed - 1)
-
-
-class FormulaJob(grid._Job):
-    """In the place of training and evaluation, :func:`values_at`; each run is noted."""
-
-    def _carry_out(self, path, heartbeat, environ):
-        run = self.run
-        with (self.folder / "started.txt").open("a") as file:
-            file.write(f"{run.key}\n")
-        if run.hyperparameters.get("mpr_coef", 0.0) > FormulaJob.fails_beyond:
-            raise RunFailed("it diverged")
-        total, sm = values_at(run.hyperparameters.get("mpr_coef", 0.01), run.seed)
-        result = fabricated_result(run.method, run.seed, [total - 20.0, total + 20.0], [sm, sm], key=run.key)
-        write_json(path / "result.json", {**result, "environment": run.environment})
-
-    fails_beyond = math.inf
+from tests.experiments.formulas import SPECIFICATION, FormulaJob, n_started, quick, values_at
 
 
 @pytest.fixture(autouse=True)
@@ -77,14 +42,6 @@ def formulas(monkeypatch):
 @pytest.fixture
 def specification():
     return SearchSpecification.from_dict(SPECIFICATION)
-
-
-def quick(specification, folder, n_trials, **arguments):
-    return search(specification, folder, n_trials, progress=False, **{"sampler_seed": 0, **arguments})
-
-
-def n_started(folder):
-    return len((folder / "runs" / "started.txt").read_text().split())
 
 
 @pytest.mark.parametrize(
@@ -413,8 +370,8 @@ def test_a_trial_whose_process_was_killed_is_tried_again(specification, tmp_path
 
 
 def test_in_a_database_the_heartbeat_says_who_is_dead(specification, tmp_path, monkeypatch):
-    monkeypatch.setattr(studies, "HEARTBEAT_INTERVAL", 1)
-    monkeypatch.setattr(studies, "GRACE_PERIOD", 1)
+    monkeypatch.setattr(study_storage, "HEARTBEAT_INTERVAL", 1)
+    monkeypatch.setattr(study_storage, "GRACE_PERIOD", 1)
     storage = f"sqlite:///{tmp_path}/search.db"
     quick(specification, tmp_path, 1, storage=storage)
     study = SearchStudy(tmp_path, storage)
@@ -539,9 +496,9 @@ def test_to_export_writes_the_trial_alone_also_of_a_search_under_a_constraint(se
 def test_a_search_in_a_database_is_not_taken_for_an_empty_one(search_file, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "search"
-    command = [str(search_file), "-o", str(folder), "--no-progress"]
+    command = [str(search_file), "-o", str(folder)]
     storage = ["--storage", "sqlite:///s.db", "--study-name", "mine"]
-    tune.main([*command, *storage, "--trials", "2"])
+    tune.main([*command, *storage, "--trials", "2", "--no-progress"])
     before = contents(folder)
     others = [[], ["--storage", "sqlite:///t.db", "--study-name", "mine"], ["--storage", "sqlite:///s.db"]]
     for other in others:
@@ -629,6 +586,16 @@ def test_a_file_that_may_not_be_replaced_is_said_before_the_search(search_file, 
         (["--export-to", "tuned.yml"], "--export-to goes with --export or --pick"),
         (["--overwrite"], "--overwrite goes with --export or --pick"),
         (["--trials", "0"], "--trials must be at least 1"),
+        (["--export", "0", "--trials", "3"], "--export runs nothing: leave out --trials"),
+        (["--export", "0", "--keep-return", "0.9"], "--export runs nothing: leave out --keep-return"),
+        (["--export", "0", "--sampler", "random"], "--export runs nothing: leave out --sampler"),
+        (["--export", "0", "--sampler-seed", "0"], "--export runs nothing: leave out --sampler-seed"),
+        (["--export", "0", "-j", "1"], "--export runs nothing: leave out --n-jobs"),
+        (["--export", "0", "--backend", "loky"], "--export runs nothing: leave out --backend"),
+        (["--export", "0", "--gpus", "0"], "--export runs nothing: leave out --gpus"),
+        (["--export", "0", "--no-progress"], "--export runs nothing: leave out --no-progress"),
+        (["--pick", "knee", "--export-to", "tuned.json"], "--export-to takes a name that ends in .yml or .yaml"),
+        (["--export", "0", "--export-to", "tuned"], "--export-to takes a name that ends in .yml or .yaml"),
     ],
 )
 def test_what_would_be_ignored_is_an_error(search_file, tmp_path, capsys, arguments, message):
@@ -645,8 +612,8 @@ def test_the_caption_is_a_paragraph_of_its_own(capsys):
 
 def test_the_command_searches_and_its_file_trains_as_it_is(tmp_path, monkeypatch, capsys, sb3_pave_command):
     (tmp_path / "search.yml").write_text(yaml.safe_dump(SPECIFICATION))
-    command = [str(tmp_path / "search.yml"), "-o", str(tmp_path / "search"), "--no-progress"]
-    tune.main([*command, "--trials", "4", "--pick", "smoothest", "--export-to", str(tmp_path / "tuned.yml")])
+    command = [str(tmp_path / "search.yml"), "-o", str(tmp_path / "search")]
+    tune.main([*command, "--no-progress", "--trials", "4", "--pick", "smoothest", "--export-to", str(tmp_path / "tuned.yml")])
     printed = capsys.readouterr().out
     assert "plain" in printed and "mpr_coef" in printed
     assert {"search.json", "front.md", "front.csv", "front.png"} <= {path.name for path in (tmp_path / "search").iterdir()}
@@ -655,6 +622,8 @@ def test_the_command_searches_and_its_file_trains_as_it_is(tmp_path, monkeypatch
     assert n_started(tmp_path / "search") == started
     (entry,) = yaml.safe_load((tmp_path / "search" / "pave_sac-trial-0.yml").read_text()).values()
     assert entry["mpr_coef"] == 0.1 and entry["n_timesteps"] == 260 and entry["learning_starts"] == 200
+    tune.main([*command, "--export", "0"])  # which holds the same already
+    (tmp_path / "search" / "pave_sac-trial-0.yml").write_text("# something else\n")
     with pytest.raises(SystemExit) as stopped:
         tune.main([*command, "--export", "0"])
     assert stopped.value.code == 1 and "--overwrite" in capsys.readouterr().err

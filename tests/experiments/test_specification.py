@@ -13,6 +13,7 @@ pytest.importorskip("rl_zoo3")
 
 from sb3_pave.experiments import EvaluationSettings, Run, Specification, SpecificationError
 from sb3_pave.experiments.search_specification import SearchSpecification
+from sb3_pave.experiments.zoo_file import full_entry
 
 README = Path(__file__).parents[2] / "README.md"
 SPECIFICATION = """
@@ -225,6 +226,9 @@ def test_actions_are_those_behind_the_arguments_and_wrappers_of_the_environment(
     assert Specification.from_dict({**content, "methods": {"m": "pave_sac"}}).runs()
     with pytest.raises(SpecificationError, match="the actions of LunarLander-v3"):
         Specification.from_dict({**content, "methods": {"m": {"algorithm": "ppo", "hyperparameters": {"env_kwargs": {}}}}})
+    heavy = {"algorithm": "pave_sac", "hyperparameters": {"env_kwargs": {"gravity": -5.0}}}
+    (run,) = Specification.from_dict({**content, "methods": {"m": heavy}}).runs()
+    assert full_entry(run, {"env_kwargs": {"gravity": -6.0}})["env_kwargs"] == {"continuous": True, "gravity": -6.0}
     wrapped = {"algorithm": "ppo", "hyperparameters": {"env_wrapper": "gymnasium.wrappers.RescaleAction"}}
     assert Specification.from_dict({**content, "methods": {"m": wrapped}}).runs()
 
