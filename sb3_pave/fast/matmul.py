@@ -6,7 +6,9 @@ from typing import Any
 
 import torch as th
 
-_SMALL = 64  # a dimension below which oneDNN's preparations cost more than it gains
+# What oneDNN's preparations, a call for each matrix and a copy of the results cost more than it gains: a dimension below the
+# one, or fewer multiplications a matrix than the other
+_SMALL, _FEW = 64, 50_000_000
 _THIN = 64  # columns of a result that is better computed lying down
 
 
@@ -107,4 +109,4 @@ def _is_onednns(a: th.Tensor, b: th.Tensor) -> bool:
     _, rows, columns = a.shape
     _, inner, outer = b.shape
     dense = a.stride()[1:] == (columns, 1) and b.stride()[1:] in ((outer, 1), (1, inner))
-    return dense and min(rows, columns, outer) >= _SMALL
+    return dense and min(rows, columns, outer) >= _SMALL and rows * columns * outer >= _FEW

@@ -71,8 +71,12 @@ def test_products_by_onednn_give_the_same_parameters(monkeypatch):
         pytest.skip("no AVX-512 here")
     monkeypatch.setattr(matmul, "_PREFERS_ONEDNN", False)
     eager = train(PAVE_TD3)
-    monkeypatch.setattr(matmul, "_PREFERS_ONEDNN", True)
+    calls, linear = [], matmul._ONEDNN_LINEAR
+    for name, value in (("_PREFERS_ONEDNN", True), ("_SMALL", 1), ("_FEW", 0)):
+        monkeypatch.setattr(matmul, name, value)
+    monkeypatch.setattr(matmul, "_ONEDNN_LINEAR", lambda *inputs: calls.append(inputs) or linear(*inputs))
     th.testing.assert_close(flat(train(PAVE_TD3, compile=True)), flat(eager), rtol=0, atol=1e-5)
+    assert calls
 
 
 @needs_compiler

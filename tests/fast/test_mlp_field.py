@@ -120,6 +120,8 @@ def library(request, monkeypatch):
     if request.param == "oneDNN" and matmul._ONEDNN_LINEAR is None:
         pytest.skip("no AVX-512 here")
     monkeypatch.setattr(matmul, "_PREFERS_ONEDNN", request.param == "oneDNN")
+    monkeypatch.setattr(matmul, "_FEW", 0)
+    return request.param
 
 
 @pytest.mark.parametrize("shape", [(70, 50, 90), (70, 50, 3), (3, 50, 70), (300, 256, 23), (64, 1, 64), (1, 20, 30)])
@@ -135,3 +137,15 @@ def test_products_are_products(shape, library):
             th.testing.assert_close(product(left, right).double(), expected, rtol=1e-5, atol=1e-4)
             th.testing.assert_close(affine(left, right.mT, bias).double(), expected + bias, rtol=1e-5, atol=1e-4)
             th.testing.assert_close(affine(left, right.mT, None).double(), expected, rtol=1e-5, atol=1e-4)
+
+
+def test_onednn_has_the_large_products_alone(library, monkeypatch):
+    calls = []
+    linear = matmul._ONEDNN_LINEAR
+    monkeypatch.setattr(matmul, "_ONEDNN_LINEAR", lambda *inputs: calls.append(inputs) or linear(*inputs))
+    product(th.zeros(2, 70, 64), th.zeros(2, 64, 70))
+    assert len(calls) == (2 if library == "oneDNN" else 0)  # one a matrix
+    product(th.zeros(2, 70, 63), th.zeros(2, 63, 70))
+    monkeypatch.setattr(matmul, "_FEW", 70 * 64 * 70 + 1)
+    product(th.zeros(2, 70, 64), th.zeros(2, 64, 70))
+    assert len(calls) == (2 if library == "oneDNN" else 0)
