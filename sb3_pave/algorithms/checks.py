@@ -12,9 +12,9 @@ from stable_baselines3.common.callbacks import CallbackList, EventCallback
 from torch import nn
 
 from sb3_pave.algorithms.diagnostics import STEEP
-from sb3_pave.algorithms.user_warning import warn_user
 from sb3_pave.fast.update_log import UpdateLog
 from sb3_pave.method.perturbation import is_perturbable, normalised_space
+from sb3_pave.user_warning import warn_user
 
 _PIECEWISE_LINEAR = (nn.ReLU, nn.LeakyReLU, nn.ReLU6, nn.PReLU, nn.RReLU, nn.Hardtanh, nn.Threshold)
 

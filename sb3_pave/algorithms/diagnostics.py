@@ -6,7 +6,7 @@ from typing import Any
 
 from stable_baselines3.common.preprocessing import get_action_dim
 
-from sb3_pave.algorithms.user_warning import warn_user
+from sb3_pave.user_warning import warn_user
 
 _RATE = 0.01  # of the moving average of the field's size, per update
 _WINDOW = 2000  # updates over which the terms have to exceed the TD loss

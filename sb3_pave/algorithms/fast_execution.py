@@ -42,7 +42,7 @@ class ClosedForm(Execution):
     @contextmanager
     def training(self) -> Iterator[None]:
         # Without terms the parameters are to equal the host's, bit for bit; on a GPU recordings do it
-        fuses = self.model.device.type == "cpu" and (self.compile or self.model._has_terms())
+        fuses = self.model.device.type == "cpu" and self.model._has_terms()
         with fused_adam(self.model._optimizers()) if fuses else nullcontext():
             yield
 
@@ -136,7 +136,8 @@ def choose_execution(model: Any) -> Execution:
 
     :param model: the agent
     """
-    compiles = model.compile and can_compile(model.device)
+    # Without terms nothing is compiled
+    compiles = model.compile and model._has_terms() and can_compile(model.device)
     execution = (StandIns if _has_stand_ins(model) else ClosedForm)(model, compiles)
     return _recorded(execution) if records(model) else execution
 

@@ -29,10 +29,10 @@ from sb3_pave.algorithms.execution import Execution
 from sb3_pave.algorithms.fast_execution import choose_acting, choose_execution
 from sb3_pave.algorithms.loading import is_loading
 from sb3_pave.algorithms.run_names import NamedAfterClass
-from sb3_pave.algorithms.saving import SavedAsHost
+from sb3_pave.algorithms.saving import ARGUMENTS, SavedAsHost
 from sb3_pave.algorithms.signatures import JoinedSignature
 from sb3_pave.algorithms.standing import Standing
-from sb3_pave.algorithms.units import PAPER, default_weights, settle_weights
+from sb3_pave.algorithms.units import default_weights, settle_weights
 from sb3_pave.fast.graphs import GraphedUpdate
 from sb3_pave.fast.heap import keep_freed_memory
 from sb3_pave.fast.update_log import UpdateLog
@@ -40,7 +40,6 @@ from sb3_pave.method.field import refuse_compiled
 from sb3_pave.method.scales import Scales
 from sb3_pave.method.successor import Successor
 
-_ARGUMENTS = ("scale_free", *PAPER, "pave_interval", "pave_batch_size", "compile", "cuda_graph")
 # A number of its own, which a host that sets the same attribute is told by
 _NOTHING_YET = float("0")
 
@@ -67,7 +66,7 @@ class Pave(NamedAfterClass, ActsSooner, SavedAsHost, CriticTerms):
     :param pave_batch_size: deprecated, ``pave_interval`` saves more: the three terms are means over this many transitions of
         each batch, drawn at random; None: over the whole batch
     :param compile: run targets and losses of MLP networks, with their gradients, through ``torch.compile`` (10 to 25
-        seconds, once)
+        seconds, once for each size of networks)
     :param cuda_graph: on a CUDA device, record the update and the policy as CUDA graphs and replay them; "auto": in the main
         thread, and where they call no Python of the user's, whose decisions a recording would repeat
     :param kwargs: the host's keyword arguments; without an ``activation_fn`` in ``policy_kwargs`` it is SiLU,
@@ -113,7 +112,7 @@ class Pave(NamedAfterClass, ActsSooner, SavedAsHost, CriticTerms):
         self.pave_batch_size = pave_batch_size
         self.compile = compile
         self.cuda_graph: bool | str = cuda_graph
-        given = {name: getattr(self, name) for name in _ARGUMENTS}
+        given = {name: getattr(self, name) for name in ARGUMENTS}
         # A loaded agent keeps its activations
         self._is_new = not is_loading()
         if kwargs.get("policy_kwargs") is not None:

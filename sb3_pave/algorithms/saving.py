@@ -15,8 +15,8 @@ from sb3_pave.algorithms.units import PAPER, stored_data, stored_value, weights_
 from sb3_pave.fast.graphs import GraphedUpdate, without_capture
 from sb3_pave.method.scales import Scales
 
-# Those that are alike enough to be taken for one another
-_OURS = ("scale_free", *PAPER, "pave_interval", "pave_batch_size")
+# What PAVE adds to the host's
+ARGUMENTS = ("scale_free", *PAPER, "pave_interval", "pave_batch_size", "compile", "cuda_graph")
 
 SelfPave = TypeVar("SelfPave", bound="SavedAsHost")
 
@@ -42,7 +42,7 @@ class SavedAsHost(DeferredLog, OffPolicyAlgorithm):
         :raises TypeError: if one of them is nearly, but not quite, one of PAVE's
         """
         host_load = super().load
-        refuse_misspelled(kwargs, inspect.signature(cls).parameters, _OURS)
+        refuse_misspelled(kwargs, inspect.signature(cls).parameters, ARGUMENTS)
         given = inspect.signature(host_load).bind(*args, **kwargs).arguments
         path = args[0] if args else kwargs.get("path", next(iter(given.values()), None))
         custom_objects = given.get("custom_objects", kwargs.get("custom_objects"))

@@ -16,11 +16,11 @@ from sb3_pave.algorithms.last_batch import LastBatch, parameter_versions, refuse
 from sb3_pave.algorithms.run_names import NamedAfterClass
 from sb3_pave.algorithms.saving import refuse_misspelled
 from sb3_pave.algorithms.signatures import JoinedSignature
-from sb3_pave.algorithms.user_warning import warn_user
 from sb3_pave.baselines.predecessor import DrawnSlots
 from sb3_pave.baselines.transitions import Transitions, transitions
 from sb3_pave.fast.detached import detach_attributes
 from sb3_pave.fast.update_log import UpdateLog
+from sb3_pave.user_warning import warn_user
 
 SelfMethod = TypeVar("SelfMethod", bound="ActorSideMethod")
 

@@ -8,6 +8,8 @@ from typing import Any, TypeVar, cast
 
 import torch as th
 
+from sb3_pave.user_warning import warn_user
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 # Compilations of one function: for sizes, activations, terms that are off, algorithms. PyTorch's own limit is 8
@@ -52,11 +54,12 @@ def _or_as_it_is(graph: Any, example_inputs: Any) -> Any:
     try:
         return _without_warnings(graph, example_inputs)
     except Exception as error:  # whatever a compiler, a linker or a file system makes of it
-        warnings.warn(
+        if isinstance(error, th._dynamo.exc.RestartAnalysis):
+            raise  # no failure: the function is to be traced again, with a number as a constant
+        warn_user(
             f"torch.compile failed: {in_a_line(error)} Training goes on with this part uncompiled, with the same results. "
             "If a file in PyTorch's cache is damaged, remove the cache: the folder torchinductor_USER in that of temporary "
-            "files, or TORCHINDUCTOR_CACHE_DIR.",
-            stacklevel=2,
+            "files, or TORCHINDUCTOR_CACHE_DIR."
         )
         return graph.forward
 
@@ -92,10 +95,9 @@ def _can_compile(device_type: str) -> bool:
         th.compile(_probe, backend=_without_warnings)(th.zeros(8, device=device_type))
     except Exception as error:  # whatever a compiler that is missing or broken makes of it
         compiler = "a C++ compiler (g++, clang++ or MSVC)" if device_type == "cpu" else "Triton and a C++ compiler"
-        warnings.warn(
-            f"compile=True needs {compiler}, and torch.compile failed here: {in_a_line(error)} Training goes on "
-            "uncompiled, with the same results.",
-            stacklevel=2,
+        warn_user(
+            f"compile=True needs {compiler} that works, and torch.compile failed here: {in_a_line(error)} Training goes on "
+            "uncompiled, with the same results."
         )
         return False
     return True
@@ -105,9 +107,12 @@ def in_a_line(error: Exception) -> str:
     """
     What went wrong, in short.
 
-    :param error: that was raised
+    :param error: that was raised; PyTorch's own begin with the name of the backend that raised another one
     """
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    cause = getattr(error, "inner_exception", error)
+    lines = (str(cause).strip() or type(cause).__name__).splitlines()
+    # A compiler's own output has many
+    return " ".join([lines[0], *[line.strip() for line in lines[1:] if "error:" in line][:1]])
 
 
 def _probe(x: th.Tensor) -> th.Tensor:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch as th
 
 from sb3_pave.fast.compiled import compiled
-from sb3_pave.method.batches import leaves
+from sb3_pave.method.batches import leaves, rebuilt
 
 
 class Differentiated(NamedTuple):
@@ -106,14 +106,15 @@ def compiled_loss(loss: Callable[..., tuple[th.Tensor, Any]], network: Any, *oth
     """
     with th.no_grad():
         gradients, (value, more) = compiled(_gradient_and_value)(loss, network, *others)
-    return Differentiated(value, tuple(leaves(network.parameters)), tuple(leaves(gradients))), more
+    return Differentiated(value, tuple(leaves(network.parameters)), tuple(gradients)), more
 
 
 def _gradient_and_value(loss: Callable[..., Any], network: Any, *others: Any) -> Any:
-    def of(parameters: Any) -> Any:
-        return loss(network._replace(parameters=parameters), *others)
+    def of(tensors: list[th.Tensor]) -> Any:
+        return loss(network._replace(parameters=rebuilt(network.parameters, iter(tensors))), *others)
 
-    return th.func.grad_and_value(of, has_aux=True)(network.parameters)
+    # Layers without biases have a None, which is not to be differentiated
+    return th.func.grad_and_value(of, has_aux=True)(leaves(network.parameters))
 
 
 def descend(optimizer: th.optim.Optimizer, *losses: Loss) -> None:

@@ -17,6 +17,7 @@ from sb3_pave.fast.static_batch import StaticBatch
 from sb3_pave.fast.update_log import UpdateLog
 from sb3_pave.fast.watch import PASSING, are_known, same
 from sb3_pave.method.batches import leaves, rebuilt
+from sb3_pave.user_warning import warn_user
 
 WARM_UPS = 3  # calls before a recording: libraries and optimizers set themselves up in the first ones
 _MAX_RECORDINGS = 32  # in a row that were hardly used
@@ -216,10 +217,7 @@ class GraphedUpdate:
         for optimizer in self._optimizers:
             self._move_steps(optimizer, to_device=False)
         if not quiet:
-            warnings.warn(
-                f"cuda_graph: the update can't be recorded: {reason}. Training goes on without, with the same results.",
-                stacklevel=4,
-            )
+            warn_user(f"cuda_graph: the update can't be recorded: {reason}. Training goes on without, with the same results.")
 
 
 def _groups(optimizers: Sequence[th.optim.Optimizer]) -> list[dict[str, Any]]:

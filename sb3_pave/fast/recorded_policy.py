@@ -1,7 +1,6 @@
 """A policy's actions recorded as a CUDA graph and replayed; equals calling the policy."""
 
 import threading
-import warnings
 import weakref
 from typing import Any
 
@@ -12,6 +11,7 @@ from sb3_pave.fast.compiled import in_a_line
 from sb3_pave.fast.graphs import WARM_UPS
 from sb3_pave.fast.watch import Watch
 from sb3_pave.method.batches import Batch, leaves, rebuilt
+from sb3_pave.user_warning import warn_user
 
 
 class RecordedPolicy:
@@ -65,7 +65,7 @@ class RecordedPolicy:
         except Exception as error:  # whatever the driver makes of what can't be captured
             self._given_up = True
             reason = in_a_line(error)
-            warnings.warn(f"cuda_graph: the policy can't be recorded: {reason}. Acting goes on without.", stacklevel=2)
+            warn_user(f"cuda_graph: the policy can't be recorded: {reason}. Acting goes on without.")
             return self._predict(observation, deterministic)
         return recording.replay().values
 

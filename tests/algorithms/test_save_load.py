@@ -76,6 +76,8 @@ def test_a_plain_relu_agent_keeps_its_activation_with_a_warning(algorithm, host,
 @pairs
 def test_a_misspelled_hyperparameter_is_refused_by_load(algorithm, host, tmp_path):
     small(host, policy_kwargs={"net_arch": [16], "activation_fn": nn.SiLU}).save(tmp_path / "plain.zip")
+    with pytest.raises(TypeError, match=r"load\(\) got complie, .* Did you mean compile"):
+        algorithm.load(tmp_path / "plain.zip", complie=True)
     with pytest.raises(TypeError, match=r"load\(\) got curv_coeff, .* Did you mean curv_coef"):
         algorithm.load(tmp_path / "plain.zip", curv_coeff=3.0)
     # What SB3 takes, and attributes of the user's own

@@ -170,8 +170,10 @@ def test_what_does_not_compile_runs_as_it_is(monkeypatch):
 
     monkeypatch.setattr(compiled, "_without_warnings", fail)
     eager = train(PAVE_TD3, 4)
-    with pytest.warns(UserWarning, match="c1.main.so: file too short Training goes on with this part uncompiled"):
+    message = "c1.main.so: file too short Training goes on with this part uncompiled"
+    with pytest.warns(UserWarning, match=message) as caught:
         damaged = train(PAVE_TD3, 4, compile=True)
+    assert {warning.filename for warning in caught} == {__file__}  # the user's line, through PyTorch
     th.testing.assert_close(flat(damaged), flat(eager), rtol=0, atol=1e-5)
     assert not th.equal(flat(damaged), flat(train(PAVE_TD3, 0)))
     th._dynamo.reset()
@@ -180,18 +182,65 @@ def test_what_does_not_compile_runs_as_it_is(monkeypatch):
 def test_without_a_compiler_there_is_one_warning_and_the_eager_path(monkeypatch):
     def no_compiler(function, **options):
         def call(*args):
-            raise RuntimeError("No working C++ compiler found\nin any place")
+            raise BackendFailed("backend='inductor' raised:\nRuntimeError: ...")
 
         return call
 
     monkeypatch.setattr(compiled.th, "compile", no_compiler)
     with pytest.warns(
-        UserWarning, match=r"compile=True needs a C\+\+ compiler.*No working C\+\+ compiler found Training"
+        UserWarning, match=r"compile=True needs a C\+\+ compiler.*No working C\+\+ compiler found in any place Training"
     ) as caught:
         fast = train(PAVE_TD3, compile=True)
         train(PAVE_TD3, compile=True)
-    assert len(caught) == 1
+    assert len(caught) == 1 and caught[0].filename == __file__
     assert th.equal(flat(fast), flat(train(PAVE_TD3)))
+
+
+class BackendFailed(RuntimeError):
+    """As PyTorch wraps what its compiler raises."""
+
+    inner_exception = RuntimeError("No working C++ compiler found in any place")
+
+
+def test_a_compilers_error_is_in_the_line():
+    error = RuntimeError(
+        "C++ compile error\n\nCommand:\ng++ ...\nOutput:\nx.cpp:3:10: fatal error: omp.h: No such file\n#include"
+    )
+    assert compiled.in_a_line(error) == "C++ compile error x.cpp:3:10: fatal error: omp.h: No such file"
+
+
+@needs_compiler
+def test_to_trace_again_is_no_failure(monkeypatch):
+    """PyTorch asks for it where a number that changes has to be a constant."""
+
+    def again(graph, example_inputs):
+        raise th._dynamo.exc.RestartAnalysis
+
+    monkeypatch.setattr(compiled, "_without_warnings", again)
+    with pytest.raises(th._dynamo.exc.RestartAnalysis):
+        compiled._or_as_it_is(None, [])
+
+
+def test_without_terms_nothing_is_compiled_and_the_parameters_are_the_hosts(monkeypatch):
+    monkeypatch.setattr(compiled.th, "compile", lambda *args, **kwargs: pytest.fail("compiles"))
+    zero = {"mpr_coef": 0.0, "vfc_coef": 0.0, "curv_coef": 0.0}
+    host = train(SAC, 5, policy_kwargs={"activation_fn": th.nn.SiLU})
+    assert th.equal(flat(train(PAVE_SAC, 5, compile=True, **zero)), flat(host))
+
+
+@needs_compiler
+@pytest.mark.parametrize("algorithm", [PAVE_TD3, PAVE_SAC])
+def test_layers_without_biases_train_between_the_updates_with_terms(algorithm):
+    def trained(**kwargs):
+        model = train(algorithm, 0, pave_interval=2, **kwargs)
+        for critic in (model.critic, model.critic_target):
+            for network in critic.q_networks:
+                network[0].bias = None
+        model.critic.optimizer.param_groups[0]["params"] = list(model.critic.parameters())
+        model.train(4, batch_size=32)
+        return flat(model)
+
+    th.testing.assert_close(trained(compile=True), trained(), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(("name", "allowed"), [("compile", "True or False"), ("cuda_graph", 'True, False or "auto"')])

@@ -6,12 +6,12 @@ import warnings
 from pathlib import Path
 
 # What stands between that line and us
-_LIBRARIES = ("sb3_pave", "stable_baselines3", "sb3_contrib", "rl_zoo3")
+_LIBRARIES = ("sb3_pave", "stable_baselines3", "sb3_contrib", "rl_zoo3", "torch")
 
 
 def warn_user(text: str, category: type[Warning] = UserWarning) -> None:
     """
-    Warn at the line, outside of this package and SB3's, that the call came from.
+    Warn at the line, outside of this package, SB3's and PyTorch, that the call came from.
 
     :param text: what to say
     :param category: of the warning
