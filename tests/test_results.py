@@ -1,6 +1,8 @@
 """The tables that README and the pages of results show are those of the committed result files."""
 
 import json
+import re
+from itertools import zip_longest
 from pathlib import Path
 
 import pytest
@@ -87,6 +89,29 @@ def test_readmes_table_of_rivals_is_what_was_measured(tasks):
     for label, (method, variant) in RIVAL_ROWS.items():
         (entry,) = [one for one in tasks["pendulum_td3"]["methods"] if one["method"] == method]
         assert shown[label] == [str(len(entry["seeds"])), *intervals(entry), f"{ratios[variant]:.2f}"], label
+
+
+ON_A_CPU = ("host", "pave", "compiled", "every 4th update", "every 4th update, compiled")
+ON_A_GPU = ("host", "host, graphs", "graphs", "graphs, compiled")
+
+
+def test_readmes_times_are_what_was_measured():
+    section = README.split("## What PAVE costs")[1].split("\n## ")[0]
+    found = [(file[1], cells) for label, *cells in rows_of(section) if (file := re.search(r"(bench_\w+\.json)", label))]
+    assert len(found) == 6
+    for file, cells in found:
+        timings = {one["variant"]: one for one in json.loads((RESULTS / file).read_text())["timings"]}
+        for variant, cell in zip_longest(ON_A_GPU if "h200" in file else ON_A_CPU, cells, fillvalue=""):
+            # Ratio, milliseconds and environment steps a second, as far as they are shown; an older file has fewer variants
+            shown = re.findall(r"[\d.]+", cell)
+            assert shown or variant not in timings, (file, variant)
+            one = timings.get(variant)
+            assert not shown or set(shown) <= measured_times(one), (file, variant, shown)
+
+
+def measured_times(one) -> set[str]:
+    ratio, ms, steps = one["ratio"][1], one["ms"][1], (one["env_steps_per_s"] or [None, 0])[1]
+    return {f"{ratio:.2f}".removesuffix(".00"), f"{ms:.1f}", f"{ms:.2f}", f"{steps:.0f}"}
 
 
 def intervals(entry) -> list[str]:
