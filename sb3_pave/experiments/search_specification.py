@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,6 +67,7 @@ class SearchSpecification:
         runs = tuple(grid.runs())
         entry, host_space = full_entry(runs[0], {}), content.get("host_space", False)
         space = make_space(content.get("search"), runs[0].algorithm, runs[0].environment, host_space, entry)
+        _check_units(runs, space)
         against = None
         if content.get("plain") is not None:
             against = _with_method(common, content["plain"], "plain", base_folder)
@@ -94,6 +95,20 @@ class SearchSpecification:
             "host_space": self.space.host is not None,
         }
         return plain(described)
+
+
+def _check_units(runs: Sequence[Run], space: SearchSpace) -> None:
+    """A weight that is drawn for several environments has to mean the same on each."""
+    from sb3_pave.zoo.search import PAVE_WEIGHTS
+
+    drawn = [name for name in PAVE_WEIGHTS if name in space.ranges]
+    units = {run.environment: full_entry(run, {}).get("scale_free", True) for run in runs}
+    if drawn and len(set(units.values())) > 1:
+        told = ", ".join(f"{env_id}: {'scale_free' if free else 'its own'}" for env_id, free in units.items())
+        raise SpecificationError(
+            f"search: {drawn[0]} would count in different units ({told}): add scale_free: true, or false, to the "
+            "hyperparameters of method"
+        )
 
 
 def _with_method(common: Mapping[str, Any], method: Any, name: str, base_folder: str | os.PathLike) -> Specification:

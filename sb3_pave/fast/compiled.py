@@ -36,7 +36,7 @@ def compiled(function: Function) -> Function:
 def _may_change(guards: Sequence[Any]) -> list[bool]:
     """
     Which of the conditions that a compiled function depends on are to be looked at in each call: its arguments, and constants.
-    That functions and modules are still those of their names is most of them, and no less time than a small update takes.
+    That functions and modules are still those of their names is most of them, and three per cent of the time of SAC's update.
 
     :param guards: all of them, as PyTorch describes them
     """

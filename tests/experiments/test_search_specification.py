@@ -81,3 +81,15 @@ def test_an_environment_whose_actions_cannot_be_counted_is_said(monkeypatch):
 def test_the_space_of_the_host_sees_through_the_wrappers_of_the_entry():
     wrapped = {"algorithm": "pave_td3", "hyperparameters": {"env_wrapper": "tests.experiments.test_search_specification.Two"}}
     assert SearchSpecification.from_dict({**HOST, "method": wrapped}).space.host.n_actions == 2
+
+
+def test_a_weight_has_the_same_units_on_every_environment():
+    # Ours has the published weights of the one, and none of the other
+    method = {"algorithm": "pave_sac", "hyperparameters": {}}
+    both = ["Pendulum-v1", "MountainCarContinuous-v0"]
+    content = {"environments": both, "seeds": [1], "steps": 10, "plain": "sac", "method": method}
+    message = r"mpr_coef would count in different units \(Pendulum-v1: its own, MountainCarContinuous-v0: scale_free\)"
+    with pytest.raises(SpecificationError, match=message):
+        SearchSpecification.from_dict(content)
+    method["hyperparameters"]["scale_free"] = True
+    assert SearchSpecification.from_dict(content).method_runs
