@@ -67,12 +67,12 @@ class SearchSpecification:
         runs = tuple(grid.runs())
         entry, host_space = full_entry(runs[0], {}), content.get("host_space", False)
         space = make_space(content.get("search"), runs[0].algorithm, runs[0].environment, host_space, entry)
-        _check_units(runs, space)
         against = None
         if content.get("plain") is not None:
             against = _with_method(common, content["plain"], "plain", base_folder)
         elif len(grid.environments) > 1:
             raise SpecificationError("several environments need plain, the agent whose return and sm are the scale of each")
+        _check_units(runs, space)
         return cls(grid, space, runs, against, () if against is None else tuple(against.runs()))
 
     def runs(self, hyperparameters: Mapping[str, Any]) -> list[Run]:

@@ -29,7 +29,7 @@ from sb3_pave.experiments.study import SearchStudy
 from sb3_pave.experiments.study_place import without_password
 from sb3_pave.experiments.trial_measures import Scale, least_return
 from sb3_pave.zoo.search import WEIGHT_RANGES
-from tests.experiments.formulas import SPECIFICATION, FormulaJob, n_started, quick, values_at
+from tests.experiments.formulas import SMALL, SPECIFICATION, FormulaJob, n_started, quick, values_at
 
 
 @pytest.fixture(autouse=True)
@@ -207,7 +207,9 @@ def test_what_has_to_be_kept_is_a_share_of_the_absolute_value(total, least):
 
 def test_several_environments_are_on_the_scale_of_the_plain_agent(tmp_path):
     environments = ["Pendulum-v1", "MountainCarContinuous-v0"]
-    specification = SearchSpecification.from_dict({**SPECIFICATION, "environments": environments, "seeds": [1]})
+    method = {"algorithm": "pave_sac", "hyperparameters": {**SMALL, "scale_free": False}}
+    changes = {"environments": environments, "seeds": [1], "method": method}
+    specification = SearchSpecification.from_dict({**SPECIFICATION, **changes})
     searched = quick(specification, tmp_path, 1, keep_return=0.9)
     (trial,) = searched["trials"]
     # 0.1 in both: return -100 as the plain agent's, sm 0.7 of its 1.0
