@@ -2,9 +2,9 @@
 
 import inspect
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import torch as th
 
@@ -14,7 +14,6 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 # Compilations of one function: for sizes, activations, terms that are off, algorithms. PyTorch's own limit is 8
 _MAX_COMPILATIONS = 64
-_OF_CONSTANTS = ("EQUALS_MATCH", "CONSTANT_MATCH")
 
 
 @cache
@@ -24,23 +23,10 @@ def compiled(function: Function) -> Function:
 
     :param function: of tensors; the parameters of networks are among them, so that it serves every agent
     """
-    settings: dict[str, Any] = {}
-    # Neither is in older versions of PyTorch
-    if "recompile_limit" in inspect.signature(th.compile).parameters:
-        settings["recompile_limit"] = _MAX_COMPILATIONS
-    if hasattr(th.compiler, "skip_guard_on_globals_unsafe"):
-        settings["options"] = {"guard_filter_fn": _may_change}
-    return cast(Function, th.compile(function, backend=_or_as_it_is, **settings))  # type: ignore[call-overload]
-
-
-def _may_change(guards: Sequence[Any]) -> list[bool]:
-    """
-    Which of the conditions that a compiled function depends on are to be looked at in each call: its arguments, and constants.
-    That functions and modules are still those of their names is most of them, and three per cent of the time of SAC's update.
-
-    :param guards: all of them, as PyTorch describes them
-    """
-    return [not guard.is_global or guard.guard_type in _OF_CONSTANTS for guard in guards]
+    limit = {"recompile_limit": _MAX_COMPILATIONS}
+    known = inspect.signature(th.compile).parameters  # not in older versions of PyTorch
+    limit = {name: value for name, value in limit.items() if name in known}
+    return th.compile(function, backend=_or_as_it_is, **limit)  # type: ignore[call-overload]
 
 
 def _or_as_it_is(graph: Any, example_inputs: Any) -> Any:
