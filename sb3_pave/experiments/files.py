@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+_COPIED = "# A copy, for those who find this folder; paths in it start where the original lies.\n"
+
 
 def make_folder(folder: Path) -> None:
     """
@@ -36,7 +38,10 @@ def write_json(path: Path, data: Any, indent: int | None = None) -> None:
     :param indent: as in :func:`json.dumps`
     :raises OSError: if it can't be written; nothing is left behind then
     """
-    text = json.dumps(plain(data), allow_nan=False, indent=indent) + "\n"
+    _write(path, json.dumps(plain(data), allow_nan=False, indent=indent) + "\n")
+
+
+def _write(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}")
     try:
         with temporary.open("w", encoding="utf-8") as file:
@@ -88,12 +93,7 @@ def copy_into(path: Path, folder: Path) -> None:
         return
     if not there.startswith(_COPIED):
         raise FileExistsError(f"{target} is another file than {path}, which would be copied there: rename one of them")
-    temporary = target.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}")
-    temporary.write_text(_COPIED + text, encoding="utf-8")
-    os.replace(temporary, target)
-
-
-_COPIED = "# A copy, for those who find this folder; paths in it start where the original lies.\n"
+    _write(target, _COPIED + text)
 
 
 class UnreadableFile(ValueError):

@@ -6,7 +6,6 @@ import ast
 import dataclasses
 import json
 import math
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +15,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from sb3_pave.experiments.files import plain
 from sb3_pave.experiments.given import SpecificationError
-from sb3_pave.experiments.zoo_knowledge import check_hyperparameters
+from sb3_pave.experiments.zoo_knowledge import action_space, check_hyperparameters
 
 RANGE_KEYS = ("low", "high", "log", "int")
 
@@ -218,12 +217,7 @@ def _n_actions(env_id: str, entry: Hyperparameters) -> int:
     from rl_zoo3.utils import get_wrapper_class
 
     try:
-        wrapped = get_wrapper_class(entry) or (lambda env: env)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # its training repeats them
-            env = wrapped(gym.make(env_id, **(entry.get("env_kwargs") or {})))
-        actions = env.action_space
-        env.close()
+        actions = action_space(env_id, entry.get("env_kwargs") or {}, get_wrapper_class(entry))
     except Exception as error:  # whatever an environment raises
         raise SpecificationError(f"host_space: {env_id} can't be made, and its actions have to be counted: {error}") from error
     if not isinstance(actions, gym.spaces.Box) or not actions.shape:

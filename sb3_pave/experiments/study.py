@@ -29,7 +29,7 @@ SEARCHERS = ".searchers"
 SIGNED_AFTER = 60
 
 #: Attributes of a trial: what was drawn, what came out, why it has failed, by how much its return
-# misses what has to be kept
+#: misses what has to be kept
 HYPERPARAMETERS, OUTCOME, ERROR, CONSTRAINT = "hyperparameters", "outcome", "error", "constraint"
 
 #: By whether there is a constraint on the return: sm down; or return up, sm down

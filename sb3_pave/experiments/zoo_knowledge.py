@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,7 @@ def check_as_made(where: str, env_id: str, hyperparameters: Mapping[str, Any]) -
     """
     env_kwargs = hyperparameters.get("env_kwargs") or {}
     try:
-        space = _action_space(env_id, env_kwargs)
+        space = action_space(env_id, env_kwargs)
     except TypeError as error:
         if env_kwargs and _can_be_made(env_id):
             raise SpecificationError(f"{where}: env_kwargs {env_kwargs}: {error}") from error
@@ -105,16 +105,24 @@ def check_as_made(where: str, env_id: str, hyperparameters: Mapping[str, Any]) -
 
 def _can_be_made(env_id: str) -> bool:
     try:
-        _action_space(env_id, {})
+        action_space(env_id, {})
     except Exception:
         return False
     return True
 
 
-def _action_space(env_id: str, env_kwargs: Mapping[str, Any]) -> gym.Space:
+def action_space(env_id: str, env_kwargs: Mapping[str, Any], wrapper: Callable[[gym.Env], gym.Env] | None = None) -> gym.Space:
+    """
+    :param env_id: the environment
+    :param env_kwargs: its arguments
+    :param wrapper: what it is wrapped in; None for nothing
+    :return: its actions; whatever the environment or the wrapper raises passes on
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its training repeats them
         env = gym.make(env_id, **env_kwargs)
+        if wrapper is not None:
+            env = wrapper(env)
     space = env.action_space
     env.close()
     return space
