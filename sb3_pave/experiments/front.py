@@ -31,7 +31,7 @@ def pareto_front(trials: Sequence[Trial]) -> list[Trial]:
 
 def pick(searched: Mapping[str, Any], how: str) -> Trial:
     """
-    :param searched: a search, as :func:`sb3_pave.experiments.search.describe` has it
+    :param searched: a search, as :func:`sb3_pave.experiments.search_results.describe` has it
     :param how: ``smoothest``: the lowest ``sm`` among the feasible ones; where there is no constraint, among those of the
         front that lose at most a tenth of the best return's absolute value. ``knee``: the point of the front that lies
         farthest beyond the straight line between its ends, return and ``sm`` both counted in parts of the front's range

@@ -15,7 +15,7 @@ from sb3_pave.experiments.front import Trial, pareto_front
 
 def front_table(searched: Mapping[str, Any]) -> pd.DataFrame:
     """
-    :param searched: a search, as :func:`sb3_pave.experiments.search.describe` has it
+    :param searched: a search, as :func:`sb3_pave.experiments.search_results.describe` has it
     :return: its front as text: trial, return and ``sm`` (mean over runs, and their range), hyperparameters; the plain agent
         last
     """

@@ -140,7 +140,7 @@ def search_front(searched: Mapping[str, Any]) -> Figure:
     Return against ``sm`` of every trial of a search, and which of them none other beats. The axis of the return spans at
     least the standard deviation of episodes.
 
-    :param searched: a search, as :func:`sb3_pave.experiments.search.describe` has it
+    :param searched: a search, as :func:`sb3_pave.experiments.search_results.describe` has it
     :return: the picture
     :raises ValueError: if it has no trial with a result
     """

@@ -17,29 +17,28 @@ from pathlib import Path
 from typing import Any
 
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.trial import FrozenTrial, Trial
+from optuna.trial import Trial
 
 from sb3_pave.experiments.backends import check_backend
 from sb3_pave.experiments.collection import Result
 from sb3_pave.experiments.files import plain
 from sb3_pave.experiments.grid import run_grid
 from sb3_pave.experiments.runs import Run
+from sb3_pave.experiments.search_results import describe, described, has_result, searched
 from sb3_pave.experiments.search_specification import SearchSpecification
 from sb3_pave.experiments.study import (
     HYPERPARAMETERS,
     OUTCOME,
     SPECIFICATION,
-    SamplerName,
     SearchStudy,
     check_agreement,
     existing_study,
 )
+from sb3_pave.experiments.study_sampler import SamplerName
 from sb3_pave.experiments.study_storage import STORAGE_ERRORS, why_failed
 from sb3_pave.experiments.trial_measures import NotFinite, Scale, least_return, measure, read_measures
 
 RUNS_FOLDER = "runs"
-
-FORMAT = 1
 
 # So many failed trials without a single good one are no bad luck
 MAX_FAILURES = 5
@@ -86,7 +85,7 @@ def search(
     :param backend: see :func:`sb3_pave.experiments.grid.run_grid`
     :param gpus: see there
     :param progress: whether to say how far it is
-    :return: the search as it is then, see :func:`describe`
+    :return: the search as it is then, see :func:`sb3_pave.experiments.search_results.describe`
     :raises ValueError: if an argument is out of its range, or the study was begun with another specification
     :raises SearchError: if the plain agent's runs, the first trials or the storage have failed
     :raises ModuleNotFoundError: if a package of the backend is missing; the message says what to install
@@ -123,13 +122,13 @@ def search_so_far(
     :param folder: where runs and study are
     :param storage: URL of an Optuna storage; None for the journal file in the folder
     :param study_name: name of the study in it
-    :return: ``environments``, ``algorithm``, ``n_runs`` of a trial and ``trials``, see :func:`describe`
+    :return: of what :func:`sb3_pave.experiments.search_results.describe` says, what needs no plain agent
     :raises ValueError: if the study lies elsewhere, or was begun with another specification
     :raises SearchError: if no trial has a result, or the storage has failed
     """
     with _naming_the_storage(Path(folder), storage):
         study = existing_study(Path(folder), storage, study_name)
-        complete = [] if study is None else [trial for trial in study.get_trials(deepcopy=False) if _has_result(trial)]
+        complete = [] if study is None else [trial for trial in study.get_trials(deepcopy=False) if has_result(trial)]
         begun_with = {} if study is None else study.user_attrs.get(SPECIFICATION, {})
     if not complete:
         if storage is None:
@@ -138,7 +137,7 @@ def search_so_far(
     # How the trials were judged does not matter to what each of them is
     judged = {"keep_return": begun_with.get("keep_return")}
     check_agreement(begun_with, {**specification.to_dict(), **judged}, storage is not None)
-    return {**_searched(specification), "trials": [_described(trial) for trial in complete]}
+    return {**searched(specification), "trials": [described(trial) for trial in complete]}
 
 
 @contextlib.contextmanager
@@ -245,59 +244,6 @@ class _Searching:
     def _say(self, text: str) -> None:
         if self.how["progress"]:
             print(text, flush=True)
-
-
-def describe(
-    specification: SearchSpecification, study: SearchStudy, scales: Mapping[str, Scale], keep_return: float | None
-) -> dict[str, Any]:
-    """
-    The search as plain data, which tables and pictures are made of.
-
-    :param specification: what is searched
-    :param study: its study
-    :param scales: what the plain agent reaches, by environment
-    :param keep_return: the share of its return that has to be kept
-    :return: ``format``, ``environments``, ``algorithm``, ``n_runs`` of a trial, ``least_return`` (None without constraint),
-        ``plain`` (its ``return`` and ``sm``, or None), ``n_failed`` and ``trials``: ``number``, ``hyperparameters``,
-        ``return``, ``sm``, ``returns``, ``sms``, ``episode_std`` and ``feasible``
-    """
-    least = None if keep_return is None else least_return(scales, keep_return)
-    trials = [_described(trial) for trial in study.trials() if _has_result(trial)]
-    for trial in trials:
-        trial["feasible"] = least is None or trial["return"] >= least
-    reached = None
-    if scales:
-        (first, *others) = scales.values()
-        reached = {"return": 1.0, "sm": 1.0} if others else {"return": first.total, "sm": first.sm}
-    return {
-        "format": FORMAT,
-        **_searched(specification),
-        "least_return": least,
-        "plain": reached,
-        "n_failed": study.n_settled() - len(trials),
-        "trials": trials,
-    }
-
-
-def _searched(specification: SearchSpecification) -> dict[str, Any]:
-    (method,) = specification.grid.methods
-    return {
-        "environments": {environment.id: environment.steps for environment in specification.grid.environments},
-        "algorithm": method.algorithm,
-        "n_runs": len(specification.method_runs),
-    }
-
-
-def _has_result(trial: FrozenTrial) -> bool:
-    return trial.state.name == "COMPLETE"
-
-
-def _described(trial: FrozenTrial) -> dict[str, Any]:
-    return {
-        "number": trial.number,
-        "hyperparameters": trial.user_attrs[HYPERPARAMETERS],
-        **trial.user_attrs[OUTCOME],
-    }
 
 
 def _plain_scales(specification: SearchSpecification, folder: Path, how: Mapping[str, Any]) -> dict[str, Scale]:

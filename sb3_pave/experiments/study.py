@@ -6,21 +6,19 @@ import contextlib
 import threading
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from sb3_pave.experiments.claims import HEARTBEAT, Claim, is_claimed
 from sb3_pave.experiments.files import make_folder
 from sb3_pave.experiments.study_place import check_place, database_file, described_place, note_place
+from sb3_pave.experiments.study_sampler import SamplerName, SamplerOfEach, make_sampler, note_constraint
 from sb3_pave.experiments.study_storage import JOURNAL_FILE, SEARCHER, experimental, open_storage, queue_again
 
 SEARCHERS = ".searchers"
@@ -28,20 +26,14 @@ SEARCHERS = ".searchers"
 # Seconds in which whoever begins a trial puts its name on it
 SIGNED_AFTER = 60
 
-#: Attributes of a trial: what was drawn, what came out, why it has failed, by how much its return
-#: misses what has to be kept
-HYPERPARAMETERS, OUTCOME, ERROR, CONSTRAINT = "hyperparameters", "outcome", "error", "constraint"
+#: Attributes of a trial: what was drawn, what came out, why it has failed
+HYPERPARAMETERS, OUTCOME, ERROR = "hyperparameters", "outcome", "error"
 
 #: By whether there is a constraint on the return: sm down; or return up, sm down
 DIRECTIONS: dict[bool, list[Any]] = {True: ["minimize"], False: ["maximize", "minimize"]}
 
 #: Attribute of a study: what it was begun with
 SPECIFICATION = "specification"
-
-# Since Optuna 5; before, the sampler asks a function
-SETS_CONSTRAINTS = hasattr(Trial, "set_constraint")
-
-SamplerName = Literal["tpe", "nsga2", "random"]
 
 
 class SearchStudy:
@@ -76,7 +68,7 @@ class SearchStudy:
         self._database = storage is not None
         directions = DIRECTIONS[constrained]
         self.study = optuna.create_study(storage=self._storage, study_name=name, directions=directions, load_if_exists=True)
-        self._sampler = _SamplerOfEach(lambda of_trial: _sampler(sampler, constrained, of_trial), seed)
+        self._sampler = SamplerOfEach(lambda of_trial: make_sampler(sampler, constrained, of_trial), seed)
         self.study.sampler = self._sampler
 
     def agree_on(self, specification: dict[str, Any]) -> None:
@@ -143,9 +135,7 @@ class SearchStudy:
         :param loss: under a constraint, by how much its return misses it; not above 0 where it does not
         """
         if loss is not None:
-            if SETS_CONSTRAINTS:
-                trial.set_constraint("return", loss)
-            trial.set_user_attr(CONSTRAINT, loss)
+            note_constraint(trial, loss)
         self.study.tell(trial, [sm] if self.constrained else [total, sm], skip_if_finished=True)
 
     def fail(self, trial: Trial, error: str) -> None:
@@ -274,61 +264,3 @@ def _check_ours(study: optuna.Study, storage: str | None) -> None:
 
 def _directions(study: optuna.Study) -> list[str]:
     return [direction.name.lower() for direction in study.directions]
-
-
-class _SamplerOfEach(BaseSampler):
-    """
-    Each trial has a sampler of its own, seeded with the trial's number. With one seed for all, processes that share a study
-    would draw the same trials, and what goes on those that the beginning has drawn.
-
-    :param make: seed -> sampler
-    :param seed: seed of the search; None draws anew each time
-    """
-
-    def __init__(self, make: Callable[[int | None], BaseSampler], seed: int | None):
-        self.make, self.seed = make, seed
-        self.start: dict[str, Any] = {}
-        self.samplers: dict[int, BaseSampler] = {}
-
-    def of(self, trial: FrozenTrial) -> BaseSampler:
-        if trial.number not in self.samplers:
-            entropy = None if self.seed is None else np.random.SeedSequence([self.seed, trial.number])
-            sampler = self.make(None if entropy is None else int(entropy.generate_state(1)[0]))
-            if trial.number == 0 and self.start:
-                with experimental():
-                    sampler = optuna.samplers.PartialFixedSampler(self.start, sampler)
-            self.samplers[trial.number] = sampler
-        return self.samplers[trial.number]
-
-    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        self.of(trial).before_trial(study, trial)
-
-    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        return self.of(trial).infer_relative_search_space(study, trial)
-
-    def sample_relative(
-        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        return self.of(trial).sample_relative(study, trial, search_space)
-
-    def sample_independent(
-        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
-        return self.of(trial).sample_independent(study, trial, param_name, param_distribution)
-
-    def after_trial(self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
-        self.of(trial).after_trial(study, trial, state, values)
-        del self.samplers[trial.number]
-
-
-def _sampler(name: SamplerName, constrained: bool, seed: int | None) -> BaseSampler:
-    settings: dict[str, Any] = {"seed": seed}
-    if constrained and name != "random" and not SETS_CONSTRAINTS:
-        settings["constraints_func"] = lambda trial: (trial.user_attrs[CONSTRAINT],)
-    with experimental():
-        if name == "nsga2":
-            # Generations of the default size would leave a search of this cost without a second one
-            return optuna.samplers.NSGAIISampler(population_size=10, **settings)
-        if name == "random":
-            return optuna.samplers.RandomSampler(**settings)
-        return optuna.samplers.TPESampler(constant_liar=True, **settings)

@@ -30,7 +30,7 @@ def full_entry(run: Run, hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
 
 def zoo_yaml(searched: Mapping[str, Any], trial: Mapping[str, Any], runs: Sequence[Run]) -> str:
     """
-    :param searched: a search, as :func:`sb3_pave.experiments.search.describe` has it
+    :param searched: a search, as :func:`sb3_pave.experiments.search_results.describe` has it
     :param trial: one of its ``trials``
     :param runs: the runs of the method without what was drawn
     :return: a YAML file that ``sb3-pave train -conf`` takes, with an entry for each environment

@@ -16,9 +16,8 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import TrialState
 
 from sb3_pave.commands import tune
-from sb3_pave.experiments import SpecificationError, grid, study_storage
+from sb3_pave.experiments import SpecificationError, grid, study_sampler, study_storage
 from sb3_pave.experiments import search as searching
-from sb3_pave.experiments import study as studies
 from sb3_pave.experiments.front import find_trial, pareto_front, pick
 from sb3_pave.experiments.outcome import front_table, save_outcome
 from sb3_pave.experiments.pictures import search_front
@@ -192,7 +191,7 @@ def test_under_the_constraint_the_return_is_kept(specification, tmp_path, sample
 
 @pytest.mark.filterwarnings("ignore:`constraints_func`:FutureWarning")
 def test_before_optuna_5_the_constraint_is_a_function(specification, tmp_path, monkeypatch):
-    monkeypatch.setattr(studies, "SETS_CONSTRAINTS", False)
+    monkeypatch.setattr(study_sampler, "SETS_CONSTRAINTS", False)
     searched = quick(specification, tmp_path, 5, keep_return=0.98)
     trials = SearchStudy(tmp_path, constrained=True).trials()
     constraints = [trial.system_attrs["constraints"][0] for trial in trials]
@@ -387,7 +386,7 @@ def test_in_a_database_the_heartbeat_says_who_is_dead(specification, tmp_path, m
 
 
 def test_a_heartbeat_that_fails_is_not_the_last(tmp_path, monkeypatch):
-    monkeypatch.setattr(studies, "HEARTBEAT", 0.01)
+    monkeypatch.setattr("sb3_pave.experiments.study.HEARTBEAT", 0.01)
     study = SearchStudy(tmp_path, f"sqlite:///{tmp_path}/search.db")
     study.ask(1)
     beats, third = [], threading.Event()
@@ -408,7 +407,7 @@ def test_a_trial_of_a_database_that_never_had_a_heartbeat_is_tried_again(tmp_pat
     with pytest.warns(UserWarning, match="Heartbeat of storage"):
         study.study.ask()  # and its process is killed
     assert study.revive() == []
-    monkeypatch.setattr(studies, "SIGNED_AFTER", 0)
+    monkeypatch.setattr("sb3_pave.experiments.study.SIGNED_AFTER", 0)
     assert study.revive() == [0] and study.n_running() == 0
 
 
