@@ -7,7 +7,7 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sb3_pave.commands.extras import find_modules_here
+from sb3_pave.commands.extras import find_modules_here, naming_the_extra
 from sb3_pave.commands.printing import print_table
 
 if TYPE_CHECKING:
@@ -30,14 +30,8 @@ def main(argv: list[str]) -> None:
         return
     parser = _parser()
     args = parser.parse_args(argv)
-    try:
+    with naming_the_extra(parser, "experiments", REQUIREMENTS):
         args.function(parser, args)
-    except ModuleNotFoundError as error:
-        missing = (error.name or "").partition(".")[0]
-        if missing not in REQUIREMENTS:
-            raise
-        message = str(error) if "pip install" in str(error) else f'{missing} is missing: pip install "sb3-pave[experiments]"'
-        parser.exit(1, f"{parser.prog}: {message}\n")
 
 
 # What the optional extras bring

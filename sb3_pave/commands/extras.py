@@ -23,10 +23,12 @@ def naming_the_extra(
     try:
         yield
     except ModuleNotFoundError as error:
+        prog = f"{parser.prog} {command}".rstrip()
+        if 'pip install "sb3-pave[' in str(error) and f"[{extra}]" not in str(error):  # another one of ours
+            parser.exit(1, f"{prog}: {error}\n")
         missing = (error.name or "").partition(".")[0]
         if packages is not None and missing not in packages:
             raise
-        prog = f"{parser.prog} {command}".rstrip()
         parser.exit(1, f'{prog} needs {missing}, which is not installed: pip install "sb3-pave[{extra}]"\n')
 
 

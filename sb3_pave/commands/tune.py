@@ -122,10 +122,6 @@ def _tune(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         default = Path(args.output) / f"{searched['algorithm']}-trial-{trial['number']}.yml"
         path = Path(args.export_to or default)
         export(searched, trial, specification.method_runs, path, args.overwrite)
-    except ModuleNotFoundError as error:
-        if "pip install" not in str(error):
-            raise
-        parser.exit(1, f"{parser.prog}: {error}\n")
     except (SpecificationError, GridError, SearchError, ValueError, OSError) as error:
         parser.exit(1, f"{parser.prog}: {error}\n")
     except KeyboardInterrupt:
