@@ -192,7 +192,8 @@ class Pave(NamedAfterClass, ActsSooner, SavedAsHost, CriticTerms):
             batch_size = inspect.signature(super().train).parameters["batch_size"].default
         if self._standing is None or not self._standing.holds():
             self._check_hyperparameters()
-            refuse_compiled(self.critic)
+            if self._has_terms():
+                refuse_compiled(self.critic)
             keep_freed_memory()
             self.policy.set_training_mode(True)
             execution = choose_execution(self)

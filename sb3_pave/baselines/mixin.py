@@ -13,6 +13,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from sb3_pave.algorithms.checks import plain_flag, plain_number
 from sb3_pave.algorithms.last_batch import LastBatch, parameter_versions, refuse_closure
+from sb3_pave.algorithms.loading import loading
 from sb3_pave.algorithms.run_names import NamedAfterClass
 from sb3_pave.algorithms.saving import refuse_misspelled
 from sb3_pave.algorithms.signatures import JoinedSignature
@@ -69,7 +70,8 @@ class ActorSideMethod(NamedAfterClass, OffPolicyAlgorithm):
         :raises TypeError: if one of them is nearly, but not quite, one of the method's
         """
         refuse_misspelled(kwargs, inspect.signature(cls).parameters, cls.hyperparameters)
-        return super().load(*args, **kwargs)
+        with loading():
+            return super().load(*args, **kwargs)
 
     def _setup_model(self, *args: Any, **kwargs: Any) -> None:
         # Both the constructor and load() pass here

@@ -16,7 +16,7 @@ from sb3_pave.evaluation.zip_files import load_model
 from sb3_pave.export import ExportError, export_onnx
 from sb3_pave.export.observations import read_observations
 from sb3_pave.export.onnx_file import DEFAULT_OPSET, check_packages
-from sb3_pave.export.zoo_run import SavedModel, find_model, load_replay_buffer, make_env
+from sb3_pave.export.zoo_run import SavedModel, check_statistics, find_model, load_replay_buffer, make_env
 
 
 def main(argv: list[str]) -> None:
@@ -32,6 +32,7 @@ def main(argv: list[str]) -> None:
         import_gym_packages(parser, args.gym_packages)
         saved = find_model(args.model)
         statistics = args.vec_normalize or saved.vec_normalize
+        check_statistics(saved, statistics)
         if statistics is None and (note := unused_statistics(saved.path)):
             print(f"Note: {note}", file=sys.stderr)
         if any(_same(args.output, file) for file in (saved.path, statistics, args.observations)):

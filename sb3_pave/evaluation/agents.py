@@ -23,6 +23,8 @@ from sb3_pave.evaluation.statistics_file import read_statistics
 from sb3_pave.evaluation.user_modules import HINT_OF_PACKAGES
 from sb3_pave.evaluation.zip_files import algorithm_name, load_model
 
+_TRAINED_IN = "is it the environment that it was trained in, with the same wrappers?"
+
 
 @dataclass(frozen=True)
 class Agent:
@@ -220,19 +222,28 @@ def check_spaces(agent: Agent, model: BaseAlgorithm, env: VecEnv) -> None:
     :param agent: an agent
     :param model: its model
     :param env: its environment
-    :raises AgentError: if the model was trained on observations or actions of another shape
+    :raises AgentError: if the model was trained on observations or actions of another shape, or on actions of other bounds
     """
     for what in ("observation", "action"):
         trained, given = (_shape(getattr(one, f"{what}_space")) for one in (model, env))
         if trained != given:
             raise AgentError(
                 f"{agent.model_path} was trained with {what}s of shape {trained}, but those of this environment have {given}: "
-                "is it the environment that it was trained in, with the same wrappers?"
+                + _TRAINED_IN
             )
+    own: Any = model.action_space
+    taken: Any = env.action_space
+    # Of observations they may differ, with the arguments of an environment for example
+    if (
+        isinstance(own, spaces.Box)
+        and isinstance(taken, spaces.Box)
+        and not (np.array_equal(own.low, taken.low) and np.array_equal(own.high, taken.high))
+    ):
+        raise AgentError(f"{agent.model_path} acts in {own}, but this environment takes {taken}: {_TRAINED_IN}")
 
 
 def _shape(space: spaces.Space) -> Any:
-    """What a network has to fit; bounds may differ, with the arguments of an environment for example."""
+    """What a network has to fit."""
     if isinstance(space, spaces.Dict):
         return {key: _shape(one) for key, one in sorted(space.spaces.items())}
     if isinstance(space, spaces.Box) and is_image_space(space) and not is_image_space_channels_first(space):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
+import pickle
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -19,11 +22,13 @@ from sb3_pave.evaluation.control_rate import control_rate as rate_of
 from sb3_pave.evaluation.geometry import rollout_geometry
 from sb3_pave.evaluation.networks import CriticChoice, check_choice, critic_of
 from sb3_pave.evaluation.rollout import EpisodeRecorder, Rollout
+from sb3_pave.evaluation.smoothest import Candidate, SmoothestModels
 from sb3_pave.evaluation.smoothness import smoothness_measures
 from sb3_pave.evaluation.undisturbed import frozen_normalization, kept_actions, kept_torch_state, share_environments
 
 # What EvalCallback takes that can be taken over from another one
 _SETTINGS = ("eval_freq", "n_eval_episodes", "deterministic", "render", "warn")
+_STATISTICS = "{}_vecnormalize.pkl"
 _BELONGINGS = ("log_path", "best_model_save_path", "callback_on_new_best", "callback")
 
 
@@ -37,9 +42,11 @@ class SmoothnessEvalCallback(EvalCallback):
       :meth:`sb3_pave.evaluation.geometry.RolloutGeometry.summary`.
     - Writes them into ``evaluations.npz`` beside SB3's keys: ``sm`` etc. of shape ``(n_evaluations, n_eval_episodes)``;
       ``geometry_M_mean`` etc. of shape ``(n_geometries,)`` with their own ``geometry_timesteps``.
-    - Keeps, besides ``best_model.zip``, the smoothest model whose return is close enough to the best as
+    - Keeps, besides ``best_model.zip``, the smoothest of all models evaluated whose return is close enough to the best as
       ``smoothest_model.zip``; each with its ``best_model_vecnormalize.pkl`` or ``smoothest_model_vecnormalize.pkl`` if
-      ``VecNormalize`` is in use.
+      ``VecNormalize`` is in use. Those that may take its place when there is a new best are in memory meanwhile.
+
+    The measures of a policy that answers NaN are NaN, with one warning, and it has no geometry.
 
     Training goes on as if nothing had been measured: a ``VecNormalize`` of ``eval_env`` that still trains is frozen during the
     episodes and does not touch the rewards, and stochastic actions draw nothing from training's random numbers.
@@ -89,6 +96,7 @@ class SmoothnessEvalCallback(EvalCallback):
         self.critic: CriticChoice = critic
         self.smoothest_by = smoothest_by
         self.smoothest_share = smoothest_share
+        self._smoothest, self._kept = SmoothestModels(smoothest_share), Candidate(-np.inf, np.inf, {})
         #: Measure and mean return of the model kept as the smoothest
         self.smoothest_score, self.smoothest_mean_reward = np.inf, -np.inf
         self.evaluations_smoothness: dict[str, list[NDArray]] = {}
@@ -96,6 +104,7 @@ class SmoothnessEvalCallback(EvalCallback):
         self._given = set(kwargs)
         self._to_take_over = eval_env is None
         self._n_evaluations = 0
+        self._has_diverged = False
         self._recorder = EpisodeRecorder()
         self._borrowed = ExitStack()
 
@@ -126,8 +135,8 @@ class SmoothnessEvalCallback(EvalCallback):
             continue_training = super()._on_step()
         if self.log_path is not None:
             self._save_evaluations(self.log_path)
-        if self.best_mean_reward > best_before:
-            self._save_normalization("best_model")
+        if self.best_mean_reward > best_before and self.best_model_save_path is not None:
+            self._write({_STATISTICS.format("best_model"): self._normalization()})
         self._keep_smoothest()
         self._n_evaluations += 1
         return continue_training
@@ -144,11 +153,11 @@ class SmoothnessEvalCallback(EvalCallback):
     def _measure(self) -> None:
         rollout = Rollout(self._recorder.episodes, self.eval_env.action_space, self.deterministic, seed=None)
         rate: Any = self.control_rate  # settled by now
-        measures = rollout.smoothness(rate, self.cutoff)
+        measures = self._smoothness(rollout, rate)
         for name in _measure_names(rate, self.cutoff):
             self.evaluations_smoothness.setdefault(name, []).append(measures[name])
             self.logger.record(f"eval/{name}", float(measures[name].mean()))
-        if self._geometry_is_due():
+        if self._geometry_is_due() and not np.isnan(measures["sm"]).any():
             measured = rollout_geometry(self.model, rollout, self.critic)
             # That an agent has no Q(s, a) by its nature is no news
             expected = not hasattr(self.model, "critic") and measured.actor_jacobian_norm is not None
@@ -159,6 +168,15 @@ class SmoothnessEvalCallback(EvalCallback):
                 self.evaluations_geometry.setdefault(f"geometry_{name}", []).append(value)
             for name, value in geometry.items():
                 self.logger.record(f"geometry/{name}", value)
+
+    def _smoothness(self, rollout: Rollout, rate: float) -> dict[str, NDArray]:
+        try:
+            return rollout.smoothness(rate, self.cutoff)
+        except ValueError as error:  # a policy that has diverged; whether training ends is not for us to say
+            if not self._has_diverged:
+                warnings.warn(str(error))
+            self._has_diverged = True
+            return dict.fromkeys(_measure_names(rate, self.cutoff), np.full(len(rollout.episodes), np.nan))
 
     def _geometry_is_due(self) -> bool:
         return self.geometry_interval > 0 and self._n_evaluations % self.geometry_interval == 0
@@ -178,24 +196,35 @@ class SmoothnessEvalCallback(EvalCallback):
 
     def _keep_smoothest(self) -> None:
         score = float(self.evaluations_smoothness[self.smoothest_by][-1].mean())
-        least = self.best_mean_reward - (1.0 - self.smoothest_share) * abs(self.best_mean_reward)
-        # What was good enough when it was kept may not be beside a new best
-        outdated = self.smoothest_mean_reward < least
-        # Nothing is close to an infinite best (its `least` is NaN), and NaN is close to nothing
-        good_enough = np.isfinite(self.last_mean_reward) and self.last_mean_reward >= least
-        if not good_enough or not (outdated or score < self.smoothest_score):
+        found = self._smoothest.offer(float(self.last_mean_reward), score, self.best_mean_reward, self._saved)
+        if found is None or found is self._kept:
             return
-        self.smoothest_score, self.smoothest_mean_reward = score, self.last_mean_reward
+        self._kept = found
+        self.smoothest_score, self.smoothest_mean_reward = found.score, found.mean_reward
         if self.verbose >= 1:
-            print(f"New smoothest model: {self.smoothest_by}={score:.3g}, mean reward {self.last_mean_reward:.2f}")
-        if self.best_model_save_path is not None:
-            self.model.save(os.path.join(self.best_model_save_path, "smoothest_model"))
-            self._save_normalization("smoothest_model")
+            print(f"New smoothest model: {self.smoothest_by}={found.score:.3g}, mean reward {found.mean_reward:.2f}")
+        self._write(found.files)
 
-    def _save_normalization(self, model_name: str) -> None:
+    def _saved(self) -> dict[str, bytes | None]:
+        """The agent as it is now, as the files of the smoothest model."""
+        if self.best_model_save_path is None:
+            return {}
+        model = io.BytesIO()
+        self.model.save(model)
+        return {"smoothest_model.zip": model.getvalue(), _STATISTICS.format("smoothest_model"): self._normalization()}
+
+    def _normalization(self) -> bytes | None:
+        """What ``VecNormalize.save`` writes."""
         normalization = self.model.get_vec_normalize_env()
-        if self.best_model_save_path is not None and normalization is not None:
-            normalization.save(os.path.join(self.best_model_save_path, f"{model_name}_vecnormalize.pkl"))
+        return None if normalization is None else pickle.dumps(normalization)
+
+    def _write(self, files: Mapping[str, bytes | None]) -> None:
+        for name, content in files.items():
+            path = Path(self.best_model_save_path or "", name)
+            if content is None:
+                path.unlink(missing_ok=True)  # of another training, whose model is replaced
+            else:
+                path.write_bytes(content)
 
     def _take_over(self) -> None:
         found = next((one for one in _flatten(self.locals.get("callback")) if isinstance(one, EvalCallback)), None)

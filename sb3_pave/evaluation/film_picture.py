@@ -127,9 +127,6 @@ class _Column:
     lines: list[Line2D]
     heads: list[Line2D]
 
-    def __post_init__(self) -> None:
-        self.returns = np.cumsum(self.take.episode.rewards)
-
 
 class _Sheet:
     """What stays is drawn once; what moves, anew in each image."""
@@ -171,7 +168,7 @@ class _Sheet:
         for line, head, dim in zip(column.lines, column.heads, self.script.action_dims, strict=True):
             line.set_data(shown / self.script.control_rate, take.actions[shown, dim])
             head.set_data(shown[-1:] / self.script.control_rate, take.actions[shown[-1:], dim])
-        column.total.set_text(f"return {_number(column.returns[step])}")
+        column.total.set_text(f"return {_number(column.take.returns[step])}")
         column.score.set_text(f"sm {smoothness_score(take.actions[: step + 1]):.2f}")
         for artist in (*column.lines, *column.heads, column.total, column.score):
             self.figure.draw_artist(artist)

@@ -205,7 +205,10 @@ class _Measurement:
 
     def _record(self, agent: Agent, model: BaseAlgorithm, env: VecEnv) -> dict[str, Any]:
         how = self.conditions
-        plain = record_rollout(model, env, how.n_eval_episodes, how.deterministic, how.seed, self.callback)
+        plain = record_rollout(
+            *(model, env, how.n_eval_episodes, how.deterministic, how.seed, self.callback),
+            keep_observations=how.geometry or how.surface,
+        )
         assert self.rate is not None
         repeated = None if how.control_rate is not None or self.rate == 1.0 else repetition(plain.episodes)
         if repeated is not None:

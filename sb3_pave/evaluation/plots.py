@@ -254,6 +254,12 @@ _NEEDED: dict[str, tuple[Callable[[Mapping[str, Any]], bool], str, str]] = {
     "training": (lambda run: "training" in run, "training", ": measure it with SmoothnessEvalCallback in training"),
 }
 
+# What names of algorithms in the zoo are made of
+_ALGORITHM_NAMES = {
+    *("a2c", "ars", "crossq", "ddpg", "dqn", "ppo", "lstm", "qrdqn", "sac", "td3", "tqc", "trpo"),
+    *("pave", "asap", "caps", "damper", "grad", "temporal"),
+}
+
 #: Every picture, by the name the command knows it by
 PICTURES: dict[str, Callable[[Mapping[str, Any]], Figure]] = {
     "traces": action_traces,
@@ -267,10 +273,12 @@ PICTURES: dict[str, Callable[[Mapping[str, Any]], Figure]] = {
 
 def label(algorithm: str) -> str:
     """
-    :param algorithm: name of an algorithm in the zoo, and what tells it from others of its name
-    :return: its name in a picture: ``PAVE SAC`` for ``pave_sac``, ``SAC b/best_model`` for ``sac b/best_model``
+    :param algorithm: name of an algorithm in the zoo, and what tells it from others of its name; or a label of the user's
+    :return: its name in a picture: ``PAVE SAC`` for ``pave_sac``, ``SAC b/best_model`` for ``sac b/best_model``; labels stay
     """
     name, space, more = algorithm.partition(" ")
+    if not _ALGORITHM_NAMES.issuperset(name.rstrip(",").split("_")):
+        return algorithm
     return name.upper().replace("_", " ") + space + more
 
 

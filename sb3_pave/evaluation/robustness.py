@@ -164,8 +164,11 @@ class _Sensors(VecEnvWrapper):
     def _perturb(self, value: NDArray, space: spaces.Space, amplitude: NDArray) -> NDArray:
         if not isinstance(space, spaces.Box):  # a category has no neighbours
             return value
-        noisy = np.clip(value + self.rng.uniform(-1.0, 1.0, value.shape) * amplitude, space.low, space.high)
-        return (np.rint(noisy) if np.issubdtype(value.dtype, np.integer) else noisy).astype(value.dtype)
+        noisy = value + self.rng.uniform(-1.0, 1.0, value.shape) * amplitude
+        if np.issubdtype(value.dtype, np.integer):
+            # Up or down by chance, so that noise of less than half a unit is not rounded away
+            noisy = np.floor(noisy + self.rng.random(value.shape))
+        return np.clip(noisy, space.low, space.high).astype(value.dtype)
 
     def _update_moments(self, key: str, batch: NDArray) -> None:
         count, mean, squares = self.moments.get(key, (0, np.zeros(batch.shape[1:]), np.zeros(batch.shape[1:])))

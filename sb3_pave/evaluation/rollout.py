@@ -164,8 +164,9 @@ class EpisodeRecorder:
         :param globals_: its global variables, unused
         """
         i = locals_["i"]
+        # Copies: predictors and environments may use their arrays again
         observation = _of_environment(locals_["observations"], i) if self.keep_observations else None
-        self._open.setdefault(i, []).append((observation, locals_["actions"][i], locals_["reward"]))
+        self._open.setdefault(i, []).append((observation, np.array(locals_["actions"][i]), locals_["reward"]))
         # As evaluate_policy has it: with a Monitor, only its word ends an episode (a lost Atari life does not)
         if locals_["done"] and (not locals_["is_monitor_wrapped"] or "episode" in locals_["info"]):
             if locals_["is_monitor_wrapped"]:
@@ -227,8 +228,8 @@ def _check_continuous(action_space: spaces.Space) -> spaces.Box:
 
 def _of_environment(observations: Observations, i: int) -> Any:
     if isinstance(observations, dict):
-        return {key: value[i] for key, value in observations.items()}
-    return observations[i]
+        return {key: np.array(value[i]) for key, value in observations.items()}
+    return np.array(observations[i])
 
 
 def _stack(observations: tuple[Any, ...]) -> Observations:

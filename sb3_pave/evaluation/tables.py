@@ -85,11 +85,17 @@ def caption(report: Mapping[str, Any]) -> str:
     parts = [
         f"{report['environment']}: {actions} actions, seed {settings['seed']}, control rate "
         + ("1 (frequencies in cycles a step)." if rate == 1 else f"{rate:g} Hz."),
-        "Mean ± standard deviation over episodes" + _interval_caption(report),
+        f"Mean ± standard deviation over episodes{_geometry_caption(report)}" + _interval_caption(report),
     ]
     if any("robustness" in run for run in report["runs"]):
         parts.append(f"Noise is in standard deviations of the observations, {scale}.")
     return " ".join(parts)
+
+
+def _geometry_caption(report: Mapping[str, Any]) -> str:
+    """A run has one value of it."""
+    runs = [run["algorithm"] for run in report["runs"] if "geometry" in run]
+    return ", of the geometry over runs" if len(runs) > len(set(runs)) else ""
 
 
 def _interval_caption(report: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.type_aliases import PolicyPredictor
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
@@ -50,6 +51,7 @@ class Take:
     :param episode: the episode up to the end of the shot, with its actions and rewards, without its observations
     :param images: what was to be seen when the agent chose its action, each of shape ``(height, width, 3)``, RGB
     :param steps: the step of each image, counted from 0
+    :param returns: the return up to and with each step: the ``Monitor``'s, where there is one
     :param low: lower action bounds, shape ``(action_dim,)``
     :param high: upper action bounds, shape ``(action_dim,)``
     """
@@ -57,6 +59,7 @@ class Take:
     episode: Episode
     images: list[NDArray[np.uint8]]
     steps: list[int]
+    returns: list[float]
     low: NDArray
     high: NDArray
 
@@ -105,7 +108,7 @@ def record_take(
     if not camera.images:
         raise FilmError(f"the episode of seed {seed} ends after {len(episode.actions)} steps, before the film starts")
     space: Any = rollout.action_space
-    return Take(episode, camera.images, camera.steps, space.low.ravel(), space.high.ravel())
+    return Take(episode, camera.images, camera.steps, camera.returns, space.low.ravel(), space.high.ravel())
 
 
 class _Camera(VecEnvWrapper):
@@ -117,15 +120,15 @@ class _Camera(VecEnvWrapper):
     def __init__(self, venv: VecEnv, shot: Shot):
         super().__init__(venv)
         self.shot = shot
+        self.monitored = all(venv.env_is_wrapped(Monitor))
         self.step_number = 0
-        self.returns = np.zeros(self.num_envs)
+        self.returns: list[float] = []
         self.images: list[NDArray[np.uint8]] = []
         self.steps: list[int] = []
 
     def reset(self) -> VecEnvObs:
         self.step_number = 0
-        self.returns = np.zeros(self.num_envs)
-        self.images, self.steps = [], []
+        self.images, self.steps, self.returns = [], [], []
         return self.venv.reset()
 
     def step_async(self, actions: NDArray) -> None:
@@ -138,13 +141,18 @@ class _Camera(VecEnvWrapper):
 
     def step_wait(self) -> VecEnvStepReturn:
         observations, rewards, dones, infos = self.venv.step_wait()
-        self.returns += rewards
+        self.returns.append(self._return(rewards[0], infos[0]))
         if self.step_number >= self.shot.end:
             dones = np.ones_like(dones)
-            for info, total in zip(infos, self.returns, strict=True):
-                # Where there is a Monitor, evaluate_policy ends an episode by its word alone
-                info.setdefault("episode", {"r": total, "l": self.step_number})
+            # Where there is a Monitor, evaluate_policy ends an episode by its word alone
+            infos[0].setdefault("episode", {"r": self.returns[-1], "l": self.step_number})
         return observations, rewards, dones, infos
+
+    def _return(self, reward: float, info: dict[str, Any]) -> float:
+        if not self.monitored:
+            return (self.returns[-1] if self.returns else 0.0) + float(reward)
+        # Rewards of wrappers above it may be others; when the episode is over, its next one has begun
+        return info["episode"]["r"] if "episode" in info else float(sum(self.venv.get_attr("rewards")[0]))
 
     def _image(self) -> NDArray[np.uint8]:
         try:

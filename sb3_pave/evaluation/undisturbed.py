@@ -61,13 +61,26 @@ def frozen_normalization(env: VecEnv) -> Iterator[None]:
             if isinstance(wrapper, VecNormalize):
                 stack.enter_context(_restored(wrapper, _OF_NORMALIZATION))
                 wrapper.training = wrapper.norm_reward = False
-        for one in getattr(_innermost(env), "envs", ()):  # out of reach in other processes
+        innermost = _innermost(env)
+        if not hasattr(innermost, "envs"):
+            _warn_of_normalization_elsewhere(innermost)
+        for one in getattr(innermost, "envs", ()):
             while isinstance(one, gym.Wrapper):
                 if hasattr(type(one), "update_running_mean"):
                     stack.enter_context(_restored(one, _OF_GYMNASIUM))
                     one.update_running_mean = False  # type: ignore[attr-defined]
                 one = one.env
         yield
+
+
+def _warn_of_normalization_elsewhere(env: VecEnv) -> None:
+    # To get what an environment lacks would end its process; before Stable-Baselines3 2.6 it can't be asked
+    has_attr = getattr(env, "has_attr", lambda name: False)
+    if has_attr("update_running_mean") and any(env.get_attr("update_running_mean")):
+        warnings.warn(
+            "Wrappers of Gymnasium normalise in other processes, out of reach: their statistics go on with what is measured. "
+            "Measure in a DummyVecEnv, or freeze them by env.set_attr('update_running_mean', False).",
+        )
 
 
 @contextmanager

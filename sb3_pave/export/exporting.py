@@ -80,7 +80,7 @@ def export_onnx(
     :param model: TD3, DDPG, SAC, TQC, CrossQ, PPO, A2C or their PAVE forms, with continuous actions
     :param path: the file to write; its folder is made
     :param vec_normalize: the ``VecNormalize`` wrapper it was trained with, or the file that it was saved to; by default, the
-        one around ``env`` or else around the model's own environment
+        one around the model's own environment or else around ``env``
     :param overwrite: whether to replace an existing file
     :param env: the environment, to compare where the policy runs; it is reset and stepped
     :param observations: raw observations to compare at, of shape ``(n, *shape)``, or a dict of such arrays
@@ -149,7 +149,8 @@ def _normalization(
 ) -> VecNormalize | None:
     if vec_normalize is not None:
         return load_normalization(vec_normalize)
-    for around in (env, model.get_env()):
+    # Around the environment to compare in, there may be a fresh one
+    for around in (model.get_env(), env):
         wrapper = unwrap_vec_normalize(around) if isinstance(around, VecEnv) else None
         if wrapper is not None:
             return wrapper

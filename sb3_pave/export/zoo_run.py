@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import io
 import os
@@ -15,7 +16,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_pave.evaluation.agents import from_zip, own_statistics
 from sb3_pave.evaluation.errors import AgentError
-from sb3_pave.evaluation.run_folder import model_file, settings_of
+from sb3_pave.evaluation.run_folder import model_file, read_settings, settings_of
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,14 @@ class SavedModel:
     :param env_id: the environment that it was trained in, None if that is not known
     :param vec_normalize: the file of its ``VecNormalize`` statistics, None if there is none
     :param replay_buffer: the file of its replay buffer, likewise
+    :param is_normalised: whether the settings of its run say that ``VecNormalize`` normalised what it saw
     """
 
     path: Path
     env_id: str | None = None
     vec_normalize: Path | None = None
     replay_buffer: Path | None = None
+    is_normalised: bool = False
 
 
 def find_model(path: str | os.PathLike) -> SavedModel:
@@ -52,6 +55,7 @@ def find_model(path: str | os.PathLike) -> SavedModel:
         _env_id(settings),
         own_statistics(path) or (statistics if statistics.is_file() else None),
         buffer if buffer.is_file() else None,
+        _is_normalised(settings),
     )
 
 
@@ -85,6 +89,32 @@ def load_replay_buffer(saved: SavedModel, model: BaseAlgorithm) -> None:
         model.replay_buffer = load_from_pkl(saved.replay_buffer)
     except Exception as error:  # a foreign pickle may raise anything
         raise AgentError(f"{saved.replay_buffer} could not be read: {type(error).__name__}: {error}") from error
+
+
+def check_statistics(saved: SavedModel, statistics: str | os.PathLike | None) -> None:
+    """
+    :param saved: a model
+    :param statistics: what its observations are normalised with
+    :raises AgentError: if it was trained on normalised observations, and there is nothing to normalise them with
+    """
+    if saved.is_normalised and statistics is None:
+        raise AgentError(
+            f"{saved.path} was trained on observations that VecNormalize normalises, as the settings of its run say, but its "
+            "statistics are not there: name their file by --vec-normalize"
+        )
+
+
+def _is_normalised(settings: Path) -> bool:
+    """As the zoo reads it: true or false, or the arguments of VecNormalize, which may concern the rewards alone."""
+    try:
+        _, hyperparams = read_settings(settings)
+    except (AgentError, ImportError):  # nobody knows what it says
+        return False
+    normalize = hyperparams.get("normalize")
+    if isinstance(normalize, str):
+        with contextlib.suppress(ValueError, SyntaxError):
+            normalize = ast.literal_eval(normalize)
+    return bool(normalize) and not (isinstance(normalize, dict) and not normalize.get("norm_obs", True))
 
 
 def _env_id(settings: Path) -> str | None:

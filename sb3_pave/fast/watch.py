@@ -86,8 +86,7 @@ class Watch:
     def _look(self) -> tuple[Any, ...]:
         held = all_values(self._holders)
         tensors = [tensor for tensor in held if tensor is not None]
-        numbers: list[Any] = [tensor.data_ptr() for tensor in tensors]
-        numbers += [tensor.data_ptr() for tensor in self._tensors]
+        numbers: list[Any] = _addresses(tensors) + _addresses(self._tensors)
         numbers += _traits(tensors)
         # Networks may be exchanged in a list that stays the same
         structure = [*all_values(self._modules), *all_values(self._children), *map(tuple, self._lists)]
@@ -153,6 +152,13 @@ def are_known(classes: Iterable[type]) -> bool:
     :param classes: a class with all that it inherits, say
     """
     return all(cls.__module__.split(".")[0] in _KNOWN for cls in classes)
+
+
+def _addresses(tensors: Sequence[th.Tensor]) -> list[int]:
+    try:
+        return [tensor.data_ptr() for tensor in tensors]
+    except ValueError:  # lazy layers have no parameters until they see something
+        return [0 if nn.parameter.is_lazy(tensor) else tensor.data_ptr() for tensor in tensors]
 
 
 def _traits(tensors: Sequence[th.Tensor]) -> list[Any]:

@@ -12,6 +12,7 @@ from stable_baselines3 import SAC
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EveryNTimesteps
 from stable_baselines3.common.envs import BitFlippingEnv, IdentityEnv
 from stable_baselines3.common.save_util import load_from_zip_file
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import nn
 
 from sb3_pave import PAVE_SAC, PAVE_TD3, PAVE_CrossQ, pave
@@ -270,6 +271,37 @@ def test_a_compiled_critic_is_refused(algorithm):
     model.critic.q_networks[0].compile()
     with pytest.raises(RuntimeError, match=r"torch\.compile"):
         model.train(1, 4)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")
+def test_a_compiled_critic_trains_while_there_are_no_terms():
+    model = PAVE_SAC("MlpPolicy", "Pendulum-v1", mpr_coef=0, vfc_coef=0, curv_coef=0, **SMALL).learn(10)
+    model.critic.compile(backend="eager")
+    model.train(2, 4)
+    model.curv_coef = 0.1
+    with pytest.raises(RuntimeError, match=r"torch\.compile"):
+        model.train(1, 4)
+
+
+class Lazy(BaseFeaturesExtractor):
+    """The critics' have no parameters before their first update."""
+
+    def __init__(self, observation_space):
+        super().__init__(observation_space, 5)
+        self.layer = nn.LazyLinear(5)
+
+    def forward(self, observations):
+        return th.tanh(self.layer(observations))
+
+
+@every
+def test_lazy_layers_train_as_the_hosts(algorithm):
+    settings = {**small(features_extractor_class=Lazy, activation_fn=nn.SiLU), "seed": 0}
+    host = host_of(algorithm)("MlpPolicy", "Pendulum-v1", **settings).learn(20)
+    zero = algorithm("MlpPolicy", "Pendulum-v1", mpr_coef=0, vfc_coef=0, curv_coef=0, **settings).learn(20)
+    for parameter, theirs in zip(zero.policy.parameters(), host.policy.parameters(), strict=True):
+        th.testing.assert_close(parameter, theirs, rtol=0, atol=0)
+    assert algorithm("MlpPolicy", "Pendulum-v1", **settings).learn(20)._n_updates > 0
 
 
 @every

@@ -176,10 +176,11 @@ def test_asap_starts_afresh_where_its_prediction_is_of_another_actor(tmp_path):
         average = loaded._predictor._average
         assert all(th.equal(average[f"actor.{name}"], value) for name, value in before.items())
         assert not th.equal(average["head.weight"], model._predictor._average["head.weight"])
-    # In place, too, also where the agent was saved before
-    model.set_parameters(tmp_path / "plain")
-    average = model._ready_predictor()._average
-    assert all(th.equal(average[f"actor.{name}"], value) for name, value in model.actor.named_parameters())
+    # In place, too, also where the agent was saved before, or has just been loaded
+    for agent in (model, asap(SAC).load(tmp_path / "model", env=model.get_env())):
+        agent.set_parameters(tmp_path / "plain")
+        average = agent._ready_predictor()._average
+        assert all(th.equal(average[f"actor.{name}"], value) for name, value in agent.actor.named_parameters())
 
 
 def test_arguments_given_to_load_take_effect_and_are_checked(tmp_path):

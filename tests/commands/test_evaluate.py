@@ -636,6 +636,15 @@ def test_agents_of_images_with_channels_last_are_measured(tmp_path, monkeypatch)
         check_spaces(agent, model, agent.make_env("Pendulum-v1"))
 
 
+def test_actions_of_other_bounds_are_refused(tmp_path):
+    """Trained in RescaleAction, say, of which the zip file knows nothing."""
+    model = small(SAC, gym.wrappers.RescaleAction(gym.make("Pendulum-v1"), np.float32(-1), np.float32(1)))
+    model.save(tmp_path / "rescaled")
+    agent = from_zip(tmp_path / "rescaled", "Pendulum-v1")
+    with pytest.raises(AgentError, match=r"acts in Box\(-1.0, 1.0, .*takes Box\(-2.0, 2.0"):
+        check_spaces(agent, model, agent.make_env("Pendulum-v1"))
+
+
 def test_a_film_without_a_name_has_its_ending(tmp_path):
     assert output_path(f"{tmp_path}/", "film", "Pong-v5", ".mp4") == tmp_path / "film-Pong-v5.mp4"
     assert str(output_path("film.gif", "film", "Pong-v5", ".mp4")) == "film.gif"

@@ -124,6 +124,26 @@ def test_a_run_of_the_zoo_brings_its_environment_statistics_and_replay_buffer(tm
     assert "8 observations of the replay buffer" in printed.out
 
 
+@pytest.mark.parametrize(
+    ("normalize", "is_refused"),
+    [("true", True), ("'dict(norm_obs=True)'", True), ("\"{'norm_obs': False}\"", False), ("false", False)],
+)
+def test_a_run_with_normalisation_whose_statistics_are_missing_is_refused(tmp_path, capsys, normalize, is_refused):
+    settings = tmp_path / "Pendulum-v1"
+    settings.mkdir()
+    (settings / "config.yml").write_text(f"normalize: {normalize}\n")
+    make(SAC, "Pendulum-v1").save(tmp_path / "rl_model_10_steps.zip")
+    env = VecNormalize(make_vec_env("Pendulum-v1"))
+    env.save(str(tmp_path / "elsewhere.pkl"))
+    arguments = (tmp_path / "rl_model_10_steps", tmp_path / "policy.onnx")
+    if is_refused:
+        assert "name their file by --vec-normalize" in refused(capsys, *arguments)
+        assert not (tmp_path / "policy.onnx").exists()
+        arguments = (*arguments, "--vec-normalize", tmp_path / "elsewhere.pkl")
+    export(*arguments)
+    assert (tmp_path / "policy.onnx").exists()
+
+
 def test_statistics_saved_with_the_model_are_used_and_bare_ones_named(tmp_path, capsys):
     model, policy = make(SAC, "Pendulum-v1"), tmp_path / "policy.onnx"
     model.save(tmp_path / "smoothest_model.zip")

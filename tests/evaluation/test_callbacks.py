@@ -1,10 +1,13 @@
 """The callback beside SB3's own: the same training, the same files, more in them."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import spaces
-from stable_baselines3 import DQN, PPO, SAC
+from stable_baselines3 import DQN, PPO, SAC, TD3
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, EvalCallback, StopTrainingOnRewardThreshold
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
@@ -107,15 +110,15 @@ class Script(SmoothnessEvalCallback):
     """Evaluations with given returns and scores."""
 
     def play(self, script):
-        kept = []
-        self.model = type("Model", (), {"save": kept.append, "get_vec_normalize_env": lambda: None})
         for mean_reward, score in script:
+            saved = f"{mean_reward} {score}".encode()
+            self.model = SimpleNamespace(save=lambda file, saved=saved: file.write(saved), get_vec_normalize_env=lambda: None)
             self.last_mean_reward = mean_reward
             self.best_mean_reward = max(self.best_mean_reward, mean_reward)
             self.evaluations_smoothness = {"sm": [np.array([score])]}
-            before = len(kept)
             self._keep_smoothest()
-            yield len(kept) > before
+            path = Path(self.best_model_save_path, "smoothest_model.zip")
+            yield path.read_text() if path.exists() else None
 
 
 def test_an_environment_that_changes_its_action_in_place_is_measured_at_the_policys(tmp_path):
@@ -141,15 +144,19 @@ def test_an_environment_that_changes_its_action_in_place_is_measured_at_the_poli
     ("script", "kept"),
     [
         # smoother and close enough; smoother but too far off; as close, not smoother
-        ([(100, 1.0), (91, 0.5), (89, 0.1), (100, 0.6)], [True, True, False, False]),
+        ([(100, 1.0), (91, 0.5), (89, 0.1), (100, 0.6)], ["100 1.0", "91 0.5", "91 0.5", "91 0.5"]),
         # a new best puts the one that was kept out of reach
-        ([(50, 0.1), (100, 1.0), (95, 2.0)], [True, True, False]),
+        ([(50, 0.1), (100, 1.0), (95, 2.0)], ["50 0.1", "100 1.0", "100 1.0"]),
+        # ... and an earlier one in its place, rather than the new best or what comes after it
+        ([(91, 0.1), (100, 0.5), (102, 0.9), (100, 0.7)], ["91 0.1", "91 0.1", "100 0.5", "100 0.5"]),
         # negative returns: a tenth below -150 is -165
-        ([(-150, 1.0), (-164, 0.5), (-166, 0.1)], [True, True, False]),
+        ([(-150, 1.0), (-164, 0.5), (-166, 0.1)], ["-150 1.0", "-164 0.5", "-164 0.5"]),
         # returns that are no numbers, before the first that is one and after it
-        ([(np.nan, 1.0), (-np.inf, 0.9), (100, 0.8), (np.nan, 0.5), (95, 0.7)], [False, False, True, False, True]),
+        ([(np.nan, 1.0), (-np.inf, 0.9), (100, 0.8), (np.nan, 0.5), (95, 0.7)], [None, None, "100 0.8", "100 0.8", "95 0.7"]),
+        # a policy that has diverged
+        ([(100, np.nan), (90, 0.8), (100, np.nan)], [None, "90 0.8", "90 0.8"]),
         # nothing is close to infinity
-        ([(100, 1.0), (np.inf, 0.5), (100, 0.1)], [True, False, False]),
+        ([(100, 1.0), (np.inf, 0.5), (100, 0.1)], ["100 1.0", "100 1.0", "100 1.0"]),
     ],
 )
 def test_the_smoothest_model_is_as_good_as_asked_for(tmp_path, script, kept):
@@ -172,6 +179,28 @@ def test_the_best_and_the_smoothest_model_are_saved_with_their_normalisation(tmp
     np.testing.assert_array_equal(restored.obs_rms.mean, env.obs_rms.mean)
     smoothest = SAC.load(tmp_path / "smoothest_model", device="cpu")
     assert evaluate_policy(smoothest, restored, 1)[0] == callback.smoothest_mean_reward
+
+
+def test_statistics_of_an_earlier_training_go_with_its_models(tmp_path):
+    for env in (VecNormalize(seeded()), seeded()):
+        evaluation = VecNormalize(seeded(), training=False) if isinstance(env, VecNormalize) else seeded()
+        settings = {"eval_freq": 50, "n_eval_episodes": 1, "verbose": 0}
+        learn(SmoothnessEvalCallback(evaluation, best_model_save_path=str(tmp_path), **settings), small(env), steps=50)
+    assert {path.name for path in tmp_path.iterdir()} == {"best_model.zip", "smoothest_model.zip"}
+
+
+@pytest.mark.filterwarnings("ignore:.*WARN")
+def test_a_policy_that_answers_nan_does_not_end_the_training(tmp_path):
+    model = TD3("MlpPolicy", "Pendulum-v1", policy_kwargs={"net_arch": [8]}, seed=0, device="cpu", learning_starts=50)
+    model.actor.mu[-2].bias.data.fill_(np.nan)
+    callback = SmoothnessEvalCallback(
+        seeded(), eval_freq=10, n_eval_episodes=1, log_path=str(tmp_path), verbose=0, geometry_interval=1
+    )
+    with pytest.warns(UserWarning, match="policy has diverged") as caught:
+        learn(callback, model, steps=20)
+    saved = np.load(tmp_path / "evaluations.npz")
+    assert np.isnan(saved["sm"]).all() and saved["sm"].shape == (2, 1) and "geometry_timesteps" not in saved
+    assert sum("policy has diverged" in str(warning.message) for warning in caught) == 1
 
 
 def test_it_takes_the_place_of_the_evalcallback_beside_it(tmp_path, capsys):

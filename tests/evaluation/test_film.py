@@ -37,7 +37,7 @@ def take(actions, color=GREEN, steps=None, size=(50, 50)):
     steps = list(range(len(actions))) if steps is None else steps
     images = [np.full((*size, 3), color, np.uint8) for _ in steps]
     bounds = np.full(actions.shape[1], 2.0)
-    return Take(episode, images, steps, -bounds, bounds)
+    return Take(episode, images, steps, list(np.cumsum(rewards)), -bounds, bounds)
 
 
 def script(**changes):
@@ -89,6 +89,22 @@ def test_the_episode_is_the_one_that_is_evaluated_and_images_have_the_asked_heig
     np.testing.assert_array_equal(filmed.episode.actions, evaluated.actions)
     assert {image.shape for image in filmed.images} == {(40, 40, 3)}
     assert (filmed.low, filmed.high) == (-2.0, 2.0)
+
+
+@pytest.mark.parametrize(("steps", "n_steps"), [(None, 200), (5, 5)])
+def test_the_return_is_the_monitors_where_a_wrapper_scales_rewards(steps, n_steps):
+    class Hundredth(gym.RewardWrapper):
+        def reward(self, reward):
+            return reward / 100
+
+    scaled, plain = (
+        make_vec_env("Pendulum-v1", wrapper_class=wrapper, env_kwargs={"render_mode": "rgb_array"})
+        for wrapper in (Hundredth, None)
+    )
+    shot = Shot(stride=50, height=40, steps=steps)
+    first, second = (record_take(agent(), env, shot, seed=3) for env in (scaled, plain))
+    np.testing.assert_allclose(first.returns, np.cumsum(second.episode.rewards), rtol=1e-4)
+    assert len(first.returns) == n_steps and first.returns[-1] == pytest.approx(first.episode.total_reward)
 
 
 def test_an_episode_that_ends_before_the_film_starts_is_an_error(pendulum):

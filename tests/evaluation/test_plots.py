@@ -173,3 +173,18 @@ def test_the_command_draws_what_it_can_and_overwrites_nothing(report, tmp_path, 
 
 def test_the_names_in_the_help_are_those_of_the_pictures():
     assert tuple(plots.PICTURES) == KINDS
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("pave_sac", "PAVE SAC"),
+        ("damper_pave_td3", "DAMPER PAVE TD3"),
+        ("sac b/best_model", "SAC b/best_model"),
+        ("my_model", "my_model"),
+        ("mine v2", "mine v2"),
+        ("Baseline", "Baseline"),
+    ],
+)
+def test_names_of_algorithms_are_written_as_names_and_the_users_labels_stay(name, shown):
+    assert plots.label(name) == shown

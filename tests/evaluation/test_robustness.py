@@ -162,3 +162,21 @@ def test_categories_are_left_alone_and_integers_stay_integers():
 def test_bad_input_is_named(levels, scale, message):
     with pytest.raises(ValueError, match=message):
         evaluate_robustness(Echo(), Monitor(FixedEnv()), levels, scale=scale)
+
+
+def test_noise_of_less_than_half_a_unit_reaches_integers():
+    """Uniform in ±0.3: up or down by one with a chance of 0.3 / 4 each, which keeps the mean."""
+    seen = []
+
+    class Watch(Echo):
+        def predict(self, observation, **kwargs):
+            seen.append(observation)
+            return np.zeros((1, 2)), None
+
+    pixels = np.full(2000, 100, np.uint8)
+    env = Monitor(FixedEnv(spaces.Box(0, 255, pixels.shape, np.uint8), pixels))
+    evaluate_robustness(Watch(), env, [0.0, 0.1], scale=np.full(2000, 3.0), n_eval_episodes=1)
+    quiet, noisy = np.split(np.concatenate(seen), 2)
+    assert (quiet == 100).all() and set(np.unique(noisy)) == {99, 100, 101}
+    chances = [(noisy == value).mean() for value in (99, 101)]
+    np.testing.assert_allclose(chances, 0.3 / 4, atol=4 * np.sqrt(0.075 / noisy.size))

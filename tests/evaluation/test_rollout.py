@@ -72,6 +72,18 @@ def test_an_environment_that_changes_its_action_in_place_leaves_the_recorded_one
     assert "step" not in vars(env)
 
 
+def test_a_predictor_may_use_its_arrays_again():
+    class Filter:
+        action = np.zeros((1, 1))
+
+        def predict(self, observation, **kwargs):
+            self.action += 0.5 * (0.1 * observation - self.action)
+            return self.action, None
+
+    (episode,) = record_rollout(Filter(), Monitor(CountingEnv()), n_eval_episodes=1).episodes
+    np.testing.assert_allclose(episode.actions, [[0], [0.05], [0.125]])
+
+
 def test_with_a_monitor_only_its_word_ends_an_episode():
     """As of Atari, where a lost life is an end to the agent alone."""
 

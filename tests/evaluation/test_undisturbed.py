@@ -1,6 +1,7 @@
 """Measuring leaves the agent, its normalisation and every random state as they were, and measures what does not move."""
 
 import inspect
+import warnings
 from copy import deepcopy
 
 import gymnasium as gym
@@ -13,7 +14,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.envs import BitFlippingEnv
 from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecNormalize
 from torch import nn
 
 from sb3_pave.callbacks import SmoothnessEvalCallback
@@ -141,6 +142,23 @@ def test_gymnasiums_own_normalisation_is_frozen_too():
     np.testing.assert_array_equal(first.observations, second.observations)
     np.testing.assert_equal((vars(rewards.return_rms), rewards.discounted_reward, vars(observations.obs_rms)), before)
     assert rewards.update_running_mean and observations.update_running_mean
+
+
+@pytest.mark.skipif(not hasattr(VecEnv, "has_attr"), reason="before SB3 2.6 other processes can't be asked")
+def test_gymnasiums_normalisation_in_another_process_is_out_of_reach_and_said():
+    def make():
+        return gym.wrappers.NormalizeObservation(Monitor(gym.make("Pendulum-v1")))
+
+    env = SubprocVecEnv([make])
+    try:
+        with pytest.warns(UserWarning, match="out of reach"):
+            record_rollout(agent(DummyVecEnv([make])), env, 1, seed=0)
+        env.set_attr("update_running_mean", False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            record_rollout(agent(DummyVecEnv([make])), env, 1, seed=0)
+    finally:
+        env.close()
 
 
 def normalised_agent():

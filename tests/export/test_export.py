@@ -55,6 +55,17 @@ def test_normalisation_is_in_the_graph(from_file, tmp_path):
     np.testing.assert_allclose(run(tmp_path / "policy.onnx", observation=observations), expected, atol=1e-5)
 
 
+def test_statistics_of_training_come_before_those_around_the_environment_to_compare_in(tmp_path):
+    model = make(SAC, VecNormalize(make_vec_env("Pendulum-v1")))
+    statistics = model.get_vec_normalize_env().obs_rms
+    statistics.mean, statistics.var = np.array([0.5, -1.0, 2.0]), np.array([0.1, 4.0, 9.0])
+    fresh = VecNormalize(make_vec_env("Pendulum-v1"), training=False, norm_reward=False)
+    export_onnx(model, tmp_path / "policy.onnx", env=fresh)
+    observation = np.array([[0.6, -0.8, 3.0]], np.float32)
+    expected = model.predict(model.get_vec_normalize_env().normalize_obs(observation), deterministic=True)[0]
+    np.testing.assert_allclose(run(tmp_path / "policy.onnx", observation=observation), expected, atol=1e-5)
+
+
 def test_images_go_in_as_bytes(tmp_path):
     model = make(SAC, SpaceEnv(spaces.Box(0, 255, (3, 36, 36), np.uint8)), "CnnPolicy")
     export_onnx(model, tmp_path / "policy.onnx")

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch as th
 
+from sb3_pave.algorithms.loading import is_loading
 from sb3_pave.baselines.additive import AdditiveMethod
 from sb3_pave.baselines.methods.grad import second_difference_loss
 from sb3_pave.baselines.predictor import Predictor, actions_and_latents, last_hidden_layer
@@ -142,6 +143,8 @@ class Asap(AdditiveMethod):
         """
         super().set_parameters(*args, **kwargs)
         self._predictor = None
+        if not is_loading():
+            self.asap_state = None
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         """
