@@ -15,7 +15,7 @@ ALLOWED = {
     "algorithms": {"user_warning", "method", "fast"},
     "": {"algorithms"},
     "baselines": {"", "user_warning", "algorithms", "method", "fast"},
-    "evaluation": set(),
+    "evaluation": {"user_warning"},
     "callbacks": {"evaluation"},
     "export": {"evaluation"},
     "benchmark": {"", "algorithms", "baselines", "fast"},

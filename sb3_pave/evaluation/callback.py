@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import pickle
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -25,6 +24,7 @@ from sb3_pave.evaluation.rollout import EpisodeRecorder, Rollout
 from sb3_pave.evaluation.smoothest import Candidate, SmoothestModels
 from sb3_pave.evaluation.smoothness import smoothness_measures
 from sb3_pave.evaluation.undisturbed import frozen_normalization, kept_actions, kept_torch_state, share_environments
+from sb3_pave.user_warning import warn_user
 
 # What EvalCallback takes that can be taken over from another one
 _SETTINGS = ("eval_freq", "n_eval_episodes", "deterministic", "render", "warn")
@@ -162,7 +162,7 @@ class SmoothnessEvalCallback(EvalCallback):
             # That an agent has no Q(s, a) by its nature is no news
             expected = not hasattr(self.model, "critic") and measured.actor_jacobian_norm is not None
             if measured.notes and not expected and not self.evaluations_geometry:
-                warnings.warn("; ".join(measured.notes))
+                warn_user("; ".join(measured.notes))
             geometry = measured.summary()
             for name, value in {"timesteps": self.num_timesteps, **geometry}.items():
                 self.evaluations_geometry.setdefault(f"geometry_{name}", []).append(value)
@@ -174,7 +174,7 @@ class SmoothnessEvalCallback(EvalCallback):
             return rollout.smoothness(rate, self.cutoff)
         except ValueError as error:  # a policy that has diverged; whether training ends is not for us to say
             if not self._has_diverged:
-                warnings.warn(str(error))
+                warn_user(str(error))
             self._has_diverged = True
             return dict.fromkeys(_measure_names(rate, self.cutoff), np.full(len(rollout.episodes), np.nan))
 
@@ -256,7 +256,7 @@ class SmoothnessEvalCallback(EvalCallback):
         if self.control_rate is None:
             self.control_rate, note = rate_of(self.eval_env)
             if note is not None:
-                warnings.warn(note.replace("--control-rate", "control_rate"))
+                warn_user(note.replace("--control-rate", "control_rate"))
         _measure_names(self.control_rate, self.cutoff)
 
     def _check_critic(self) -> None:

@@ -6,7 +6,6 @@ use, actions scaled to [-1, 1].
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +34,7 @@ from sb3_pave.evaluation.networks import (
 from sb3_pave.evaluation.rollout import Rollout, stack_observations
 from sb3_pave.evaluation.smoothness import is_saturated, scale_actions
 from sb3_pave.evaluation.turn import FieldTurn, field_turn
+from sb3_pave.user_warning import warn_user
 
 # States whose derivatives are taken together; bounds the memory, not the result
 CHUNK_SIZE = 2048
@@ -217,7 +217,7 @@ def critic_geometry(
             eigenvalues.append(th.linalg.eigvalsh(hessian).cpu().numpy())
     result = CriticGeometry(*(np.concatenate(parts).astype(np.float64) for parts in (gradients, norms, eigenvalues)))
     if not result.mixed_norm.any() and not result.eigenvalues.any():
-        warnings.warn(
+        warn_user(
             f"The critic of this {type(model).__name__} is linear wherever it was looked at (ReLU?): all its second "
             "derivatives are 0 and say nothing. Train with a smooth activation, policy_kwargs=dict(activation_fn=nn.SiLU)."
         )

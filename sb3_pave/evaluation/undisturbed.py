@@ -18,6 +18,7 @@ from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 from torch import nn
 
 from sb3_pave.evaluation.networks import evaluation_mode
+from sb3_pave.user_warning import warn_user
 
 # What stepping and resetting changes in a VecNormalize whose statistics are frozen, and the two switches themselves
 _OF_NORMALIZATION = ("training", "norm_reward", "returns", "old_obs", "old_reward")
@@ -77,7 +78,7 @@ def _warn_of_normalization_elsewhere(env: VecEnv) -> None:
     # To get what an environment lacks would end its process; before Stable-Baselines3 2.6 it can't be asked
     has_attr = getattr(env, "has_attr", lambda name: False)
     if has_attr("update_running_mean") and any(env.get_attr("update_running_mean")):
-        warnings.warn(
+        warn_user(
             "Wrappers of Gymnasium normalise in other processes, out of reach: their statistics go on with what is measured. "
             "Measure in a DummyVecEnv, or freeze them by env.set_attr('update_running_mean', False).",
         )
