@@ -96,7 +96,8 @@ class SmoothnessEvalCallback(EvalCallback):
         self.critic: CriticChoice = critic
         self.smoothest_by = smoothest_by
         self.smoothest_share = smoothest_share
-        self._smoothest, self._kept = SmoothestModels(smoothest_share), Candidate(-np.inf, np.inf, {})
+        self._smoothest = SmoothestModels(smoothest_share)
+        self._kept: Candidate | None = None
         #: Measure and mean return of the model kept as the smoothest
         self.smoothest_score, self.smoothest_mean_reward = np.inf, -np.inf
         self.evaluations_smoothness: dict[str, list[NDArray]] = {}
