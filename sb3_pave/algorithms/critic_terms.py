@@ -143,8 +143,8 @@ class CriticTerms(OffPolicyAlgorithm):
 
     def _huber_share(self) -> Callable[[Any, th.Tensor, th.Tensor], th.Tensor] | None:
         """
-        What the TD loss is of that of squared errors: a function, without gradient, of what ``_td_loss`` takes and returns.
-        Scale-free terms, which are squares, count as much less. None: the TD loss is that of squared errors.
+        What the TD loss is of that of squared errors, summed over critics: a function, without gradient, of what ``_td_loss``
+        takes and returns. Scale-free terms, which are sums of squares, count as much less. None: the TD loss is one, too.
         """
         return None
 

@@ -13,8 +13,9 @@ class PAVE_TQC(MaxEntropyPave, TQC):
     TQC whose critics are trained with PAVE. Takes all arguments of ``sb3_contrib.TQC``, and those of ``Pave``.
 
     The field is that of each critic's mean quantile: the actor climbs the mean over all of them. The quantiles
-    themselves are regressed as in TQC, by Huber's loss, which is no square for errors beyond 1: with ``scale_free=True`` the
-    terms count as much less as that loss is below the squares, and mean the same whatever the scale of the rewards.
+    themselves are regressed as in TQC, by Huber's loss, which is no square for errors beyond 1, and a mean over the critics
+    where the terms are sums: with ``scale_free=True`` the terms count as much less as that loss is below the squares of two
+    critics, and mean the same whatever the scale of the rewards and the number of critics.
     """
 
     # The host sets it
@@ -44,19 +45,19 @@ class PAVE_TQC(MaxEntropyPave, TQC):
 @th.no_grad()
 def _huber_share(current: th.Tensor, target: th.Tensor, td_loss: th.Tensor) -> th.Tensor:
     """
-    TQC's TD loss by the one that has the square of every error ``e``, ``E |τ - 1{e < 0}| e² / 2``: 1 while no error exceeds 1,
-    beyond which Huber's loss grows like them.
+    TQC's TD loss by half the sum over its critics of ``E |τ - 1{e < 0}| e² / 2``, which has the square of every error ``e``:
+    ``2 / n_critics`` while no error exceeds 1, beyond which Huber's loss grows like them.
 
     :param current: quantiles ``τ``, shape (batch, n_critics, quantiles)
     :param target: their targets, shape (batch, target quantiles)
     :param td_loss: TQC's loss of these
     """
     current = current.detach()
-    n_quantiles = current.shape[2]
+    n_critics, n_quantiles = current.shape[1:]
     levels = (th.arange(n_quantiles, device=current.device, dtype=current.dtype) + 0.5) / n_quantiles
     errors = target[:, None, None, :] - current[:, :, :, None]
     squares = ((levels[:, None] - (errors < 0).to(current.dtype)).abs() * errors.square()).mean() / 2
-    return th.where(squares > 0, td_loss.detach() / squares, th.ones_like(squares))
+    return 2 / n_critics * th.where(squares > 0, td_loss.detach() / squares, th.ones_like(squares))
 
 
 def _lowest_quantiles(quantiles: th.Tensor, n: int) -> th.Tensor:

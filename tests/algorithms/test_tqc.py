@@ -81,16 +81,19 @@ def test_a_tqc_agent_takes_the_closed_form():
 
 
 @pytest.mark.parametrize("way", [StandIns, ClosedForm, Execution])
-def test_scale_free_terms_weigh_the_same_beside_hubers_loss_whatever_the_rewards_scale(way, monkeypatch):
-    def shares(factor):
-        settings = {"learning_starts": 60, "buffer_size": 500, "seed": 0, "ent_coef": 0.0, "policy_kwargs": {"net_arch": [16]}}
+def test_scale_free_terms_weigh_the_same_beside_tqcs_loss_whatever_rewards_and_critics(way, monkeypatch):
+    def shares(factor=1.0, n_critics=2):
+        policy_kwargs = {"net_arch": [16], "n_critics": n_critics}
+        settings = {"learning_starts": 60, "buffer_size": 500, "seed": 0, "ent_coef": 0.0, "policy_kwargs": policy_kwargs}
         model = PAVE_TQC("MlpPolicy", "Pendulum-v1", scale_free=True, **settings).learn(60)
         model.replay_buffer.rewards *= factor
+        first = model.critic.q_networks[0]
         with th.no_grad():
-            for critic in (model.critic, model.critic_target):
-                for network in critic.q_networks:
-                    network[-1].weight.mul_(factor)
-                    network[-1].bias.mul_(factor)
+            first[-1].weight.mul_(factor)
+            first[-1].bias.mul_(factor)
+        for critic in (model.critic, model.critic_target):
+            for network in critic.q_networks:
+                network.load_state_dict(first.state_dict())
         monkeypatch.setattr(mixin, "choose_execution", way)
         th.manual_seed(1)
         np.random.seed(1)
@@ -104,6 +107,9 @@ def test_scale_free_terms_weigh_the_same_beside_hubers_loss_whatever_the_rewards
     (small, square), (plain, _), (large, huber) = map(shares, (1e-3, 1.0, 1e3))
     assert square == pytest.approx(1) and huber < 0.01
     assert small == pytest.approx(plain, rel=1e-3) and large == pytest.approx(plain, rel=1e-3)
+    # TQC's loss is a mean over its critics, here copies of one; the terms are sums
+    for n_critics in (1, 5):
+        assert shares(n_critics=n_critics)[0] == pytest.approx(plain, rel=1e-4)
 
 
 def test_in_the_papers_units_the_weights_are_what_they_are():
@@ -116,7 +122,9 @@ def test_hubers_share_by_hand():
     def share(current, target):
         return _huber_share(current, target, PAVE_TQC._td_loss(current, target)).item()
 
-    current, target = th.tensor([[[1.0, 4.5]]]), th.tensor([[4.0]])
+    current, target = th.tensor([[[1.0, 4.5]] * 2]), th.tensor([[4.0]])
     assert share(current, target) == pytest.approx((2.5 + 0.125) / (4.5 + 0.125))
-    assert share(current, current[0, :, :1]) < 1
-    assert share(th.ones(1, 1, 2), th.ones(1, 1)) == 1
+    assert share(current, current[0, :1, :1]) < 1
+    assert share(th.ones(1, 2, 2), th.ones(1, 1)) == 1
+    # A mean over critics: four weigh half as much as two
+    assert share(th.tensor([[[0.0, 0.5]] * 4]), th.ones(1, 1)) == pytest.approx(0.5)
