@@ -39,6 +39,15 @@ RIVAL_ROWS = {
     "`damper(PAVE_TD3)`": ("PAVE + DAMPER", "damper and pave"),
     **{f"`{name.lower()}(TD3)`": (name, name.lower()) for name in ("CAPS", "DAMPER", "temporal", "GRAD", "ASAP")},
 }
+# Those of its table of robots: the method; its columns: the folders
+ROBOT_ROWS = {
+    "`SAC`": "SAC",
+    "`PAVE_SAC`": "PAVE, scale_free",
+    "`PAVE_SAC`, weights published for the task": "PAVE",
+    "`damper(SAC)`": "DAMPER",
+    "`damper(PAVE_SAC)`": "PAVE + DAMPER",
+}
+ROBOT_FOLDERS = ("hopper_sac", "lander_sac")
 
 
 def rows_of(text: str) -> list[list[str]]:
@@ -91,6 +100,21 @@ def test_readmes_table_of_rivals_is_what_was_measured(tasks):
         assert shown[label] == [str(len(entry["seeds"])), *intervals(entry), f"{ratios[variant]:.2f}"], label
 
 
+def test_readmes_table_of_robots_is_what_was_measured(tasks):
+    table = README.split("**Robots**")[1].split("\n## ")[0]
+    assert "three seeds each" in table
+    assert rows_of(table)[2:] == [[label, *robot_cells(tasks, method)] for label, method in ROBOT_ROWS.items()]
+
+
+def robot_cells(tasks, method: str) -> list[str]:
+    cells = []
+    for folder in ROBOT_FOLDERS:
+        of_method = [one for one in tasks[folder]["methods"] if one["method"] == method]
+        assert all(len(one["seeds"]) == 3 for one in of_method)
+        cells += intervals(of_method[0])[:2] if of_method else ["", ""]
+    return cells
+
+
 ON_A_CPU = ("host", "pave", "compiled", "every 4th update", "every 4th update, compiled")
 ON_A_GPU = ("host", "host, graphs", "graphs", "graphs, compiled")
 
@@ -115,7 +139,8 @@ def measured_times(one) -> set[str]:
 
 
 def intervals(entry) -> list[str]:
-    return [interval(entry["measures"][name], digits) for name, digits in (("return", 0), ("sm", 2), ("sm_noise_0.1", 2))]
+    measures = (("return", 0), ("sm", 2), ("sm_noise_0.1", 2))
+    return [interval(entry["measures"][name], digits) for name, digits in measures if name in entry["measures"]]
 
 
 def interval(value, digits: int) -> str:
