@@ -109,8 +109,9 @@ def test_readmes_table_of_robots_is_what_was_measured(tasks):
 def robot_cells(tasks, method: str) -> list[str]:
     cells = []
     for folder in ROBOT_FOLDERS:
-        of_method = [one for one in tasks[folder]["methods"] if one["method"] == method and len(one["seeds"]) == 3]
-        cells += intervals(of_method[0])[:2] if of_method else ["", ""]
+        (entry,) = [one for one in tasks[folder]["methods"] if one["method"] == method]
+        assert len(entry["seeds"]) == 3
+        cells += intervals(entry)[:2]
     return cells
 
 
