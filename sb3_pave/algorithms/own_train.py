@@ -25,9 +25,9 @@ class PaveOwnTrain(Pave):
     critic loss with the three terms in it would take. What the host does to gradients before the step (clipping them, say)
     does not include PAVE's. The log has the raw terms; ``train/critic_loss`` is the host's own, without them, and there is no
     ``train/td_loss``, so that no warning says when a term drowns it. The range of returns, in which scale-free Curv counts, is
-    that of the critic's values rather than of the targets. Where the host's loss is no square of the errors (TQC's),
-    scale-free weights count by the square all the same: lower them where rewards are large. Nothing is recorded as
-    CUDA graphs.
+    that of the critic's values rather than of the targets. Where the host's loss is no square of the errors, or a mean over
+    critics (TQC's is both), scale-free weights count as beside squares of each critic all the same: lower them where rewards
+    are large or critics many. Nothing is recorded as CUDA graphs.
     """
 
     _n_steps_of_critic = 0
