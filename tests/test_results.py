@@ -82,11 +82,8 @@ def test_readmes_first_table_is_what_was_measured(tasks):
     shown = rows_of(table)[2:]
     assert len(shown) == len(FIRST_ROWS)
     for row, (folder, method) in zip(shown, FIRST_ROWS, strict=True):
-        (entry,) = [one for one in tasks[folder]["methods"] if one["method"] == method]
-        assert row[1:] == intervals(entry), row[0]
-    (n_seeds,) = {
-        len(one["seeds"]) for folder, method in FIRST_ROWS for one in tasks[folder]["methods"] if one["method"] == method
-    }
+        assert row[1:] == intervals(entry_of(tasks, folder, method)), row[0]
+    (n_seeds,) = {len(entry_of(tasks, folder, method)["seeds"]) for folder, method in FIRST_ROWS}
     assert f"Pendulum-v1, {n_seeds} seeds" in table
 
 
@@ -96,7 +93,7 @@ def test_readmes_table_of_rivals_is_what_was_measured(tasks):
     timings = json.loads((RESULTS / "bench_rivals_td3_amd.json").read_text())["timings"]
     ratios = {one["variant"]: one["ratio"][1] for one in timings}
     for label, (method, variant) in RIVAL_ROWS.items():
-        (entry,) = [one for one in tasks["pendulum_td3"]["methods"] if one["method"] == method]
+        entry = entry_of(tasks, "pendulum_td3", method)
         assert shown[label] == [str(len(entry["seeds"])), *intervals(entry), f"{ratios[variant]:.2f}"], label
 
 
@@ -109,9 +106,9 @@ def test_readmes_table_of_robots_is_what_was_measured(tasks):
 def robot_cells(tasks, method: str) -> list[str]:
     cells = []
     for folder in ROBOT_FOLDERS:
-        (entry,) = [one for one in tasks[folder]["methods"] if one["method"] == method]
+        entry = entry_of(tasks, folder, method)
         assert len(entry["seeds"]) == 3
-        cells += intervals(entry)[:2]
+        cells += intervals(entry, ("return", "sm"))
     return cells
 
 
@@ -138,9 +135,13 @@ def measured_times(one) -> set[str]:
     return {f"{ratio:.2f}".removesuffix(".00"), f"{ms:.1f}", f"{ms:.2f}", f"{steps:.0f}"}
 
 
-def intervals(entry) -> list[str]:
-    measures = (("return", 0), ("sm", 2), ("sm_noise_0.1", 2))
-    return [interval(entry["measures"][name], digits) for name, digits in measures if name in entry["measures"]]
+def entry_of(tasks, folder: str, method: str):
+    (entry,) = [one for one in tasks[folder]["methods"] if one["method"] == method]
+    return entry
+
+
+def intervals(entry, measures=("return", "sm", "sm_noise_0.1")) -> list[str]:
+    return [interval(entry["measures"][name], 0 if name == "return" else 2) for name in measures]
 
 
 def interval(value, digits: int) -> str:
