@@ -43,5 +43,6 @@ class AdditiveMethod(ActorSideMethod):
         terms, coefs = self._terms(batch), self._term_coefs()
         log.add(**{f"{name}_loss": term for name, term in terms.items()})
         loss: th.Tensor = sum(coefs[name] * term for name, term in terms.items())  # type: ignore[assignment]
-        if trained := self._trained(optimizer):
+        # A frozen actor's terms are constants
+        if (trained := self._trained(optimizer)) and loss.requires_grad:
             loss.backward(inputs=trained)

@@ -19,6 +19,9 @@ from sb3_pave.evaluation.rollout import Rollout, record_rollout
 #: Noise levels of the published protocol
 NOISE_LEVELS = (0.01, 0.05, 0.1)
 
+# By these SB3 and gymnasium-robotics know an environment with goals
+_GOALS = {"observation", "achieved_goal", "desired_goal"}
+
 Scale = NDArray[np.float64] | dict[str, NDArray[np.float64]]
 
 
@@ -39,7 +42,7 @@ def evaluate_robustness(
 
     The noise enters where a sensor's does: in the environment's own units, before ``VecNormalize`` or frame stacking.
     Every level starts from the same seed, and level 0 is the plain :func:`~sb3_pave.evaluation.rollout.record_rollout`. The
-    agent stays as it was, as there.
+    agent stays as it was, as there. No sensor reads the ``desired_goal`` of an environment with goals: it has no noise.
 
     :param model: anything with a ``predict`` method
     :param env: the environment or vector environment
@@ -155,8 +158,9 @@ class _Sensors(VecEnvWrapper):
         if self.amplitude is None:
             return observations
         spaces_, amplitudes = _by_key(self.observation_space), _by_key(self.amplitude)
+        commanded = {"desired_goal"} if _GOALS <= spaces_.keys() else set()
         noisy = {
-            key: self._perturb(value, spaces_[key], amplitudes[key]) if key in amplitudes else value
+            key: self._perturb(value, spaces_[key], amplitudes[key]) if key in amplitudes and key not in commanded else value
             for key, value in _by_key(observations).items()
         }
         return noisy if isinstance(observations, dict) else noisy[""]

@@ -13,7 +13,8 @@ import numpy as np
 import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.buffers import ReplayBuffer
-from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecMonitor, VecNormalize
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 from torch import nn
 
@@ -23,6 +24,8 @@ from sb3_pave.user_warning import warn_user
 # What stepping and resetting changes in a VecNormalize whose statistics are frozen, and the two switches themselves
 _OF_NORMALIZATION = ("training", "norm_reward", "returns", "old_obs", "old_reward")
 _OF_GYMNASIUM = ("update_running_mean", "discounted_reward")
+# What SB3's Monitor and VecMonitor keep of the episodes that have ended
+_OF_MONITORS = ("episode_returns", "episode_lengths", "episode_times", "total_steps", "episode_count")
 
 
 @contextmanager
@@ -30,22 +33,25 @@ def undisturbed(model: Any, env: VecEnv, seeded: bool) -> Iterator[None]:
     """
     Run episodes inside without a trace: normalisation is frozen, networks are in evaluation mode, and a seed given to the
     environments is forgotten afterwards, also after an exception. Where the environments are those that the agent trains in,
-    the agent's next ``learn()`` begins with a new episode; the one that was cut off counts as truncated.
+    the agent's next ``learn()`` begins with a new episode; the one that was cut off counts as truncated. Their ``Monitor``
+    keeps what it has counted, and its file what is written there (not in other processes).
 
     :param model: an algorithm, a policy or anything else with a ``predict`` method
     :param env: the environments
     :param seeded: whether the environments are given a seed inside
     """
     policy = getattr(model, "policy", model)
+    trains_here = isinstance(model, BaseAlgorithm) and model.env is not None and share_environments(model.env, env)
     with (
         frozen_normalization(env),
+        _kept_records(env) if trains_here else nullcontext(),
         evaluation_mode(policy) if isinstance(policy, nn.Module) else nullcontext(),
         _kept_random_state(env) if seeded else nullcontext(),
     ):
         try:
             yield
         finally:
-            if isinstance(model, BaseAlgorithm) and model.env is not None and share_environments(model.env, env):
+            if trains_here:
                 _begin_anew(model)
 
 
@@ -65,12 +71,21 @@ def frozen_normalization(env: VecEnv) -> Iterator[None]:
         innermost = _innermost(env)
         if not hasattr(innermost, "envs"):
             _warn_of_normalization_elsewhere(innermost)
-        for one in getattr(innermost, "envs", ()):
-            while isinstance(one, gym.Wrapper):
-                if hasattr(type(one), "update_running_mean"):
-                    stack.enter_context(_restored(one, _OF_GYMNASIUM))
-                    one.update_running_mean = False  # type: ignore[attr-defined]
-                one = one.env
+        for one in _gymnasium_wrappers(env):
+            if hasattr(type(one), "update_running_mean"):
+                stack.enter_context(_restored(one, _OF_GYMNASIUM))
+                one.update_running_mean = False  # type: ignore[attr-defined]
+        yield
+
+
+@contextmanager
+def _kept_records(env: VecEnv) -> Iterator[None]:
+    """Inside, what is said of training's episodes, in memory and in ``monitor.csv``, takes no note of others."""
+    with ExitStack() as stack:
+        for monitor in (*_wrappers(env), *_gymnasium_wrappers(env)):
+            if isinstance(monitor, Monitor | VecMonitor):
+                stack.enter_context(_restored(monitor, (*_OF_MONITORS, "results_writer")))
+                monitor.results_writer = None
         yield
 
 
@@ -179,6 +194,13 @@ def _wrappers(env: VecEnv) -> Iterator[VecEnvWrapper]:
     while isinstance(env, VecEnvWrapper):
         yield env
         env = env.venv
+
+
+def _gymnasium_wrappers(env: VecEnv) -> Iterator[gym.Wrapper]:
+    for one in getattr(_innermost(env), "envs", ()):
+        while isinstance(one, gym.Wrapper):
+            yield one
+            one = one.env
 
 
 def _innermost(env: VecEnv) -> VecEnv:

@@ -387,3 +387,11 @@ def test_an_agent_can_be_copied_and_its_actor_frozen(method, host):
     before = [parameter.clone() for parameter in model.actor.parameters()]
     model.learn(25)
     assert all(map(th.equal, before, model.actor.parameters()))
+
+
+def test_a_frozen_actor_has_nothing_to_learn_from_a_prediction_that_does_not_learn():
+    model = small(asap(TD3), temporal_coef=0, spatial_coef=3.0, predictor_coef=0).learn(40)
+    model.actor.requires_grad_(False)
+    critic = [parameter.clone() for parameter in model.critic.parameters()]
+    model.learn(25)
+    assert not any(map(th.equal, critic, model.critic.parameters()))

@@ -151,6 +151,27 @@ def test_categories_are_left_alone_and_integers_stay_integers():
     assert pixels[:, 0].max() == 255 and pixels[:, 1].min() == 0 and len(np.unique(pixels)) > 10
 
 
+def test_a_goal_is_told_and_not_sensed():
+    boxes = {key: spaces.Box(-1, 1, (2,), np.float64) for key in ("observation", "achieved_goal", "desired_goal")}
+    quiet = {key: np.zeros(2) for key in boxes}
+    seen = []
+
+    class Watch(Echo):
+        def predict(self, observation, **kwargs):
+            seen.append(observation)
+            return observation["observation"], None
+
+    def deviations(keys):
+        seen.clear()
+        env = Monitor(FixedEnv(spaces.Dict({key: boxes[key] for key in keys}), {key: quiet[key] for key in keys}))
+        evaluate_robustness(Watch(), env, [1.0], scale={key: np.ones(2) for key in keys}, n_eval_episodes=1)
+        return {key: np.std([one[key] for one in seen]) for key in keys}
+
+    with_goals = deviations(boxes)
+    assert with_goals["desired_goal"] == 0 and min(with_goals["observation"], with_goals["achieved_goal"]) > 0.5
+    assert min(deviations(["observation", "desired_goal"]).values()) > 0.5  # an entry of the user's that has the name
+
+
 @pytest.mark.parametrize(
     ("levels", "scale", "message"),
     [

@@ -13,8 +13,8 @@ from stable_baselines3 import PPO, SAC, TD3, HerReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.envs import BitFlippingEnv
-from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecNormalize
+from stable_baselines3.common.monitor import Monitor, load_results
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecMonitor, VecNormalize
 from torch import nn
 
 from sb3_pave.callbacks import SmoothnessEvalCallback
@@ -285,6 +285,33 @@ def test_goals_of_hindsight_are_those_of_the_episode_that_was_cut_off():
     model.learn(6, reset_num_timesteps=False)
     lengths = model.replay_buffer.ep_length[:6, 0]
     assert lengths.tolist() == [6] * 6
+
+
+@pytest.mark.parametrize("monitored", ["each environment", "all together"])
+def test_training_episodes_alone_are_in_monitor_csv(tmp_path, monitored):
+    if monitored == "each environment":
+        env = make_vec_env(Counting, n_envs=2, monitor_dir=str(tmp_path))
+        monitors = env.envs
+    else:
+        env = VecMonitor(DummyVecEnv([Counting, Counting]), str(tmp_path / "both"))
+        monitors = [env]
+    model = agent(env, learning_starts=100, buffer_size=50)
+    model.learn(22)
+    counted = [(getattr(one, "episode_count", None), list(one.episode_lengths)) for one in monitors]
+    record_rollout(model, model.get_env(), 4, seed=0)
+    assert [(getattr(one, "episode_count", None), list(one.episode_lengths)) for one in monitors] == counted
+    assert len(load_results(str(tmp_path))) == 4
+    model.learn(20, reset_num_timesteps=False)
+    assert len(load_results(str(tmp_path))) == 8
+    env.close()
+
+
+def test_an_environment_for_measuring_has_its_own_monitor_csv(tmp_path):
+    model = agent(make_vec_env(Counting))
+    env = make_vec_env(Counting, monitor_dir=str(tmp_path))
+    record_rollout(model, env, 3, seed=0)
+    assert len(load_results(str(tmp_path))) == 3
+    env.close()
 
 
 def test_an_agent_measured_in_another_environment_goes_on_in_its_own():
