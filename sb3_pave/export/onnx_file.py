@@ -167,16 +167,17 @@ def _quiet() -> Iterator[None]:
     """
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
-    native: Any = th._C  # the exporter by tracing prints from C++, where sys.stdout is not asked
-    log = getattr(native, "_jit_onnx_log", None)
-    native._jit_onnx_log = lambda *values: None
+    # The exporter by tracing prints from C++, where sys.stdout is not asked, as soon as it has switched its log on
+    native: Any = th._C
+    switch = getattr(native, "_jit_set_onnx_log_enabled", None)
+    native._jit_set_onnx_log_enabled = lambda enabled: None
     try:
         with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
         logging.disable(level)
-        native._jit_onnx_log = log
+        native._jit_set_onnx_log_enabled = switch
 
 
 def _has_dynamo_exporter() -> bool:
