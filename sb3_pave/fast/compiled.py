@@ -3,8 +3,8 @@
 import inspect
 import warnings
 from collections.abc import Callable
-from functools import cache
-from typing import Any, TypeVar
+from functools import cache, wraps
+from typing import Any, TypeVar, cast
 
 import torch as th
 
@@ -14,19 +14,35 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 # Compilations of one function: for sizes, activations, terms that are off, algorithms. PyTorch's own limit is 8
 _MAX_COMPILATIONS = 64
+_UNCOMPILED = "Training goes on with this part uncompiled, with the same results."
 
 
 @cache
 def compiled(function: Function) -> Function:
     """
-    The function, compiled when it is first called; once more for other sizes, then for all of them.
+    The function, compiled when it is first called; once more for other sizes, then for all of them. What PyTorch's compiler
+    can't read or build, older ones above all, runs as it is after a warning.
 
-    :param function: of tensors; the parameters of networks are among them, so that it serves every agent
+    :param function: of tensors, without side effects; the parameters of networks are among them, so that it serves every
+        agent
     """
     limit = {"recompile_limit": _MAX_COMPILATIONS}
     known = inspect.signature(th.compile).parameters  # not in older versions of PyTorch
     limit = {name: value for name, value in limit.items() if name in known}
-    return th.compile(function, backend=_or_as_it_is, **limit)  # type: ignore[call-overload]
+    fast, can_be_read = th.compile(function, backend=_or_as_it_is, **limit), True  # type: ignore[call-overload]
+
+    @wraps(function)
+    def call(*arguments: Any) -> Any:
+        nonlocal can_be_read
+        if can_be_read:
+            try:
+                return fast(*arguments)
+            except th._dynamo.exc.TorchDynamoException as error:
+                can_be_read = False
+                warn_user(f"torch.compile failed: {in_a_line(error)} {_UNCOMPILED}")
+        return function(*arguments)
+
+    return cast(Function, call)
 
 
 def _or_as_it_is(graph: Any, example_inputs: Any) -> Any:
@@ -43,9 +59,8 @@ def _or_as_it_is(graph: Any, example_inputs: Any) -> Any:
         if isinstance(error, th._dynamo.exc.RestartAnalysis):
             raise  # no failure: the function is to be traced again, with a number as a constant
         warn_user(
-            f"torch.compile failed: {in_a_line(error)} Training goes on with this part uncompiled, with the same results. "
-            "If a file in PyTorch's cache is damaged, remove the cache: the folder torchinductor_USER in that of temporary "
-            "files, or TORCHINDUCTOR_CACHE_DIR."
+            f"torch.compile failed: {in_a_line(error)} {_UNCOMPILED} If a file in PyTorch's cache is damaged, "
+            "remove the cache: the folder torchinductor_USER in that of temporary files, or TORCHINDUCTOR_CACHE_DIR."
         )
         return graph.forward
 

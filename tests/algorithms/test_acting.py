@@ -220,7 +220,7 @@ class Scripted(BaseFeaturesExtractor):
         return self.net(observations)
 
 
-@pytest.mark.filterwarnings("ignore:.*jit.script:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*jit.script")
 def test_scripted_modules_train_and_get_their_mode():
     model = make(policy_kwargs={"net_arch": [8], "features_extractor_class": Scripted}).learn(70)
     Modes(model.policy).set(False)

@@ -179,6 +179,28 @@ def test_what_does_not_compile_runs_as_it_is(monkeypatch):
     th._dynamo.reset()
 
 
+def test_what_the_compiler_cannot_read_runs_as_it_is_after_one_warning(monkeypatch):
+    """PyTorch 2.3 fails before there is a graph to build."""
+    assert compiled.can_compile(th.device("cpu"))
+    attempts = []
+
+    def unreadable(function, **options):
+        def call(*args):
+            attempts.append(function)
+            raise th._dynamo.exc.InternalTorchDynamoError("TensorVariable() is not a constant\n\nfrom user code:\n ...")
+
+        return call
+
+    monkeypatch.setattr(compiled.th, "compile", unreadable)
+    compiled.compiled.cache_clear()
+    message = "TensorVariable.. is not a constant Training goes on with this part uncompiled"
+    with pytest.warns(UserWarning, match=message) as caught:
+        fast = train(PAVE_TD3, 4, compile=True)
+    compiled.compiled.cache_clear()
+    assert len(caught) == len(attempts) == len(set(attempts)) > 1 and {warning.filename for warning in caught} == {__file__}
+    th.testing.assert_close(flat(fast), flat(train(PAVE_TD3, 4)), rtol=0, atol=1e-5)
+
+
 def test_without_a_compiler_there_is_one_warning_and_the_eager_path(monkeypatch):
     def no_compiler(function, **options):
         def call(*args):
