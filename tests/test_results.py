@@ -25,6 +25,7 @@ PAGES = {
     "lander_sac": "robots.md",
     "lander_sac_long": "robots.md",
     "hopper_sac": "robots.md",
+    "walker2d_td3": "robots.md",
 }
 # Rows of README's first table: the folder and the method
 FIRST_ROWS = [
