@@ -136,7 +136,8 @@ class _Sensors(VecEnvWrapper):
         if level > 0:
             assert scale is not None
             _check_scale(scale, self.observation_space)
-            scaled = {key: level * np.asarray(value) for key, value in _by_key(scale).items()}
+            told = {"desired_goal"} if _GOALS <= _by_key(self.observation_space).keys() else set()
+            scaled = {key: level * np.asarray(value) for key, value in _by_key(scale).items() if key not in told}
             self.amplitude = scaled if isinstance(scale, dict) else scaled[""]
         self.rng = np.random.default_rng(seed)
 
@@ -158,9 +159,8 @@ class _Sensors(VecEnvWrapper):
         if self.amplitude is None:
             return observations
         spaces_, amplitudes = _by_key(self.observation_space), _by_key(self.amplitude)
-        commanded = {"desired_goal"} if _GOALS <= spaces_.keys() else set()
         noisy = {
-            key: self._perturb(value, spaces_[key], amplitudes[key]) if key in amplitudes and key not in commanded else value
+            key: self._perturb(value, spaces_[key], amplitudes[key]) if key in amplitudes else value
             for key, value in _by_key(observations).items()
         }
         return noisy if isinstance(observations, dict) else noisy[""]

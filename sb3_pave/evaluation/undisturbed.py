@@ -24,8 +24,8 @@ from sb3_pave.user_warning import warn_user
 # What stepping and resetting changes in a VecNormalize whose statistics are frozen, and the two switches themselves
 _OF_NORMALIZATION = ("training", "norm_reward", "returns", "old_obs", "old_reward")
 _OF_GYMNASIUM = ("update_running_mean", "discounted_reward")
-# What SB3's Monitor and VecMonitor keep of the episodes that have ended
-_OF_MONITORS = ("episode_returns", "episode_lengths", "episode_times", "total_steps", "episode_count")
+# What SB3's Monitor and VecMonitor keep of the episodes that have ended, and what writes them to a file
+_OF_MONITORS = ("episode_returns", "episode_lengths", "episode_times", "total_steps", "episode_count", "results_writer")
 
 
 @contextmanager
@@ -84,7 +84,7 @@ def _kept_records(env: VecEnv) -> Iterator[None]:
     with ExitStack() as stack:
         for monitor in (*_wrappers(env), *_gymnasium_wrappers(env)):
             if isinstance(monitor, Monitor | VecMonitor):
-                stack.enter_context(_restored(monitor, (*_OF_MONITORS, "results_writer")))
+                stack.enter_context(_restored(monitor, _OF_MONITORS))
                 monitor.results_writer = None
         yield
 

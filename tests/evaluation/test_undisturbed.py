@@ -295,11 +295,15 @@ def test_training_episodes_alone_are_in_monitor_csv(tmp_path, monitored):
     else:
         env = VecMonitor(DummyVecEnv([Counting, Counting]), str(tmp_path / "both"))
         monitors = [env]
+
+    def counts():
+        return [(getattr(one, "episode_count", None), list(one.episode_lengths)) for one in monitors]
+
     model = agent(env, learning_starts=100, buffer_size=50)
     model.learn(22)
-    counted = [(getattr(one, "episode_count", None), list(one.episode_lengths)) for one in monitors]
+    before = counts()
     record_rollout(model, model.get_env(), 4, seed=0)
-    assert [(getattr(one, "episode_count", None), list(one.episode_lengths)) for one in monitors] == counted
+    assert counts() == before
     assert len(load_results(str(tmp_path))) == 4
     model.learn(20, reset_num_timesteps=False)
     assert len(load_results(str(tmp_path))) == 8
