@@ -8,8 +8,8 @@ The robot here is a simulated pendulum with the observations and actions of Pend
 with `read` and `write`; or give `--replay observations.npy`, a recording of shape (steps, observation size), in the numbers
 that the policy was trained on, to see how it would have answered.
 
-The exit status is 1 if a limit was broken or could not be measured, so that a script can refuse such a policy; 2 if it could
-not be run.
+The exit status is 1 if a limit was broken or could not be measured, or an action was not finite, so that a script can refuse
+such a policy; 2 if it could not be run.
 """
 
 import argparse

@@ -37,7 +37,7 @@ RIVAL_ROWS = {
     "`TD3`": ("TD3", "host"),
     "`PAVE_TD3`": ("PAVE, scale_free", "pave"),
     "`PAVE_TD3`, `pave_interval=4`": ("PAVE, scale_free, every 4th update", "every 4th update"),
-    "`damper(PAVE_TD3)`": ("PAVE + DAMPER", "damper and pave"),
+    "`damper(PAVE_TD3)`, weights published for the task": ("PAVE + DAMPER", "damper and pave"),
     **{f"`{name.lower()}(TD3)`": (name, name.lower()) for name in ("CAPS", "DAMPER", "temporal", "GRAD", "ASAP")},
 }
 # Those of its table of robots: the method; its columns: the folders
@@ -46,7 +46,7 @@ ROBOT_ROWS = {
     "`PAVE_SAC`": "PAVE, scale_free",
     "`PAVE_SAC`, weights published for the task": "PAVE",
     "`damper(SAC)`": "DAMPER",
-    "`damper(PAVE_SAC)`": "PAVE + DAMPER",
+    "`damper(PAVE_SAC)`, weights published for the task": "PAVE + DAMPER",
 }
 ROBOT_FOLDERS = ("hopper_sac", "lander_sac")
 

@@ -87,7 +87,7 @@ def plain_count(name: str, value: Any, of: str) -> int:
     count = _item(value)
     is_number = isinstance(count, (Real, Decimal)) and not isinstance(count, bool)
     if not is_number or not math.isfinite(count) or count != int(count) or count < 1:
-        raise ValueError(f"{name} must be a positive number of {of}, not {value!r}.")
+        raise ValueError(f"{name} must be a positive whole number of {of}, not {value!r}.")
     return int(count)
 
 

@@ -69,7 +69,7 @@ class CriticTerms(OffPolicyAlgorithm):
         delta: Any = self.curv_delta
         self._scales.observe(returns, replay_data.observations if self.scale_free else None, evaluate)
         if self.scale_free:
-            curv_coef, delta = self._scales.curvature(self.curv_coef, self.curv_delta, replay_data.actions.shape[1])
+            curv_coef, delta = self._scales.curv_coef_and_delta(self.curv_coef, self.curv_delta, replay_data.actions.shape[1])
             coefs = (*coefs[:2], curv_coef)
         if self.pave_interval > 1:
             # For the updates between, too

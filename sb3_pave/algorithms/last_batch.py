@@ -70,7 +70,7 @@ def refuse_closure(arguments: tuple[Any, ...], keywords: dict[str, Any], who: st
     :raises RuntimeError: if they have a closure, which computes gradients when whoever joins the step has come
     """
     if len(arguments) > 1 or keywords.get("closure") is not None:
-        raise RuntimeError(f"{who} a closure, which computes gradients after others have been joined. {advice}")
+        raise RuntimeError(f"{who} a closure: its gradients would take the place of what is added before the step. {advice}")
 
 
 def parameter_versions(network: th.nn.Module) -> list[int]:

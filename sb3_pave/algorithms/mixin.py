@@ -71,7 +71,9 @@ class Pave(NamedAfterClass, ActsSooner, SavedAsHost, CriticTerms):
         thread, and where they call no Python of the user's, whose decisions a recording would repeat
     :param kwargs: the host's keyword arguments; without an ``activation_fn`` in ``policy_kwargs`` it is SiLU,
         since the critic must be twice differentiable
-    :raises ValueError: if a hyperparameter is no number, negative or not finite
+    :raises ValueError: if a hyperparameter has no meaning, or ``cuda_graph=True`` asks to record updates that can't
+        be recorded
+    :raises TypeError: if the host's constructor sets one of PAVE's names
     :raises AssertionError: if the action space is not continuous, as in SB3
     """
 

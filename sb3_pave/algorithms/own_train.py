@@ -12,7 +12,7 @@ from sb3_pave.algorithms.mixin import Pave
 from sb3_pave.fast.differentiated import parameters_of
 from sb3_pave.fast.heap import keep_freed_memory
 from sb3_pave.fast.update_log import UpdateLog
-from sb3_pave.method.field import critic_values, refuse_compiled
+from sb3_pave.method.field import refuse_compiled, values_of_output
 from sb3_pave.method.points import evaluating
 
 
@@ -93,7 +93,7 @@ class PaveOwnTrain(Pave):
             # The host's targets are not known here: the range of returns is that of the critic's own values
             with th.no_grad(), evaluating(self.critic):
                 output = self.critic(replay_data.observations, replay_data.actions)
-                values = critic_values(output, len(replay_data.actions))
+                values = values_of_output(output, len(replay_data.actions))
             terms = self._critic_terms(replay_data, successor, th.stack(values, dim=1))
             assert terms is not None
             loss, scalars = execution.terms(terms)

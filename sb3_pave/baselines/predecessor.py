@@ -79,7 +79,8 @@ def stored_predecessor(
 ) -> Predecessor:
     """
     The states before those in some slots of a replay buffer: in the row before, unless an episode ended there (by a timeout,
-    too), or the row has been overwritten or not been written yet, or collecting began anew after it.
+    too), or the row has been overwritten or not been written yet, or collecting began anew after it (a memory-optimised buffer
+    can't tell).
 
     :param replay_buffer: one of SB3's
     :param rows: of the slots, shape (batch,)

@@ -16,6 +16,16 @@ from sb3_pave.benchmark.workload import Variant, Workload, make_model
 def memory_mb(
     workload: Workload, variant: Variant, updates: int, progress: Callable[[str], None]
 ) -> tuple[float, float] | tuple[None, None]:
+    """
+    How much memory a training run takes, in a process of its own (on a GPU: the device's).
+
+    :param workload: its networks and batch
+    :param variant: what is trained
+    :param updates: so many
+    :param progress: told what is measured
+    :return: the peak, and how much more was held at the end than after a tenth of the updates, in MB; None where the platform
+        does not tell, or the process was killed
+    """
     progress(f"memory: {variant.name}")
     if th.device(workload.device).type == "cuda":
         return _train_and_read_memory(workload, variant, updates)

@@ -81,13 +81,14 @@ HOST = Variant("host", pave=False)
 
 
 def default_variants(workload: Workload) -> list[Variant]:
-    """The host, the definition, and every mode that this machine can run."""
-    fourth = {"pave_interval": 4}
+    """The host, the definition, and every mode that this machine can run; only those named graphs are recorded."""
+    plain = {"cuda_graph": False}
+    fourth = {**plain, "pave_interval": 4}
     return [
         HOST,
-        Variant("autograd", closed_form=False),
-        Variant("pave"),
-        Variant("compiled", kwargs={"compile": True}),
+        Variant("autograd", kwargs=plain, closed_form=False),
+        Variant("pave", kwargs=plain),
+        Variant("compiled", kwargs={**plain, "compile": True}),
         Variant("every 4th update", kwargs=fourth),
         Variant("every 4th update, compiled", kwargs={**fourth, "compile": True}),
         *_on_cuda(workload),
@@ -97,7 +98,7 @@ def default_variants(workload: Workload) -> list[Variant]:
 def rival_variants() -> list[Variant]:
     """The actor-side methods around the host, with their default weights, and DAMPER around PAVE."""
     alone = [Variant(method, pave=False, method=method) for method in METHODS]
-    return [*alone, Variant("damper and pave", method="damper")]
+    return [*alone, Variant("damper and pave", kwargs={"cuda_graph": False}, method="damper")]
 
 
 def _on_cuda(workload: Workload) -> list[Variant]:

@@ -177,7 +177,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--algo", default="td3", help="host algorithm (default: td3)")
-    add("--env", metavar="ID", help="environment whose transitions are replayed (default: random ones of these sizes:)")
+    add(
+        "--env",
+        metavar="ID",
+        help="environment whose transitions are replayed (default: random ones of --obs-dim and --action-dim)",
+    )
     add("--obs-dim", type=_positive, metavar="N", help="observation size (default: 17)")
     add("--action-dim", type=_positive, metavar="N", help="action size (default: 6)")
     add("--gym-packages", nargs="+", default=[], help="packages to import that register environments")
@@ -194,7 +198,7 @@ def _parser() -> argparse.ArgumentParser:
         "--memory-updates",
         type=_positive,
         metavar="N",
-        help="measure the memory of N updates, and its growth (default: 20)",
+        help="measure the memory of N updates, from 1000 on also its growth (default: 20)",
     )
     add("--no-memory", action="store_true", help="leave the memory out")
     add("-o", "--output", type=pathlib.Path, metavar="FILE", help="write a JSON report")

@@ -73,7 +73,11 @@ def _parser() -> argparse.ArgumentParser:
     chosen.add_argument(
         "--export", type=int, metavar="TRIAL", help="run nothing; write this trial as a YAML file of the zoo, and nothing else"
     )
-    chosen.add_argument("--pick", choices=("smoothest", "knee"), help="afterwards, write that trial of the front likewise")
+    chosen.add_argument(
+        "--pick",
+        choices=("smoothest", "knee"),
+        help="after the search, write that trial of the front as a YAML file of the zoo",
+    )
     add("--export-to", metavar="FILE.yml", help="where to (default: ALGORITHM-trial-N.yml in FOLDER)")
     add("--overwrite", action="store_true", help="replace that file")
     return parser

@@ -34,7 +34,7 @@ def check_free(files: Iterable[Path], overwrite: bool, option: str = "--output")
     """
     existing = [str(file) for file in files if os.path.exists(file)]  # no error of a name that is too long
     if existing and not overwrite:
-        raise FileExistsError(f"{existing[0]} exists: choose another {option}, or --overwrite it")
+        raise FileExistsError(f"{existing[0]} exists: choose another {option}, or overwrite it (--overwrite, overwrite=True)")
 
 
 def check_writable(files: Iterable[Path]) -> None:

@@ -1,8 +1,9 @@
 """How smooth a sequence of actions is: NumPy functions of the actions of one episode.
 
-Every function takes ``actions`` of shape ``(n_steps,)`` or ``(n_steps, action_dim)`` and returns one float, averaged over
-the action dimensions. Lower is smoother, 0 is a constant action. An episode too short to show a change (one step; two for
-second differences, three for the smoothness score) scores 0.
+The measures take ``actions`` of shape ``(n_steps,)`` or ``(n_steps, action_dim)`` and return one float. Of those of smoothness
+(``smoothness_score`` to ``high_frequency_share``), means over the action dimensions, lower is smoother and 0 is a constant
+action; an episode too short to show a change (one step; two for second differences, three for the smoothness score) scores 0.
+``saturation_rate`` and ``control_effort`` say at what price.
 """
 
 from __future__ import annotations

@@ -54,10 +54,12 @@ def summary_table(report: Mapping[str, Any]) -> pd.DataFrame:
     :return: text
     """
     columns = {}
+    # Without a rate in Hz it would be sm_scaled under another name
+    measures = {name: label for name, label in MEASURES.items() if name != "sm_hz" or report["settings"]["control_rate"] != 1}
     for algorithm in algorithms(report):
         runs = runs_of(report, algorithm)
         column = {"runs x episodes": f"{len(runs)} x {len(runs[0]['episodes']['return'])}"}
-        column.update(_cells(MEASURES, [run["episodes"] for run in runs], ""))
+        column.update(_cells(measures, [run["episodes"] for run in runs], ""))
         for level in _noise_levels(runs):
             episodes = [
                 entry["episodes"] for run in runs for entry in run.get("robustness", []) if entry["noise_level"] == level

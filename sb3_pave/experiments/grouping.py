@@ -79,6 +79,14 @@ def _variant(method: str, index: int) -> str:
 def method_names(
     grouped: Mapping[Any, Mapping[str, Any]], methods: Sequence[str] | None, folders: Sequence[Path]
 ) -> list[str]:
+    """
+    The methods of a report in its order.
+
+    :param grouped: tasks to methods to results
+    :param methods: those that are asked for; None: all, in the order of the specifications that are found
+    :param folders: of the results
+    :raises ReportError: if there is no result of one that is asked for
+    """
     found = list(dict.fromkeys(name for of_method in grouped.values() for name in of_method))
     if methods is None:
         specified = _specified_methods(folders)

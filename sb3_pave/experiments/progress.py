@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from sb3_pave.experiments.results import RESULT_FILE, is_done
 from sb3_pave.experiments.runs import Run
-from sb3_pave.experiments.status import RunState, is_measured, run_state, steps_done
+from sb3_pave.experiments.status import RunState, is_being_measured, run_state, steps_done
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -46,7 +46,7 @@ def shown_progress(runs: Sequence[Run], folder: Path, enabled: bool = True) -> I
             last = closing.wait(INTERVAL)
             for line in lines.new():
                 bar.console.print(line, highlight=False, markup=False, soft_wrap=True)
-            n_measured = sum(is_measured(folder / run.folder_name, run.steps) for run in runs)
+            n_measured = sum(is_being_measured(folder / run.folder_name, run.steps) for run in runs)
             ended = f"{len(lines.ended)}/{len(runs)} runs"
             bar.update(task, completed=_completed(runs, folder), description=ended, n_measured=n_measured)
             if last:

@@ -95,8 +95,10 @@ def search(
         raise ValueError(f"the share of the return that is kept lies above 0 and up to 1; got {keep_return}")
     if keep_return is not None and specification.plain is None:
         raise ValueError("keeping the return needs plain in the specification: the agent whose return is to be kept")
-    if n_trials < 0 or n_jobs < 1:
-        raise ValueError(f"the numbers of trials and jobs must not be {n_trials} and {n_jobs}")
+    if n_trials < 0:
+        raise ValueError(f"the number of trials must not be negative; got {n_trials}")
+    if n_jobs < 1:
+        raise ValueError(f"the number of jobs must be at least 1; got {n_jobs}")
     if sampler_seed is not None and sampler_seed < 0:
         raise ValueError(f"the seed of the sampler must not be negative; got {sampler_seed}")
     check_backend(backend)

@@ -17,6 +17,8 @@ from sb3_pave.experiments.zoo_file import full_entry
 from sb3_pave.experiments.zoo_knowledge import check_hyperparameters
 
 KEYS = (*(section for section in SECTIONS if section != "methods"), "method", "search", "plain", "host_space")
+# What the grids of a search call the agents under its keys
+_METHOD_NAMES = {"method": "searched", "plain": "plain"}
 
 
 @dataclass(frozen=True)
@@ -63,13 +65,13 @@ class SearchSpecification:
             if isinstance(content.get(key), dict) and "environments" in content[key]:
                 raise SpecificationError(f"{key} takes no environments of its own: all of the specification's are searched on")
         common = {key: content[key] for key in SECTIONS if key in content}
-        grid = _with_method(common, content["method"], "searched", base_folder)
+        grid = _with_method(common, "method", content["method"], base_folder)
         runs = tuple(grid.runs())
         entry, host_space = full_entry(runs[0], {}), content.get("host_space", False)
         space = make_space(content.get("search"), runs[0].algorithm, runs[0].environment, host_space, entry)
         against = None
         if content.get("plain") is not None:
-            against = _with_method(common, content["plain"], "plain", base_folder)
+            against = _with_method(common, "plain", content["plain"], base_folder)
         elif len(grid.environments) > 1:
             raise SpecificationError("several environments need plain, the agent whose return and sm are the scale of each")
         _check_units(runs, space)
@@ -111,13 +113,18 @@ def _check_units(runs: Sequence[Run], space: SearchSpace) -> None:
         )
 
 
-def _with_method(common: Mapping[str, Any], method: Any, name: str, base_folder: str | os.PathLike) -> Specification:
+def _with_method(common: Mapping[str, Any], key: str, method: Any, base_folder: str | os.PathLike) -> Specification:
     own = _as_mapping(method)
     if not isinstance(own, dict) or "algorithm" not in own:
         raise SpecificationError(
-            f"{name}: takes an algorithm, or a mapping with algorithm, hyperparameters, conf; got {method!r}"
+            f"{key}: takes an algorithm, or a mapping with algorithm, hyperparameters, conf; got {method!r}"
         )
-    return Specification.from_dict({**common, "methods": {name: own}}, base_folder)
+    name = _METHOD_NAMES[key]
+    try:
+        return Specification.from_dict({**common, "methods": {name: own}}, base_folder)
+    except SpecificationError as error:
+        # A grid has its methods under a key that there is not in the file of a search
+        raise SpecificationError(str(error).replace(f"methods: {name}", key)) from None
 
 
 def _as_mapping(method: Any) -> Any:

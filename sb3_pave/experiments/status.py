@@ -90,7 +90,7 @@ def run_state(folder: Path) -> RunState:
     return RunState.FAILED if (folder / FAILED_FILE).is_file() else RunState.WAITING
 
 
-def is_measured(folder: Path, steps: int) -> bool:
+def is_being_measured(folder: Path, steps: int) -> bool:
     """
     :param folder: folder of a run
     :param steps: all of its steps

@@ -37,6 +37,7 @@ class SamplerOfEach(BaseSampler):
         self.samplers: dict[int, BaseSampler] = {}
 
     def of(self, trial: FrozenTrial) -> BaseSampler:
+        """The sampler of a trial, made when it is first asked for."""
         if trial.number not in self.samplers:
             entropy = None if self.seed is None else np.random.SeedSequence([self.seed, trial.number])
             sampler = self.make(None if entropy is None else int(entropy.generate_state(1)[0]))

@@ -58,7 +58,7 @@ def _check_free(path: Path, overwrite: bool) -> None:
         raise ExportError(f"{path} is a folder: name the file to write")
     if os.path.lexists(path):
         if not overwrite:
-            raise FileExistsError(f"{path} exists: choose another name, or --overwrite it")
+            raise FileExistsError(f"{path} exists: choose another name, or overwrite it (--overwrite, overwrite=True)")
         if path.exists() and not path.is_file():
             raise ExportError(f"{path} is no ordinary file")
         if path.exists() and not os.access(path, os.W_OK):

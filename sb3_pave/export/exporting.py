@@ -74,8 +74,9 @@ def export_onnx(
     (``action_output`` where an input is called that) of shape ``(batch, *action_shape)`` in the environment's scale.
 
     Before the file is written, onnxruntime runs the graph and its actions are compared with those of ``model.predict``: at
-    ``observations``, else at those of a rollout in ``env``, else at those in the model's replay buffer, else at ones drawn
-    with the mean and deviation of ``vec_normalize``, else at random ones of every size within their bounds.
+    ``observations``, else at those of a rollout in ``env``, else at those in the model's replay or rollout buffer, else
+    at ones drawn with the mean and deviation of ``vec_normalize``, else at random ones of every size within their bounds; and
+    at the next of these where all actions are at a bound.
 
     :param model: TD3, DDPG, SAC, TQC, CrossQ, PPO, A2C or their PAVE forms, with continuous actions
     :param path: the file to write; its folder is made

@@ -106,7 +106,7 @@ class GraphedUpdate:
         One update.
 
         :param step: takes the parts of the batch and a log
-        :param batch: on the CPU
+        :param batch: on the CPU, or where a buffer of the user's keeps it
         :param kind: of the update: which branches it takes
         :param log: takes what the step logs
         :param noise: an object whose attributes the step sets, as it shall find them set after a replay; or None

@@ -15,7 +15,7 @@ class StaticBatch:
     """
     Tensors at fixed addresses for batches of one structure, filled by one copy.
 
-    :param batch: an example, on the CPU
+    :param batch: an example, on the CPU or where a buffer of the user's keeps it
     :param device: where the tensors are
     """
 

@@ -81,7 +81,7 @@ def refuse_compiled(critic: nn.Module) -> None:
 def _action_gradient(critic: nn.Module, observations: PyTorchObs, actions: th.Tensor) -> th.Tensor:
     """``∇_a Q`` with its graph, shape (n_critics, batch, action_dim)."""
     grads = []
-    for values in critic_values(critic(observations, actions), len(actions)):
+    for values in values_of_output(critic(observations, actions), len(actions)):
         grad = None
         if values.requires_grad:
             (grad,) = th.autograd.grad(values.sum(), actions, create_graph=True, allow_unused=True)
@@ -105,7 +105,7 @@ def _projected_curvature(grad: th.Tensor, actions: th.Tensor, direction: th.Tens
     return th.stack(curvatures)
 
 
-def critic_values(output: Any, batch_size: int) -> tuple[th.Tensor, ...]:
+def values_of_output(output: Any, batch_size: int) -> tuple[th.Tensor, ...]:
     """
     One tensor of shape (batch,) per critic.
 

@@ -70,7 +70,7 @@ class Scales:
         """
         return self._variances[key].sqrt() if key in self._variances else None
 
-    def curvature(self, coef: float, delta: float, action_dim: int) -> tuple[th.Tensor, th.Tensor]:
+    def curv_coef_and_delta(self, coef: float, delta: float, action_dim: int) -> tuple[th.Tensor, th.Tensor]:
         """
         The paper's ``λ3`` and ``δ`` that stand for the scale-free ones: ``λ3 S E max(0, c / d_a + δ S)`` is
         ``λ3 S / d_a E max(0, c + δ S d_a)``.

@@ -32,7 +32,7 @@ _NOISE = frozenset(("noise_type", "noise_std"))
 ZOOS_OWN = frozenset(("env", "seed", "device", "verbose", "tensorboard_log", "_init_setup_model"))
 
 
-def check_hyperparameters() -> None:
+def install_checks() -> None:
     """Have the zoo check what our algorithms are given, before it makes folders and environments; idempotent."""
     zoo_processes = ExperimentManager._preprocess_hyperparams
     if hasattr(zoo_processes, "checks_for_pave"):

@@ -6,7 +6,7 @@ from rl_zoo3.utils import ALGOS
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from sb3_pave.zoo.algorithms import ZOO_ALGORITHMS, ZOO_RIVALS
-from sb3_pave.zoo.checks import check_hyperparameters
+from sb3_pave.zoo.checks import install_checks
 from sb3_pave.zoo.defaults import provide_defaults
 from sb3_pave.zoo.search import PaveSampler, pave_converter, pave_sampler, rival_sampler
 from sb3_pave.zoo.viewing import for_viewing
@@ -56,7 +56,7 @@ def _put(name: str, algorithm: type[OffPolicyAlgorithm], host: str, sampler: Pav
 
 def _adapt_the_zoo() -> None:
     provide_defaults()
-    check_hyperparameters()
+    install_checks()
     # PAVE refuses this callback (it would train without PAVE) before it has a process. The zoo ends it all the same, and
     # its AttributeError would hide our message.
     ParallelTrainCallback.process = None  # type: ignore[assignment]

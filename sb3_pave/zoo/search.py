@@ -12,7 +12,7 @@ PAVE_WEIGHTS = ("mpr_coef", "vfc_coef", "curv_coef")
 # What an entry for a PAVE class has beyond one for its host
 PAVE_PARAMETERS = ("scale_free", *PAVE_WEIGHTS)
 
-# Half a decade to a decade around the range of the published weights
+# A third of a decade to one and a third around the range of the published weights
 # (mpr_coef 0.1 to 2, vfc_coef 0.0005 to 0.5, curv_coef 0.01 to 3)
 WEIGHT_RANGES = {"mpr_coef": (1e-2, 1e1), "vfc_coef": (1e-4, 1e0), "curv_coef": (1e-3, 1e1)}
 

@@ -134,7 +134,7 @@ def test_the_command_writes_a_table_and_json(tmp_path, capsys):
     assert report["workload"]["env_id"] == "Pendulum-v1" and report["gflops"] > 0
     with pytest.raises(SystemExit):
         benchmark_command.main(arguments)
-    assert "--overwrite it" in capsys.readouterr().err
+    assert "overwrite it (--overwrite" in capsys.readouterr().err
     for option in ("--overwrite", "--force"):  # the latter was its name
         output.write_text("")
         benchmark_command.main([*arguments, option])

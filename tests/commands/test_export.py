@@ -46,7 +46,7 @@ def test_a_plain_zip_is_exported_and_nothing_overwritten(tmp_path, capsys):
     expected = model.predict(observation, deterministic=True)[0]
     policy = tmp_path / "new" / "policy.onnx"
     np.testing.assert_allclose(run(policy, observation=observation), expected, atol=1e-5)
-    assert "exists: choose another name, or --overwrite it" in refused(capsys, tmp_path / "model.zip", policy)
+    assert "exists: choose another name, or overwrite it (--overwrite" in refused(capsys, tmp_path / "model.zip", policy)
     export(tmp_path / "model.zip", policy, "--overwrite", "--opset", 13, "--batch-size", 1)
 
 

@@ -18,7 +18,7 @@ pytest.importorskip("rl_zoo3")
 from sb3_pave.experiments import EvaluationSettings, GridError, RunState, grid, grid_status, process, progress, run_grid
 from sb3_pave.experiments.claims import Claim
 from sb3_pave.experiments.files import write_json
-from sb3_pave.experiments.status import is_measured
+from sb3_pave.experiments.status import is_being_measured
 from tests.experiments import doubles
 from tests.experiments.doubles import QuickJob, quick_run, started
 from tests.experiments.processes import children_of, is_running, wait_for
@@ -79,14 +79,14 @@ def test_a_run_that_is_only_measured_is_not_called_done(tmp_path):
     assert list(lines.new()) == ["started Pendulum-v1 quick seed 1 (1 of 1)"] and list(lines.new()) == []
     bar.add_task("", total=11, completed=9, n_measured=0)
     (task,) = bar.tasks
-    assert not is_measured(folder, run.steps) and str(bar.columns[-1](task)).startswith("left")
+    assert not is_being_measured(folder, run.steps) and str(bar.columns[-1](task)).startswith("left")
     (folder / "tries" / "1" / "steps.txt").write_text("10")
-    assert is_measured(folder, run.steps) and progress._completed([run], tmp_path) == 10
+    assert is_being_measured(folder, run.steps) and progress._completed([run], tmp_path) == 10
     bar.update(task.id, completed=10, n_measured=1)
     assert str(bar.columns[-1](task)) == "measuring 1" and not task.finished
     claim.release()
     write_json(folder / "result.json", {})
-    assert progress._completed([run], tmp_path) == 11 and not is_measured(folder, run.steps)
+    assert progress._completed([run], tmp_path) == 11 and not is_being_measured(folder, run.steps)
     assert list(lines.new()) == ["1/1 Pendulum-v1 quick seed 1: done"]
 
 

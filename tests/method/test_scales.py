@@ -50,7 +50,7 @@ def loss_and_gradients(critic, observations, actions, rewards):
     noisy = perturb(observations, SPACE, SIGMA, scales=scales)
     direction = th.empty_like(actions).bernoulli_(0.5).mul_(2).sub_(1)
     inputs = FieldInputs(observations, actions, noisy, observations.roll(1, dims=0), direction)
-    curv_coef, delta = scales.curvature(COEFS[2], DELTA, ACT)
+    curv_coef, delta = scales.curv_coef_and_delta(COEFS[2], DELTA, ACT)
     terms, _ = evaluate_terms(critic, Terms(inputs, (*COEFS[:2], curv_coef), delta))
     td_loss = sum(nn.functional.mse_loss(values, target) for values in critic(observations, actions))
     total = td_loss + terms
@@ -114,7 +114,7 @@ def test_in_units_of_one_it_is_the_papers_loss():
     critic = Critic(th.float32)
     observations, actions, _ = batch(th.float32)
     direction = th.ones_like(actions)
-    coef, delta = scales.curvature(0.7, 0.4, action_dim=1)
+    coef, delta = scales.curv_coef_and_delta(0.7, 0.4, action_dim=1)
     th.manual_seed(1)
     ours = perturb(observations, SPACE, SIGMA, scales=scales)
     th.manual_seed(1)
@@ -129,7 +129,7 @@ def test_in_units_of_one_it_is_the_papers_loss():
 def test_curvature_is_asked_for_per_action_dimension():
     # λ3 S E max(0, c/d_a + δ S) by hand: S = 10, d_a = 2, c = -0.1 -> 0.05 * 10 * (-0.05 + 0.02 * 10)
     scales = Scales(SPACE, th.device("cpu"), return_scale=10.0)
-    coef, delta = scales.curvature(0.05, 0.02, action_dim=2)
+    coef, delta = scales.curv_coef_and_delta(0.05, 0.02, action_dim=2)
     assert coef * max(0.0, -0.1 + delta) == pytest.approx(0.075)
 
 

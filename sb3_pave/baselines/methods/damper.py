@@ -22,7 +22,8 @@ def damped_gradient(return_grad: th.Tensor, temporal_grad: th.Tensor, eta: float
 
     :param return_grad: ``g_R``, the gradient of the host's actor loss, shape (n,)
     :param temporal_grad: ``g_T``, that of the temporal loss, likewise
-    :param eta: ``η`` in [0, 1]; 1: as long as ``g_R``, 0: no longer than ``g_T``
+    :param eta: ``η`` in [0, 1]; 1: what is added is as long as ``g_R``, 0: no longer than ``g_T``, both
+        less where the two conflict
     """
     return_norm, temporal_norm = return_grad.norm(), temporal_grad.norm()
     both = (return_norm > 0) & (temporal_norm > 0)
@@ -41,7 +42,7 @@ class Damper(ActorSideMethod):
     switches it off.
 
     :param args: the host's positional arguments
-    :param eta: ``η`` in [0, 1], how strong the temporal gradient may become; 1: always as strong as the host's
+    :param eta: ``η`` in [0, 1], how strong the temporal gradient may become; 1: as strong as the host's, less what conflicts
     :param kwargs: the host's keyword arguments
     :raises ValueError: if ``eta`` is not in [0, 1]
     """
