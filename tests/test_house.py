@@ -24,8 +24,6 @@ ALLOWED = {
     "commands": {"", "benchmark", "evaluation", "experiments", "export", "zoo"},
     "__main__": {"commands"},
 }
-# Where ``evaluate`` was: scripts call its main(), which imports the command when it is called
-OLD_PATHS = {("evaluation/evaluate_command.py", "commands")}
 
 
 def room(module: str) -> str:
@@ -56,7 +54,7 @@ def test_every_import_points_down():
     wrong = [
         f"{path} imports {target or 'sb3_pave'}"
         for path, source, target in found
-        if target != source and target not in ALLOWED[source] and (path, target) not in OLD_PATHS
+        if target != source and target not in ALLOWED[source]
     ]
     assert not wrong
 

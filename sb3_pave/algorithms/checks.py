@@ -1,10 +1,5 @@
-"""What is refused, and what is warned of, before or instead of a NaN an hour later."""
+"""What is refused of an agent, and what is warned of."""
 
-import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from decimal import Decimal
-from numbers import Real
 from typing import Any
 
 from gymnasium import spaces
@@ -12,7 +7,8 @@ from stable_baselines3.common.callbacks import CallbackList, EventCallback
 from torch import nn
 
 from sb3_pave.algorithms.diagnostics import STEEP
-from sb3_pave.fast.update_log import UpdateLog
+from sb3_pave.algorithms.plain_values import plain_count, plain_flag, plain_number
+from sb3_pave.algorithms.units import PAPER
 from sb3_pave.method.perturbation import is_perturbable, normalised_space
 from sb3_pave.user_warning import warn_user
 
@@ -40,62 +36,6 @@ def check_action_space(space: Any) -> None:
         )
 
 
-def plain_number(name: str, value: Any) -> float:
-    """
-    :param name: of the argument
-    :param value: a number, as configurations have it: of Python, NumPy (also an array of no dimension) or PyTorch
-    :return: Python's float, so that saved agents hold nothing else
-    :raises ValueError: if it is no number, not finite or negative
-    """
-    value = _item(value)
-    if isinstance(value, str):
-        raise ValueError(f"{name} must be a number, not the text {value!r} (in YAML, write 1.0e-2 rather than 1e-2).")
-    if callable(value):
-        raise ValueError(f"{name} must be a number, not {value!r}: it takes no schedule. A callback may change it in place.")
-    hint = " A weight of 0 switches its term off." if name.endswith("_coef") else ""
-    if isinstance(value, bool) or not isinstance(value, (Real, Decimal)):
-        raise ValueError(f"{name} must be a number, not {value!r}.{hint}")
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    if not math.isfinite(number) or number < 0:
-        raise ValueError(f"{name} must be finite and not negative, not {value}.{hint}")
-    return number
-
-
-def plain_flag(name: str, value: Any, choices: str = "True or False") -> bool:
-    """
-    :param name: of the argument
-    :param value: Python's or NumPy's True or False
-    :param choices: what the argument may be, for the message
-    :raises ValueError: if it is neither
-    """
-    flag = _item(value)
-    if not isinstance(flag, bool):
-        raise ValueError(f"{name} must be {choices}, not {value!r}.")
-    return flag
-
-
-def plain_count(name: str, value: Any, of: str) -> int:
-    """
-    :param name: of the argument
-    :param value: a positive whole number
-    :param of: what it counts, for the message
-    :raises ValueError: if it is none
-    """
-    count = _item(value)
-    is_number = isinstance(count, (Real, Decimal)) and not isinstance(count, bool)
-    if not is_number or not math.isfinite(count) or count != int(count) or count < 1:
-        raise ValueError(f"{name} must be a positive whole number of {of}, not {value!r}.")
-    return int(count)
-
-
-def _item(value: Any) -> Any:
-    """What scalars of NumPy and PyTorch hold, arrays of no dimension included."""
-    return value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value
-
-
 def check_hyperparameters(model: Any) -> None:
     """
     Check PAVE's hyperparameters, and make plain Python numbers of them.
@@ -103,7 +43,7 @@ def check_hyperparameters(model: Any) -> None:
     :param model: a PAVE agent, perhaps without networks yet
     :raises ValueError: if one of them has no meaning
     """
-    for name in ("mpr_coef", "vfc_coef", "curv_coef", "mpr_sigma", "curv_delta"):
+    for name in PAPER:
         setattr(model, name, plain_number(name, getattr(model, name)))
     model.scale_free = plain_flag("scale_free", model.scale_free)
     model.compile = plain_flag("compile", model.compile)
@@ -184,8 +124,8 @@ def warn_of_flat_fields(model: Any) -> None:
 
     :param model: a PAVE agent
     """
-    mpr_coef, vfc_coef, curv_coef = model._coefs()
-    if curv_coef == 0 and (mpr_coef > 0 or vfc_coef > 0):
+    coefs = model._coefs()
+    if coefs["curv"] == 0 and (coefs["mpr"] > 0 or coefs["vfc"] > 0):
         warn_user(
             "curv_coef=0 while MPR or VFC is on: they flatten Q in the action, and without curvature preservation the "
             "paper measured less smooth policies than without PAVE. Leave curv_coef at its default, or raise it from there.",
@@ -198,57 +138,6 @@ def warn_of_flat_fields(model: Any) -> None:
             "that curv_coef has no effect. Leave activation_fn out of policy_kwargs (PAVE then uses SiLU), or pass a "
             "smooth one.",
         )
-
-
-def check_finite(values: dict[str, list[float]], n_updates: int, td_was_finite: bool = True) -> None:
-    """
-    :param values: of each logged tag, one per gradient step
-    :param n_updates: the number of the last one
-    :param td_was_finite: whether the TD loss was finite in the update before them
-    :raises ValueError: naming the first update at which a PAVE term was not finite
-    """
-    all_finite = {tag: list(map(math.isfinite, per_update)) for tag, per_update in values.items()}
-    broken = {tag: finite.index(False) for tag, finite in all_finite.items() if not all(finite)}
-    terms = [tag for tag in ("mpr_loss", "vfc_loss", "curv_loss") if tag in broken]
-    if not terms:
-        return
-    longest = max(map(len, values.values()))
-
-    def first_update(tag: str) -> int:
-        # Not every update may have the terms
-        count = len(values[tag])
-        return round(n_updates - (count - broken[tag] - 1) * longest / count)
-
-    term = min(terms, key=lambda tag: broken[tag])
-    update = first_update(term)
-    if not td_was_finite or ("td_loss" in broken and first_update("td_loss") < update):
-        cause = "the TD loss was not finite before it: look for NaN or huge values in rewards and observations"
-    else:
-        cause = (
-            "the critic diverges: lower the learning rate or the weight of the term, and look for NaN or huge values in "
-            "observations and rewards (VecNormalize scales both)"
-        )
-    raise ValueError(f"PAVE's {term} is {values[term][broken[term]]} at update {update}; probably {cause}.")
-
-
-@contextmanager
-def naming_what_is_not_finite(log: UpdateLog, n_updates: int, td_was_finite: bool) -> Iterator[None]:
-    """
-    Let ``check_finite`` speak before PyTorch's distributions, which refuse what is not finite without saying where from.
-
-    :param log: of the updates in this context
-    :param n_updates: the number of updates before them
-    :param td_was_finite: see ``check_finite``
-    """
-    try:
-        yield
-    except ValueError as error:
-        values = log.read()
-        try:
-            check_finite(values, n_updates + max(map(len, values.values()), default=0), td_was_finite)
-        except ValueError as cause:
-            raise cause from error
-        raise
 
 
 def refuse_parallel_training(callback: Any) -> None:

@@ -12,6 +12,7 @@ from sb3_pave.algorithms.execution import Execution
 from sb3_pave.fast.differentiated import Loss
 from sb3_pave.fast.update_log import UpdateLog
 from sb3_pave.method.batches import select
+from sb3_pave.method.losses import PaveLosses
 from sb3_pave.method.perturbation import normalised_space, perturb
 from sb3_pave.method.points import FieldInputs
 from sb3_pave.method.scales import Scales
@@ -65,19 +66,19 @@ class CriticTerms(OffPolicyAlgorithm):
         """
         if not self._terms_are_due():
             return None
-        coefs: tuple[Any, ...] = self._coefs()
+        coefs: dict[str, Any] = self._coefs()
         delta: Any = self.curv_delta
         self._scales.observe(returns, replay_data.observations if self.scale_free else None, evaluate)
         if self.scale_free:
-            curv_coef, delta = self._scales.curv_coef_and_delta(self.curv_coef, self.curv_delta, replay_data.actions.shape[1])
-            coefs = (*coefs[:2], curv_coef)
+            action_dim = replay_data.actions.shape[1]
+            coefs["curv"], delta = self._scales.curv_coef_and_delta(self.curv_coef, self.curv_delta, action_dim)
         if self.pave_interval > 1:
             # For the updates between, too
-            coefs = tuple(self.pave_interval * coef for coef in coefs)
+            coefs = {term: self.pave_interval * coef for term, coef in coefs.items()}
         inputs, exists = self._field_inputs(replay_data, successor), successor.exists
         if exists is not None and inputs.rows is not None:
             exists = exists[inputs.rows]
-        return Terms(inputs, coefs, delta, exists)
+        return Terms(inputs, tuple(coefs.values()), delta, exists)
 
     def _field_inputs(self, replay_data: ReplayBufferSamples, successor: Successor) -> FieldInputs:
         """Where the weights ask for the field."""
@@ -123,23 +124,29 @@ class CriticTerms(OffPolicyAlgorithm):
         terms = self._critic_terms(replay_data, successor, target, execution.value)
         if terms is None:
             td_loss = execution.td(replay_data.observations, replay_data.actions, self._td_loss, target)
-            log.add(critic_loss=td_loss)
-            if self._has_terms():
-                log.add(td_loss=td_loss)
-            return [td_loss]
+            return self._without_terms(td_loss, log)
         losses, scalars = execution.td_and_terms(terms, self._td_loss, target)
         log.add(**scalars, return_scale=self._scales.return_scale.clone())
         return losses
 
+    def _without_terms(self, td_loss: Loss, log: UpdateLog) -> list[Loss]:
+        """The critics' loss in an update that has no terms."""
+        log.add(critic_loss=td_loss)
+        if self._has_terms():
+            log.add(td_loss=td_loss)
+        return [td_loss]
+
     def _has_terms(self) -> bool:
-        return self._coefs() != (0, 0, 0)
+        return any(self._coefs().values())
 
     def _terms_are_due(self) -> bool:
         """Whether this update is one of those with the terms."""
         return self._has_terms() and self._n_updates % self.pave_interval == 0
 
-    def _coefs(self) -> tuple[float, float, float]:
-        return 0.0 if self._mpr_is_idle else self.mpr_coef, self.vfc_coef, self.curv_coef
+    def _coefs(self) -> dict[str, float]:
+        """The weight of each term, 0 where it has nothing to do."""
+        coefs = {term: getattr(self, f"{term}_coef") for term in PaveLosses._fields}
+        return {**coefs, "mpr": 0.0} if self._mpr_is_idle else coefs
 
     def _huber_share(self) -> Callable[[Any, th.Tensor, th.Tensor], th.Tensor] | None:
         """

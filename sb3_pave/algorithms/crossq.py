@@ -3,7 +3,7 @@ import torch.nn.functional as F
 from sb3_contrib import CrossQ
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 
-from sb3_pave.algorithms.execution import Execution
+from sb3_pave.algorithms.execution import Branches, Execution
 from sb3_pave.algorithms.max_entropy import EntropyBonus
 from sb3_pave.algorithms.mixin import continuation
 from sb3_pave.fast.differentiated import Loss, descend
@@ -40,7 +40,7 @@ class PAVE_CrossQ(EntropyBonus, CrossQ):
         execution: Execution,
         replay_data: ReplayBufferSamples,
         successor: Successor,
-        gradient_step: int,
+        branches: Branches,
         log: UpdateLog,
     ) -> None:
         if self.use_sde:
@@ -53,7 +53,7 @@ class PAVE_CrossQ(EntropyBonus, CrossQ):
         terms = self._critic_terms(replay_data, successor, target)
         descend(self.critic.optimizer, *self._with_terms(execution, td_loss, terms, log))
 
-        if self._n_updates % self.policy_delay == 0:
+        if branches.actor:
             observations = replay_data.observations
             self.actor.set_bn_training_mode(True)
             actions_pi, log_prob = self.actor.action_log_prob(observations)
@@ -68,8 +68,7 @@ class PAVE_CrossQ(EntropyBonus, CrossQ):
     def _with_terms(self, execution: Execution, td_loss: th.Tensor, terms: Terms | None, log: UpdateLog) -> list[Loss]:
         """The TD loss and what PAVE adds to it, which is nothing without terms."""
         if terms is None:
-            log.add(critic_loss=td_loss)
-            return [td_loss]
+            return self._without_terms(td_loss, log)
         loss, scalars = execution.terms(terms)
         log.add(
             critic_loss=td_loss.detach() + loss.detach(),

@@ -6,6 +6,7 @@ from typing import Any
 
 from stable_baselines3.common.preprocessing import get_action_dim
 
+from sb3_pave.method.losses import TAGS
 from sb3_pave.user_warning import warn_user
 
 _RATE = 0.01  # of the moving average of the field's size, per update
@@ -63,8 +64,8 @@ class Diagnostics:
         """
         if "td_loss" in values:
             self.td_is_finite = math.isfinite(values["td_loss"][-1])
-        coefs = zip(("mpr_loss", "vfc_loss", "curv_loss"), model._coefs(), strict=True)
-        weights = {name: [coef] * len(values.get(name, ())) for name, coef in coefs}
+        coefs = zip(TAGS, model._coefs().values(), strict=True)
+        weights = {tag: [coef] * len(values.get(tag, ())) for tag, coef in coefs}
         scales, action_dim = values.get("return_scale", []), get_action_dim(model.action_space)
         if model.scale_free:
             weights["curv_loss"] = [model.curv_coef / action_dim * scale for scale in scales]

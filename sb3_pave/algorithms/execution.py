@@ -3,7 +3,7 @@
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch as th
 from stable_baselines3.common.type_aliases import PyTorchObs
@@ -17,6 +17,20 @@ Network = Callable[..., Any]
 # Draws the batch of an update; runs one on it
 Sample = Callable[[], tuple[Any, ...]]
 Step = Callable[..., None]
+
+
+class Branches(NamedTuple):
+    """
+    What an update does beside the critics' step.
+
+    :param terms: whether the critics' loss has PAVE's terms
+    :param actor: whether the actor is updated
+    :param targets: whether the targets are
+    """
+
+    terms: bool
+    actor: bool
+    targets: bool
 
 
 class Execution:

@@ -4,7 +4,7 @@ from typing import Any
 import torch as th
 from stable_baselines3.common.type_aliases import PyTorchObs, ReplayBufferSamples
 
-from sb3_pave.algorithms.execution import Execution, Network
+from sb3_pave.algorithms.execution import Branches, Execution, Network
 from sb3_pave.algorithms.mixin import Pave, continuation
 from sb3_pave.fast.differentiated import Differentiated, descend
 from sb3_pave.fast.targets import follow
@@ -113,7 +113,7 @@ class MaxEntropyPave(EntropyBonus):
         execution: Execution,
         replay_data: ReplayBufferSamples,
         successor: Successor,
-        gradient_step: int,
+        branches: Branches,
         log: UpdateLog,
     ) -> None:
         if self.use_sde:
@@ -132,7 +132,7 @@ class MaxEntropyPave(EntropyBonus):
         descend(self.actor.optimizer, loss)
         self._update_ent_coef(log_prob, log)
 
-        if gradient_step % self.target_update_interval == 0:
+        if branches.targets:
             follow(self.critic.parameters(), self.critic_target.parameters(), self.tau)
             # Running statistics are copied
             follow(self.batch_norm_stats, self.batch_norm_stats_target, 1.0)

@@ -12,11 +12,8 @@ from torch import nn
 from sb3_pave.algorithms.acting import ActsSooner
 from sb3_pave.algorithms.checks import (
     check_action_space,
-    check_finite,
     check_hyperparameters,
-    naming_what_is_not_finite,
     noise_is_idle,
-    plain_flag,
     refuse_parallel_training,
     warn_of_flat_fields,
     warn_of_papers_delta,
@@ -25,9 +22,11 @@ from sb3_pave.algorithms.checks import (
 )
 from sb3_pave.algorithms.critic_terms import CriticTerms
 from sb3_pave.algorithms.diagnostics import Diagnostics
-from sb3_pave.algorithms.execution import Execution
+from sb3_pave.algorithms.execution import Branches, Execution
 from sb3_pave.algorithms.fast_execution import choose_acting, choose_execution
+from sb3_pave.algorithms.finite import check_finite, naming_what_is_not_finite
 from sb3_pave.algorithms.loading import is_loading
+from sb3_pave.algorithms.plain_values import plain_flag
 from sb3_pave.algorithms.run_names import NamedAfterClass
 from sb3_pave.algorithms.saving import ARGUMENTS, SavedAsHost
 from sb3_pave.algorithms.signatures import JoinedSignature
@@ -205,15 +204,16 @@ class Pave(NamedAfterClass, ActsSooner, SavedAsHost, CriticTerms):
         with execution.training(), naming_what_is_not_finite(log, self._n_updates, self._diagnostics.td_is_finite):
             for gradient_step in range(gradient_steps):
                 self._n_updates += 1
-                step = partial(self._gradient_step, gradient_step=gradient_step)
-                execution.run(step, partial(self._sample, batch_size), self._kind_of_update(gradient_step), log)
+                branches = self._branches(gradient_step)
+                step = partial(self._gradient_step, branches=branches)
+                execution.run(step, partial(self._sample, batch_size), branches, log)
 
     def _gradient_step(
         self,
         execution: Execution,
         replay_data: ReplayBufferSamples,
         successor: Successor,
-        gradient_step: int,
+        branches: Branches,
         log: UpdateLog,
     ) -> None:
         """
@@ -222,7 +222,7 @@ class Pave(NamedAfterClass, ActsSooner, SavedAsHost, CriticTerms):
         :param execution: evaluates and differentiates its functions
         :param replay_data: the batch
         :param successor: its one-step successors
-        :param gradient_step: index of this update in its ``train()`` call
+        :param branches: what it does
         :param log: takes the losses
         """
         raise NotImplementedError
@@ -233,10 +233,11 @@ class Pave(NamedAfterClass, ActsSooner, SavedAsHost, CriticTerms):
         own = [tensor for tensor in named if isinstance(tensor, th.Tensor)]
         return [*own, *self._scales.tensors]
 
-    def _kind_of_update(self, gradient_step: int) -> tuple[bool, bool, bool]:
-        """Which branches the update takes: whether it has PAVE's terms, updates the actor, and the targets."""
+    def _branches(self, gradient_step: int) -> Branches:
+        """:param gradient_step: index of this update in its ``train()`` call"""
         delayed = self._n_updates % getattr(self, "policy_delay", 1) == 0
-        return self._terms_are_due(), delayed, gradient_step % getattr(self, "target_update_interval", 1) == 0
+        follows = gradient_step % getattr(self, "target_update_interval", 1) == 0
+        return Branches(self._terms_are_due(), delayed, follows)
 
     def _optimizers(self) -> list[th.optim.Optimizer]:
         optimizers = [self.actor.optimizer, self.critic.optimizer]

@@ -3,7 +3,7 @@ import torch.nn.functional as F
 from stable_baselines3 import TD3
 from stable_baselines3.common.type_aliases import PyTorchObs, ReplayBufferSamples
 
-from sb3_pave.algorithms.execution import Execution, Network
+from sb3_pave.algorithms.execution import Branches, Execution, Network
 from sb3_pave.algorithms.mixin import Pave, continuation
 from sb3_pave.fast.differentiated import descend
 from sb3_pave.fast.targets import follow
@@ -54,13 +54,13 @@ class PAVE_TD3(Pave, TD3):
         execution: Execution,
         replay_data: ReplayBufferSamples,
         successor: Successor,
-        gradient_step: int,
+        branches: Branches,
         log: UpdateLog,
     ) -> None:
         target = self._td_target(execution, replay_data)
         descend(self.critic.optimizer, *self._critic_losses(execution, replay_data, successor, target, log))
 
-        if self._n_updates % self.policy_delay == 0:
+        if branches.actor:
             actor, critic = execution.actor(self.actor), execution.first_critic(self.critic)
             loss, _ = execution.loss(actor_loss, actor, critic, execution.features(replay_data.observations))
             log.add(actor_loss=loss)

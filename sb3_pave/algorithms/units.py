@@ -1,11 +1,11 @@
 """The two meanings of PAVE's weights, and what they are where the user does not say."""
 
-import json
-import zipfile
-from contextlib import ExitStack
 from typing import Any
 
-from stable_baselines3.common.save_util import json_to_data, open_path
+from sb3_pave.method.losses import PaveLosses
+
+#: The weights, one a term
+COEFS = tuple(f"{term}_coef" for term in PaveLosses._fields)
 
 #: In the paper's units, which are the task's: where the authors start their search
 PAPER = {"mpr_coef": 0.1, "vfc_coef": 0.1, "curv_coef": 0.01, "mpr_sigma": 0.01, "curv_delta": 1.0}
@@ -31,32 +31,6 @@ def settle_weights(agent: Any) -> None:
             setattr(agent, name, default)
 
 
-def stored_data(path: Any) -> dict[str, Any]:
-    """
-    :param path: of a saved agent, or a file-like object, which is left where it is
-    :return: its attributes as JSON has them: what is no number, text, list or None is described
-    """
-    with ExitStack() as leaving:
-        if hasattr(path, "tell"):
-            leaving.callback(path.seek, path.tell())
-        file = open_path(path, "r", verbose=0, suffix="zip")
-        if file is not path:
-            leaving.enter_context(file)
-        archive = leaving.enter_context(zipfile.ZipFile(file))
-        return json.loads(archive.read("data")) if "data" in archive.namelist() else {}
-
-
-def stored_value(data: dict[str, Any], name: str, custom_objects: dict[str, Any] | None = None) -> Any:
-    """
-    :param data: see :func:`stored_data`
-    :param name: of an attribute
-    :param custom_objects: what ``load()`` takes in place of stored attributes
-    :return: the attribute as ``load()`` restores it, None if there is none
-    """
-    found = {key: value for key, value in data.items() if key == name}
-    return json_to_data(json.dumps(found), custom_objects).get(name)
-
-
 def weights_to_load(stored: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     """
     What ``load()`` is to be given beside its arguments, so that weights keep their meaning.
@@ -64,7 +38,7 @@ def weights_to_load(stored: dict[str, Any], given: dict[str, Any]) -> dict[str, 
     A zip from before there were two meanings has the paper's. Where the user changes the meaning, weights that are not given
     become the other's defaults.
 
-    :param stored: the data of the zip
+    :param stored: see ``stored.stored_data``
     :param given: the user's keyword arguments, and what else replaces stored data
     """
     if "mpr_coef" not in stored:

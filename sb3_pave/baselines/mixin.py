@@ -11,9 +11,9 @@ import torch as th
 from stable_baselines3 import HerReplayBuffer
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
-from sb3_pave.algorithms.checks import plain_flag, plain_number
 from sb3_pave.algorithms.last_batch import LastBatch, parameter_versions, refuse_closure
 from sb3_pave.algorithms.loading import loading
+from sb3_pave.algorithms.plain_values import plain_flag, plain_number
 from sb3_pave.algorithms.run_names import NamedAfterClass
 from sb3_pave.algorithms.saving import refuse_misspelled
 from sb3_pave.algorithms.signatures import JoinedSignature

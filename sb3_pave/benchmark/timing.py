@@ -19,6 +19,8 @@ from sb3_pave.benchmark.workload import HOST, Variant, Workload, default_variant
 from sb3_pave.fast.matmul import product
 
 _UPDATES_ON_CUDA = 10  # of a block, at least
+_LEARNING_ROUNDS = 3
+_PRODUCTS = 50  # that the machine's rate is measured by
 
 
 @dataclass(frozen=True)
@@ -208,14 +210,14 @@ def _time_block(model: Any, workload: Workload, updates: int) -> float:
 
 
 def _time_learning(
-    workload: Workload, variants: Sequence[Variant], steps: int, progress: Callable[[str], None], rounds: int = 3
+    workload: Workload, variants: Sequence[Variant], steps: int, progress: Callable[[str], None]
 ) -> dict[str, tuple[float, float, float]]:
     """Quartiles of the environment steps per second of ``learn()``, interleaved."""
     models = {variant.name: make_model(workload, variant) for variant in variants}
     rates: dict[str, list[float]] = {name: [] for name in models}
-    for i in range(rounds):
+    for i in range(_LEARNING_ROUNDS):
         for name in random.Random(workload.seed + i).sample(list(models), len(models)):
-            progress(f"learning, round {i + 1} of {rounds}: {name}")
+            progress(f"learning, round {i + 1} of {_LEARNING_ROUNDS}: {name}")
             model = models[name]
             model.learning_starts = 0
             before = model.num_timesteps
@@ -234,13 +236,13 @@ def _floor_ms(model: Any, workload: Workload, variant: Variant, gflops: float) -
     return statistics.mean(totals) / gflops / 1e6 if totals else None
 
 
-def _matmul_gflops(model: Any, workload: Workload, repetitions: int = 50) -> float:
+def _matmul_gflops(model: Any, workload: Workload) -> float:
     """Rate of a hidden layer's product on a batch, by the fastest library that a variant uses; the median of several."""
     shapes = [layer.weight for layer in model.critic.modules() if isinstance(layer, nn.Linear)]
     weight = max(shapes, key=lambda weight: weight.numel()).detach()
     rows = th.randn(3 * workload.batch_size, weight.shape[1], device=weight.device)
     seconds = []
-    for _ in range(repetitions):
+    for _ in range(_PRODUCTS):
         begin = time.perf_counter()
         product(rows[None], weight.T[None])
         if weight.is_cuda:

@@ -12,6 +12,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from torch import nn
 
 import sb3_pave
+from sb3_pave.algorithms.units import COEFS
 from sb3_pave.baselines import METHODS
 from sb3_pave.baselines.factory import with_method
 
@@ -76,7 +77,7 @@ class Variant:
         return self.pave and not _NO_TERMS.items() <= self.kwargs.items()
 
 
-_NO_TERMS = {"mpr_coef": 0, "vfc_coef": 0, "curv_coef": 0}
+_NO_TERMS = dict.fromkeys(COEFS, 0)
 HOST = Variant("host", pave=False)
 
 

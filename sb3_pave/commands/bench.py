@@ -203,7 +203,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--no-memory", action="store_true", help="leave the memory out")
     add("-o", "--output", type=pathlib.Path, metavar="FILE", help="write a JSON report")
     add("--overwrite", action="store_true", help="replace FILE")
-    add("--force", dest="overwrite", action="store_true", help=argparse.SUPPRESS)  # its name of before
     return parser
 
 

@@ -17,7 +17,7 @@ from sb3_pave.commands.agents import (
     import_needed,
     needs,
 )
-from sb3_pave.commands.printing import print_table
+from sb3_pave.commands.printing import print_frame
 from sb3_pave.evaluation.agents import Agent, from_zip, notes_of_zips
 from sb3_pave.evaluation.errors import AgentError, NoModelError
 from sb3_pave.evaluation.labels import given_twice, told_apart
@@ -203,20 +203,8 @@ def _progress(total: int, disable: bool) -> Iterator[tuple[Callable[[str], None]
 
 
 def _print(report: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     from sb3_pave.evaluation.tables import caption, summary_table
 
-    cells = summary_table(report)
-    table = Table()
-    table.add_column("measure")
-    for algorithm in cells.columns:
-        table.add_column(algorithm, justify="right")
-    for name, *row in cells.itertuples(name=None):
-        table.add_row(name, *row)
-    console = Console(markup=False)  # brackets in labels are no markup
-    print_table(console, table)
-    console.print(caption(report))  # not the table's own, which would be as narrow as that
+    print_frame(summary_table(report).reset_index(names="measure"), caption(report), n_names=1)
     for note in report.get("notes", []):
-        console.print(f"Note: {note}", soft_wrap=True)
+        print(f"Note: {note}")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sb3_pave.commands.extras import find_modules_here, naming_the_extra
+from sb3_pave.commands.jobs import add_jobs, jobs_and_gpus
 from sb3_pave.commands.printing import print_table
 
 if TYPE_CHECKING:
@@ -53,11 +54,8 @@ def _parser() -> argparse.ArgumentParser:
     run.set_defaults(function=_run)
     run.add_argument("specification", metavar="SPEC.yml", help="what to run")
     run.add_argument("-o", "--output", required=True, metavar="FOLDER", help="where the runs go, or are")
-    run.add_argument("-j", "--n-jobs", type=int, default=None, help="runs at a time (default: 1, or one on each of --gpus)")
-    run.add_argument("--backend", default="threading", help="threading, loky, dask or ray (default: threading)")
+    add_jobs(run)
     run.add_argument("--address", help="address of a dask scheduler or a Ray cluster (default: one on this machine)")
-    run.add_argument("--gpus", default="", metavar="0,1", help="GPUs, as CUDA_VISIBLE_DEVICES names them: one run on each")
-    run.add_argument("--no-progress", action="store_true", help="print nothing while it works")
     status = commands.add_parser("status", help="which runs are done, which are not")
     status.set_defaults(function=_status)
     status.add_argument("folder", metavar="FOLDER", help="folder of a grid")
@@ -71,8 +69,7 @@ def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
 
     find_modules_here()  # of the specification, as its runs do
     specification, folder = Path(args.specification), Path(args.output)
-    gpus = [gpu.strip() for gpu in args.gpus.split(",") if gpu.strip()]
-    n_jobs = (len(gpus) or 1) if args.n_jobs is None else args.n_jobs
+    n_jobs, gpus = jobs_and_gpus(args)
     try:
         runs = Specification.load(specification).runs()
         make_folder(folder)

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sb3_pave.commands.extras import naming_the_extra
-from sb3_pave.commands.printing import print_table
-
-if TYPE_CHECKING:
-    import pandas as pd
+from sb3_pave.commands.printing import print_frame
 
 EXAMPLES = """examples:
   sb3-pave experiment report results
@@ -37,7 +33,7 @@ def main(argv: list[str]) -> None:
     except (ReportError, OSError) as error:
         parser.exit(1, f"{parser.prog}: {error}\n")
     for title, caption, table in tables(made):
-        _print(title, caption, table)
+        print_frame(table, f"{caption}\n", title, n_names=1)
     for note in made["notes"]:
         print(f"Note: {note}")
     print("Saved", ", ".join(str(file) for file in files))
@@ -58,17 +54,3 @@ def _parser() -> argparse.ArgumentParser:
     add("--overwrite", action="store_true", help="replace saved files of the same name")
     add("--no-pictures", action="store_true", help="tables only")
     return parser
-
-
-def _print(title: str, caption: str, cells: pd.DataFrame) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left")
-    for i, column in enumerate(cells.columns):
-        table.add_column(column, justify="right" if i else "left")
-    for row in cells.itertuples(index=False, name=None):
-        table.add_row(*row)
-    console = Console(markup=False)  # brackets in names are no markup
-    print_table(console, table)
-    console.print(f"{caption}\n", highlight=False)  # a table's own caption would be as narrow as the table

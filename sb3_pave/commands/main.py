@@ -3,7 +3,6 @@
 import argparse
 import difflib
 import importlib
-import importlib.util
 import sys
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -79,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.parse_args([command])
     elif command in ZOO_COMMANDS:
         _run_zoo_command(parser, command, arguments)
-    elif command in OWN_COMMANDS and _exists(OWN_COMMANDS[command]):
+    elif command in OWN_COMMANDS:
         importlib.import_module(OWN_COMMANDS[command].module).main(arguments)
     else:
         parser.error(_unknown(command))
@@ -140,20 +139,12 @@ def _parser() -> argparse.ArgumentParser:
 def _list_of_commands() -> str:
     groups: dict[str, Mapping[str, ZooCommand | OwnCommand]] = {
         "RL Zoo's commands, with every option they have there:": ZOO_COMMANDS,
-        "PAVE's commands:": {name: command for name, command in OWN_COMMANDS.items() if _exists(command)},
+        "PAVE's commands:": OWN_COMMANDS,
     }
     lines = []
     for title, commands in groups.items():
-        if commands:
-            lines += [title, *(f"  {name:<16} {command.summary}" for name, command in commands.items()), ""]
+        lines += [title, *(f"  {name:<16} {command.summary}" for name, command in commands.items()), ""]
     return "\n".join((*lines, "sb3-pave COMMAND --help lists the options of a command."))
-
-
-def _exists(command: OwnCommand) -> bool:
-    try:
-        return importlib.util.find_spec(command.module) is not None
-    except ModuleNotFoundError:
-        return False
 
 
 def _unknown(command: str) -> str:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from sb3_pave.commands.agents import value_of
 from sb3_pave.commands.extras import find_modules_here, naming_the_extra
-from sb3_pave.commands.printing import print_table
+from sb3_pave.commands.jobs import add_jobs, jobs_and_gpus
+from sb3_pave.commands.printing import print_frame
 
 if TYPE_CHECKING:
     from sb3_pave.experiments.front import Trial
@@ -65,10 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--sampler-seed", type=int, metavar="N", help="seed of the sampler (default: anew each time)")
     add("--storage", metavar="URL", help="of an Optuna storage, for many machines (default: a journal file in FOLDER)")
     add("--study-name", default="search", metavar="NAME", help="name of the study in the storage (default: search)")
-    add("-j", "--n-jobs", type=int, help="runs at a time (default: 1, or one on each of --gpus)")
-    add("--backend", default="threading", help="threading, loky, dask or ray (default: threading)")
-    add("--gpus", default="", metavar="0,1", help="GPUs, as CUDA_VISIBLE_DEVICES names them: one run on each")
-    add("--no-progress", action="store_true", help="print nothing while it works")
+    add_jobs(parser)
     chosen = parser.add_mutually_exclusive_group()
     chosen.add_argument(
         "--export", type=int, metavar="TRIAL", help="run nothing; write this trial as a YAML file of the zoo, and nothing else"
@@ -145,10 +143,10 @@ def _find(args: argparse.Namespace, specification: SearchSpecification) -> tuple
 def _search(args: argparse.Namespace, specification: SearchSpecification) -> tuple[dict[str, Any], Trial | None]:
     """Search on, save and print what was found; with the trial of ``--pick``."""
     from sb3_pave.experiments.front import pick
-    from sb3_pave.experiments.outcome import save_outcome
+    from sb3_pave.experiments.outcome import front_caption, front_table, save_outcome
     from sb3_pave.experiments.search import search
 
-    gpus = [gpu.strip() for gpu in args.gpus.split(",") if gpu.strip()]
+    n_jobs, gpus = jobs_and_gpus(args)
     searched = search(
         specification,
         args.output,
@@ -158,29 +156,12 @@ def _search(args: argparse.Namespace, specification: SearchSpecification) -> tup
         args.study_name,
         args.sampler,
         args.sampler_seed,
-        (len(gpus) or 1) if args.n_jobs is None else args.n_jobs,
+        n_jobs,
         args.backend,
         gpus,
         not args.no_progress,
     )
     files = save_outcome(searched, args.output)
-    _print(searched)
+    print_frame(front_table(searched), front_caption(searched))
     print("Saved", ", ".join(str(file) for file in files))
     return searched, None if args.pick is None else pick(searched, args.pick)
-
-
-def _print(searched: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    from sb3_pave.experiments.outcome import front_caption, front_table
-
-    cells = front_table(searched)
-    table = Table()
-    for column in cells.columns:
-        table.add_column(column, justify="right")
-    for row in cells.itertuples(index=False, name=None):
-        table.add_row(*row)
-    console = Console(markup=False)  # brackets in names are no markup
-    print_table(console, table)
-    console.print(front_caption(searched), highlight=False)  # a table's own caption would be as narrow as the table

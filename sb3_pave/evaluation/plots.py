@@ -260,6 +260,9 @@ _ALGORITHM_NAMES = {
     *("pave", "asap", "caps", "damper", "grad", "temporal"),
 }
 
+# Of a spectrum
+_BINS = 40
+
 #: Every picture, by the name the command knows it by
 PICTURES: dict[str, Callable[[Mapping[str, Any]], Figure]] = {
     "traces": action_traces,
@@ -323,17 +326,17 @@ def _scaled_trace(run: Mapping[str, Any]) -> NDArray:
     return 2.0 * (np.array(trace["actions"]) - low) / (high - low) - 1.0
 
 
-def _mean_spectrum(traces: Sequence[NDArray], rate: float, n_bins: int = 40) -> tuple[NDArray, NDArray]:
+def _mean_spectrum(traces: Sequence[NDArray], rate: float) -> tuple[NDArray, NDArray]:
     """Episodes differ in length, and so in their frequencies: mean energy in bins of frequency, as a density of lines."""
-    edges = np.linspace(0.0, rate / 2.0, n_bins + 1)
+    edges = np.linspace(0.0, rate / 2.0, _BINS + 1)
     frequencies, energies = [], []
     for trace in traces:
         frequency, energy = action_spectrum(trace, rate)
         frequencies.append(frequency[1:])
         energies.append(energy.mean(axis=1)[1:])
-    bins = np.clip(np.digitize(np.concatenate(frequencies), edges) - 1, 0, n_bins - 1)
-    counts = np.bincount(bins, minlength=n_bins)
-    sums = np.bincount(bins, weights=np.concatenate(energies), minlength=n_bins)
+    bins = np.clip(np.digitize(np.concatenate(frequencies), edges) - 1, 0, _BINS - 1)
+    counts = np.bincount(bins, minlength=_BINS)
+    sums = np.bincount(bins, weights=np.concatenate(energies), minlength=_BINS)
     filled = counts > 0
     return ((edges[:-1] + edges[1:]) / 2)[filled], sums[filled] / counts[filled]
 

@@ -116,12 +116,19 @@ def markdown(report: Mapping[str, Any]) -> str:
     :param report: a report
     :return: its table and caption in Markdown
     """
-    table = summary_table(report)
-    rows = [["measure", *table.columns], ["---"] * (len(table.columns) + 1)]
-    rows += [[name, *(cell.replace("\n", "<br>") for cell in cells)] for name, *cells in table.itertuples(name=None)]
+    table = markdown_table(summary_table(report).reset_index(names="measure"))
     notes = "".join(f"- {note}\n" for note in report.get("notes", []))
-    table_text = "\n".join("| " + " | ".join(row) + " |" for row in rows)
-    return f"{table_text}\n\n{caption(report)}\n" + (f"\n{notes}" if notes else "")
+    return f"{table}\n\n{caption(report)}\n" + (f"\n{notes}" if notes else "")
+
+
+def markdown_table(cells: pd.DataFrame) -> str:
+    """
+    :param cells: text
+    :return: the table in Markdown, whatever the text holds
+    """
+    rows = [cells.columns, ["---"] * len(cells.columns), *cells.itertuples(index=False, name=None)]
+    escaped = [[cell.replace("|", r"\|").replace("\n", "<br>") for cell in row] for row in rows]
+    return "\n".join("| " + " | ".join(row) + " |" for row in escaped)
 
 
 def episode_table(report: Mapping[str, Any]) -> pd.DataFrame:

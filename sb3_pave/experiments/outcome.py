@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from sb3_pave.evaluation.tables import format_number
+from sb3_pave.evaluation.tables import format_number, markdown_table
 from sb3_pave.experiments.files import read_json, write_json
 from sb3_pave.experiments.front import Trial, pareto_front
 
@@ -65,8 +65,7 @@ def save_outcome(searched: Mapping[str, Any], folder: str | Path) -> list[Path]:
         )
     table, files = front_table(searched), [folder / name for name in ("search.json", "front.md", "front.csv", "front.png")]
     write_json(files[0], searched, indent=1)
-    rows = [list(table.columns), ["---"] * len(table.columns), *table.itertuples(index=False, name=None)]
-    lines = "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    lines = markdown_table(table)
     if not searched["trials"]:
         files.pop()
     else:

@@ -26,6 +26,8 @@ RUN_FILE, LOG_FILE, TRAINED_FILE, TRY_FILE = "run.json", "log.txt", "trained.jso
 
 # Seconds between two looks at a process
 POLL_INTERVAL = 0.2
+# Of what a process printed, in the message of its failure
+_LAST_LINES = 15
 
 # As ``python -m sb3_pave``, but for files of the current folder, which do not stand in for what is installed
 _SB3_PAVE = "import sys; sys.path.append(sys.path.pop(0)); from sb3_pave.commands.main import main; main()"
@@ -214,10 +216,10 @@ def _how(code: int) -> str:
         return f"by signal {-code}"
 
 
-def _end_of(log: Path, begin: int, lines: int = 15) -> str:
+def _end_of(log: Path, begin: int) -> str:
     with log.open("rb") as file:
         file.seek(begin)
-        return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
+        return "\n".join(file.read().decode(errors="replace").splitlines()[-_LAST_LINES:])
 
 
 def _tries(folder: Path) -> list[Path]:

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from sb3_pave.evaluation.intervals import FEWEST_RUNS
-from sb3_pave.evaluation.tables import format_number
+from sb3_pave.evaluation.tables import format_number, markdown_table
 from sb3_pave.experiments.titles import over_tasks_title, spread_name, task_title
 
 #: Columns of the tables, where there are numbers for them, with what they are multiplied by
@@ -96,8 +96,7 @@ def markdown(report: Mapping[str, Any], pictures: Mapping[str, Sequence[str]] | 
     """
     parts = []
     for title, caption, table in tables(report):
-        rows = [list(table.columns), ["---"] * len(table.columns), *table.itertuples(index=False, name=None)]
-        parts += [f"## {title}", "\n".join("| " + " | ".join(_escaped(cell) for cell in row) + " |" for row in rows), caption]
+        parts += [f"## {title}", markdown_table(table), caption]
         parts += [f"![{title}]({name})" for name in (pictures or {}).get(title, ())]
     if report["notes"]:
         parts += ["## Notes", "\n".join(f"- {note}" for note in report["notes"])]
@@ -143,7 +142,3 @@ def _cell(value: Mapping[str, Any] | None, factor: float, n_runs: int) -> str:
     if value["low"] is not None:
         text += f" [{format_number(value['low'] * factor)}, {format_number(value['high'] * factor)}]"
     return text if value["n_runs"] == n_runs else f"{text} ({value['n_runs']} of {n_runs} runs)"
-
-
-def _escaped(cell: str) -> str:
-    return cell.replace("|", r"\|")

@@ -101,9 +101,9 @@ class SearchSpecification:
 
 def _check_units(runs: Sequence[Run], space: SearchSpace) -> None:
     """A weight that is drawn for several environments has to mean the same on each."""
-    from sb3_pave.zoo.search import PAVE_WEIGHTS
+    from sb3_pave.zoo.search import WEIGHT_RANGES
 
-    drawn = [name for name in PAVE_WEIGHTS if name in space.ranges]
+    drawn = [name for name in WEIGHT_RANGES if name in space.ranges]
     units = {run.environment: full_entry(run, {}).get("scale_free", True) for run in runs}
     if drawn and len(set(units.values())) > 1:
         told = ", ".join(f"{env_id}: {'scale_free' if free else 'its own'}" for env_id, free in units.items())

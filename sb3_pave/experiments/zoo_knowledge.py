@@ -142,7 +142,7 @@ def check_algorithm(where: str, algorithm: str) -> None:
 
 def check_hyperparameters(where: str, algorithm: str, given: Mapping[str, Any]) -> None:
     """
-    What neither the zoo nor a constructor of the class or its parents takes is a mistake, and so are values that they refuse.
+    What neither the zoo nor the constructor takes is a mistake, and so are values that they refuse.
 
     :param where: what an error calls the place
     :param algorithm: name of an algorithm in the zoo
@@ -155,9 +155,11 @@ def check_hyperparameters(where: str, algorithm: str, given: Mapping[str, Any]) 
     from sb3_pave.zoo.errors import ZooError
     from sb3_pave.zoo.values import check_values, constructor_parameters
 
-    known = {*ZOO_KEYS, *constructor_parameters(ALGOS[algorithm])} - ZOOS_OWN - {"self", "args", "kwargs"}
+    parameters = constructor_parameters(ALGOS[algorithm])
+    known = {*ZOO_KEYS, *parameters} - ZOOS_OWN
+    takes_any = not parameters or any(one.kind is one.VAR_KEYWORD for one in parameters.values())
     for name in given:
-        if name not in known:
+        if name not in known and not takes_any:
             raise SpecificationError(unknown(where, str(name), known))
     try:
         check_values(algorithm, given)

@@ -105,9 +105,9 @@ def loss_and_gradient(
         with respect to the features
     """
     *coefs, delta = numbers
-    features, actions, direction, n_values, field_from, _ = points
+    n_values, field_from = points.n_values, points.field_from
     critics = ensemble(networks, activations) if stack is None else stack
-    field, tape = evaluate(critics, features, actions, direction, n_values, field_from)
+    field, tape = evaluate(critics, points.features, points.actions, points.direction, n_values, field_from)
 
     def loss(values: th.Tensor, grad: th.Tensor, curvature: th.Tensor | None = None) -> tuple[th.Tensor, dict[str, th.Tensor]]:
         field = split_field(grad, curvature, displaced)

@@ -43,8 +43,8 @@ def stacked_points(critic: Any, inputs: FieldInputs) -> StackedPoints:
     :param critic: one that has a closed form
     :param inputs: the points
     """
-    observations, actions, *_, direction, order = inputs
-    displaced, rows = list(inputs.displaced.values()), inputs.rows
+    observations, actions, direction = inputs.observations, inputs.actions, inputs.direction
+    displaced, order, rows = list(inputs.displaced.values()), inputs.order, inputs.rows
     field_from = 0
     if order is not None and rows is not None:
         observations, actions = select(observations, order), actions[order]

@@ -41,7 +41,7 @@ def gradient_field(critic: nn.Module, inputs: FieldInputs) -> GradientField:
         ``torch.compile``, detached, ...)
     """
     refuse_compiled(critic)
-    observations, actions, *_, direction, _ = inputs
+    observations, actions, direction = inputs.observations, inputs.actions, inputs.direction
     displaced, rows = inputs.displaced, inputs.rows
     if rows is not None:
         observations, actions = select(observations, rows), actions[rows]

@@ -23,6 +23,10 @@ class PaveLosses(NamedTuple):
     curv: th.Tensor | None
 
 
+#: What the log calls the terms
+TAGS = tuple(f"{term}_loss" for term in PaveLosses._fields)
+
+
 def pave_losses(field: GradientField, curv_delta: Any, has_successor: th.Tensor | None = None) -> PaveLosses:
     """
     All terms that the field allows.
@@ -56,7 +60,7 @@ def signals(field: GradientField, losses: PaveLosses) -> dict[str, th.Tensor]:
     :param field: the field
     :param losses: its terms
     """
-    logged = {f"{name}_loss": loss for name, loss in losses._asdict().items() if loss is not None}
+    logged = {tag: loss for tag, loss in zip(TAGS, losses, strict=True) if loss is not None}
     logged["action_grad_rms"] = field.grad.detach().square().mean().sqrt()
     if field.curvature is not None:
         logged["concave_share"] = (field.curvature.detach() < 0).float().mean()

@@ -15,7 +15,7 @@ from rl_zoo3.exp_manager import ExperimentManager
 from rl_zoo3.utils import ALGOS
 
 from sb3_pave.algorithms.mixin import Pave
-from sb3_pave.algorithms.units import stored_data
+from sb3_pave.algorithms.stored import stored_data
 from sb3_pave.baselines.mixin import ActorSideMethod
 from sb3_pave.zoo.errors import ZooError
 

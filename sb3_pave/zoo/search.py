@@ -8,9 +8,10 @@ import optuna
 from rl_zoo3 import hyperparams_opt
 from torch import nn
 
-PAVE_WEIGHTS = ("mpr_coef", "vfc_coef", "curv_coef")
+from sb3_pave.algorithms.units import COEFS
+
 # What an entry for a PAVE class has beyond one for its host
-PAVE_PARAMETERS = ("scale_free", *PAVE_WEIGHTS)
+PAVE_PARAMETERS = ("scale_free", *COEFS)
 
 # A third of a decade to one and a third around the range of the published weights
 # (mpr_coef 0.1 to 2, vfc_coef 0.0005 to 0.5, curv_coef 0.01 to 3)
@@ -22,7 +23,7 @@ RIVAL_RANGES: dict[str, dict[str, tuple[float, float]]] = {
     "caps": {"temporal_coef": (1e-2, 1e1), "spatial_coef": (1e-1, 1e2)},
     "grad": {"temporal_coef": (1e-1, 1e1)},
     "asap": {"temporal_coef": (1e-3, 1e0), "spatial_coef": (1e-2, 1e2), "predictor_coef": (1e-1, 1e1)},
-    "damper": {},
+    "damper": {"eta": (0, 1)},
 }
 
 Hyperparams = dict[str, Any]
@@ -35,7 +36,7 @@ class PaveSampler:
 
     :param sample_host: the zoo's sampler of the host; None where the zoo has none, then the weights alone are searched
     :param with_pave: whether PAVE's weights are among what is searched
-    :param rival: an actor-side method, whose weights are searched, too (DAMPER's ``eta`` uniformly); None: there is none
+    :param rival: an actor-side method, whose weights are searched, too; None: there is none
     """
 
     sample_host: Callable[..., Hyperparams] | None
@@ -44,11 +45,9 @@ class PaveSampler:
 
     def __call__(self, trial: optuna.Trial, *args: Any) -> Hyperparams:
         hyperparams = {} if self.sample_host is None else self.sample_host(trial, *args)
-        ranges = {**(WEIGHT_RANGES if self.with_pave else {}), **RIVAL_RANGES.get(self.rival or "", {})}
+        ranges = {**(WEIGHT_RANGES if self.with_pave else {}), **(RIVAL_RANGES[self.rival] if self.rival else {})}
         for name, (low, high) in ranges.items():
-            hyperparams[name] = trial.suggest_float(name, low, high, log=True)
-        if self.rival == "damper":
-            hyperparams["eta"] = trial.suggest_float("eta", 0, 1)
+            hyperparams[name] = trial.suggest_float(name, low, high, log=low > 0)
         return hyperparams if self.with_pave else keep_activation(hyperparams)
 
 

@@ -12,8 +12,10 @@ from typing import Any
 from rl_zoo3.exp_manager import ExperimentManager
 from rl_zoo3.utils import ALGOS
 
-from sb3_pave.algorithms.checks import check_hyperparameters, plain_flag, plain_number
+from sb3_pave.algorithms.checks import check_hyperparameters
 from sb3_pave.algorithms.mixin import Pave
+from sb3_pave.algorithms.plain_values import plain_flag, plain_number
+from sb3_pave.algorithms.signatures import joined_signature
 from sb3_pave.algorithms.units import settle_weights
 from sb3_pave.baselines.mixin import ActorSideMethod
 from sb3_pave.zoo.errors import ZooError
@@ -58,14 +60,10 @@ def takes_whole_numbers(algorithm: str, name: str) -> bool:
 def constructor_parameters(algorithm: type) -> dict[str, inspect.Parameter]:
     """
     :param algorithm: a class
-    :return: what its constructor and those of its parents take, the nearest first
+    :return: what its constructor takes, and what this passes on to those of its parents
     """
-    found: dict[str, inspect.Parameter] = {}
-    for parent in algorithm.__mro__:
-        if "__init__" in vars(parent):
-            for name, parameter in inspect.signature(vars(parent)["__init__"]).parameters.items():
-                found.setdefault(name, parameter)
-    return found
+    signature = joined_signature(algorithm)
+    return {} if signature is None else dict(signature.parameters)
 
 
 def _check_text(name: str, value: Any, parameter: inspect.Parameter | None) -> None:

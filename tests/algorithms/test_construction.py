@@ -95,7 +95,7 @@ def test_none_means_the_default_at_construction_alone(algorithm):
 
 @pytest.mark.parametrize("given", [0, 1.5, None, "2", True])
 def test_an_interval_that_is_no_number_of_updates_is_refused(given):
-    with pytest.raises(ValueError, match="pave_interval must be a positive number of updates"):
+    with pytest.raises(ValueError, match="pave_interval must be a positive whole number of updates"):
         PAVE_SAC("MlpPolicy", "Pendulum-v1", pave_interval=given)
 
 

@@ -211,7 +211,7 @@ def test_one_warning_when_a_term_drowns_the_task():
 def watched(values, n=2000, diagnostics=None, **hyperparameters):
     """The warnings about an agent with two action dimensions, each of whose updates logged these values."""
     model = SimpleNamespace(action_space=spaces.Box(-1, 1, (2,)), **hyperparameters)
-    model._coefs = lambda: (0.0, 0.0, model.curv_coef)
+    model._coefs = lambda: {"mpr": 0.0, "vfc": 0.0, "curv": model.curv_coef}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         (diagnostics or Diagnostics()).watch_agent(model, {tag: [value] * n for tag, value in values.items()})

@@ -164,7 +164,7 @@ def test_without_terms_there_is_no_draw():
 
 @pytest.mark.parametrize("size", [0, -3, 2.5, "64", True])
 def test_a_part_that_is_no_number_of_transitions_is_refused(size):
-    with pytest.raises(ValueError, match="pave_batch_size must be a positive number of transitions"):
+    with pytest.raises(ValueError, match="pave_batch_size must be a positive whole number of transitions"):
         PAVE_TD3("MlpPolicy", "Pendulum-v1", pave_batch_size=size)
 
 

@@ -117,9 +117,12 @@ def test_rivals_are_timed_around_host_and_pave():
 
 
 def test_graphs_are_timed_on_cuda_only():
-    names = [variant.name for variant in default_variants(Workload(device="cuda"))]
-    assert {"graphs", "graphs, compiled"} <= set(names)
+    on_gpu = {variant.name: variant for variant in default_variants(Workload(device="cuda"))}
+    assert {"graphs", "graphs, compiled"} <= set(on_gpu)
     assert "graphs" not in [variant.name for variant in default_variants(Workload())]
+    for name, variant in on_gpu.items():
+        # The rows between which graphs are judged are recorded only where they say so
+        assert variant.kwargs.get("cuda_graph", False) is ("graphs" in name)
 
 
 def test_the_command_writes_a_table_and_json(tmp_path, capsys):
@@ -135,10 +138,9 @@ def test_the_command_writes_a_table_and_json(tmp_path, capsys):
     with pytest.raises(SystemExit):
         benchmark_command.main(arguments)
     assert "overwrite it (--overwrite" in capsys.readouterr().err
-    for option in ("--overwrite", "--force"):  # the latter was its name
-        output.write_text("")
-        benchmark_command.main([*arguments, option])
-        assert json.loads(output.read_text())["gflops"] > 0
+    output.write_text("")
+    benchmark_command.main([*arguments, "--overwrite"])
+    assert json.loads(output.read_text())["gflops"] > 0
 
 
 def test_the_caption_is_a_paragraph_of_its_own(capsys):
@@ -207,7 +209,7 @@ def test_help_names_every_variant_and_each_default_once(capsys):
     shown = " ".join(capsys.readouterr().out.split())
     for variant in [*default_variants(Workload(device="cuda")), *rival_variants()]:
         assert f'"{variant.name}"' in shown
-    assert "(default: None)" not in shown and ") (default" not in shown and "--force" not in shown
+    assert "(default: None)" not in shown and ") (default" not in shown
 
 
 def test_environments_of_the_users_packages_are_known(tmp_path, monkeypatch, capsys):

@@ -20,6 +20,7 @@ from sb3_pave.evaluation.geometry import (
 )
 from sb3_pave.evaluation.networks import critic_values, preprocess
 from sb3_pave.evaluation.rollout import record_rollout
+from sb3_pave.evaluation.tables import GEOMETRY_MEASURES
 from sb3_pave.evaluation.turn import FieldTurn, field_turn
 
 
@@ -362,6 +363,7 @@ def test_each_number_of_a_summary_by_hand():
         "actor_jacobian_sup": 8.0,
         "at_bound_rate": 0.2,
     }
+    assert set(geometry.summary()) == set(GEOMETRY_MEASURES)  # each has its row in a table
 
 
 def test_the_geometry_of_a_rollout_is_that_of_the_critic_that_was_asked_for(quadratic):

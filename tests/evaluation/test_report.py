@@ -17,6 +17,7 @@ from sb3_pave.evaluation.report import new_report, run_record
 from sb3_pave.evaluation.report_files import load_report, save_report
 from sb3_pave.evaluation.robustness import evaluate_robustness
 from sb3_pave.evaluation.rollout import record_rollout
+from sb3_pave.evaluation.smoothness import smoothness_measures
 from sb3_pave.evaluation.surface import field_surface, surface_plane
 from sb3_pave.evaluation.tables import MEASURES, caption, markdown, summary_table
 
@@ -52,6 +53,22 @@ def test_the_interval_is_a_percentile_bootstrap_over_runs():
     np.testing.assert_allclose([result.low, result.high], np.quantile(resampled, [0.025, 0.975]), atol=0.06)
     np.random.random()  # whatever NumPy's generator has drawn meanwhile
     assert result == aggregate([[mean] for mean in means])
+
+
+def test_every_measure_has_its_row():
+    assert set(MEASURES) == {"return", "length", *smoothness_measures([0.0], -1, 1)}
+
+
+def test_without_a_rate_there_is_no_row_in_hz():
+    report = some_report(sac=[[1.0]])
+    assert MEASURES["sm_hz"] not in summary_table(report).index
+    report["settings"]["control_rate"] = 20.0
+    assert MEASURES["sm_hz"] in summary_table(report).index
+
+
+def test_a_label_may_hold_what_ends_a_cell():
+    header, rule, *_ = markdown(some_report(**{"a|b": [[1.0]]})).splitlines()
+    assert header == r"| measure | a\|b |" and rule == "| --- | --- |"
 
 
 def test_aggregating_leaves_numpys_generator_alone():

@@ -47,6 +47,13 @@ def test_what_the_algorithm_does_not_take_is_still_refused_when_it_is_drawn():
         specification.runs({"mpr_coef": "much"})
 
 
+@pytest.mark.parametrize("key", ["method", "plain"])
+def test_a_mistake_is_named_by_the_key_that_it_is_under(key):
+    mistaken = {"algorithm": "sac", "hyperparameters": {"gama": 0.9}}
+    with pytest.raises(SpecificationError, match=f"^{key}: hyperparameters: 'gama' is not known, did you mean gamma"):
+        SearchSpecification.from_dict({**SPECIFICATION, key: mistaken})
+
+
 def test_an_empty_search_is_called_so():
     with pytest.raises(SpecificationError, match="search is empty: name what is to be searched"):
         SearchSpecification.from_dict({**SPECIFICATION, "search": {}})

@@ -162,12 +162,29 @@ def with_hyperparameters(algorithm, hyperparameters):
 
 
 @pytest.mark.parametrize(
+    ("algorithm", "name"),
+    [
+        ("pave_td3", "use_sde"),
+        ("pave_ddpg", "policy_delay"),
+        ("pave_crossq", "tau"),
+        ("pave_sac", "monitor_wrapper"),
+        ("caps_td3", "sde_sample_freq"),
+        ("trpo", "ent_coef"),
+    ],
+)
+def test_what_only_a_parents_constructor_takes_is_a_mistake(algorithm, name):
+    """SB3's constructors do not pass on what they do not know."""
+    with pytest.raises(SpecificationError, match=f"methods: m: hyperparameters: '{name}' is not known"):
+        with_hyperparameters(algorithm, f"{name}: 1")
+
+
+@pytest.mark.parametrize(
     ("algorithm", "hyperparameters", "message"),
     [
         ("pave_sac", "mpr_coef: 1e-2", "mpr_coef must be a number, not the text '1e-2' .in YAML, write 1.0e-2"),
         ("pave_sac", "mpr_coef: -1", "mpr_coef must be finite and not negative, not -1"),
         ("pave_sac", "scale_free: 'yes please'", "scale_free must be True or False"),
-        ("pave_sac", "pave_batch_size: quarter", "pave_batch_size must be a positive number of transitions"),
+        ("pave_sac", "pave_batch_size: quarter", "pave_batch_size must be a positive whole number of transitions"),
         ("caps_sac", "temporal_coef: .nan", "temporal_coef must be finite and not negative"),
         ("damper_pave_td3", "eta: 2", r"eta must be in \[0, 1\], not 2"),
         ("damper_pave_td3", "mpr_coef: -1", "mpr_coef must be finite"),

@@ -14,6 +14,7 @@ import sb3_pave
 from sb3_pave import PAVE_SAC, PAVE_TD3
 from sb3_pave.baselines import METHODS, asap, caps, damper
 from sb3_pave.baselines.factory import with_method
+from sb3_pave.evaluation.plots import label
 from sb3_pave.evaluation.zip_files import algorithm_name
 from sb3_pave.zoo import register
 from sb3_pave.zoo.algorithms import ZOO_RIVALS
@@ -68,6 +69,10 @@ def test_the_default_weights_of_td3_are_those_of_the_class(method):
     constructor = inspect.signature(with_method(method, TD3)).parameters
     weights = rival_weights(method, "td3", "Elsewhere-v0")
     assert weights == {name: constructor[name].default for name in weights}
+
+
+def test_the_published_comparisons_perturb_by_a_fifth():
+    assert inspect.signature(caps(PAVE_TD3)).parameters["spatial_sigma"].default == 0.2
 
 
 @pytest.mark.parametrize("host", ["td3", "sac"])
@@ -146,11 +151,6 @@ def test_the_space_has_the_hosts_and_the_methods_arguments_with_the_published_va
                 assert low <= value <= high
 
 
-def test_the_class_defaults_are_what_the_file_says_of_td3():
-    register()
-    for rival in ZOO_RIVALS:
-        if rival.host == "td3" and not rival.with_pave:
-            model = rival.rival_class("MlpPolicy", "Pendulum-v1", buffer_size=10)
-            default = rival_weights(rival.method, "td3", "Unknown-v0")
-            assert {name: getattr(model, name) for name in default} == default
-    assert caps(PAVE_TD3)("MlpPolicy", "Pendulum-v1", buffer_size=10).spatial_sigma == 0.2
+def test_every_method_has_a_range_and_a_name_in_pictures():
+    assert set(RIVAL_RANGES) == set(METHODS)
+    assert all(label(f"{method}_pave_sac") == f"{method.upper()} PAVE SAC" for method in METHODS)
