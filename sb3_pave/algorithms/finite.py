@@ -8,10 +8,11 @@ from sb3_pave.fast.update_log import UpdateLog
 from sb3_pave.method.losses import TAGS
 
 
-def check_finite(values: dict[str, list[float]], n_updates: int, td_was_finite: bool = True) -> None:
+def check_finite(values: dict[str, list[float]], n_updates: int, interval: int = 1, td_was_finite: bool = True) -> None:
     """
-    :param values: of each logged tag, one per gradient step
-    :param n_updates: the number of the last one
+    :param values: of each logged tag: the TD loss of every update, PAVE's terms of those that have them
+    :param n_updates: the number of the last update
+    :param interval: the terms are in the updates whose number is a multiple of it
     :param td_was_finite: whether the TD loss was finite in the update before them
     :raises ValueError: naming the first update at which a PAVE term was not finite
     """
@@ -20,16 +21,14 @@ def check_finite(values: dict[str, list[float]], n_updates: int, td_was_finite: 
     terms = [tag for tag in TAGS if tag in broken]
     if not terms:
         return
-    longest = max(map(len, values.values()))
 
-    def first_update(tag: str) -> int:
-        # Not every update may have the terms
-        count = len(values[tag])
-        return round(n_updates - (count - broken[tag] - 1) * longest / count)
+    def first_update(tag: str, every: int) -> int:
+        n_later = len(values[tag]) - 1 - broken[tag]
+        return (n_updates // every - n_later) * every
 
     term = min(terms, key=lambda tag: broken[tag])
-    update = first_update(term)
-    if not td_was_finite or ("td_loss" in broken and first_update("td_loss") < update):
+    update = first_update(term, interval)
+    if not td_was_finite or ("td_loss" in broken and first_update("td_loss", 1) < update):
         cause = "the TD loss was not finite before it: look for NaN or huge values in rewards and observations"
     else:
         cause = (
@@ -40,20 +39,21 @@ def check_finite(values: dict[str, list[float]], n_updates: int, td_was_finite: 
 
 
 @contextmanager
-def naming_what_is_not_finite(log: UpdateLog, n_updates: int, td_was_finite: bool) -> Iterator[None]:
+def naming_what_is_not_finite(log: UpdateLog, n_updates: int, interval: int, td_was_finite: bool) -> Iterator[None]:
     """
     Let ``check_finite`` speak before PyTorch's distributions, which refuse what is not finite without saying where from.
 
     :param log: of the updates in this context
     :param n_updates: the number of updates before them
-    :param td_was_finite: see ``check_finite``
+    :param interval: see ``check_finite``
+    :param td_was_finite: see there
     """
     try:
         yield
     except ValueError as error:
         values = log.read()
         try:
-            check_finite(values, n_updates + max(map(len, values.values()), default=0), td_was_finite)
+            check_finite(values, n_updates + max(map(len, values.values()), default=0), interval, td_was_finite)
         except ValueError as cause:
             raise cause from error
         raise

@@ -201,7 +201,8 @@ class Pave(NamedAfterClass, ActsSooner, SavedAsHost, CriticTerms):
             self._standing = Standing(self, execution, choose_acting(execution))
         execution = self._standing.execution
         self._update_learning_rate(self._optimizers())
-        with execution.training(), naming_what_is_not_finite(log, self._n_updates, self._diagnostics.td_is_finite):
+        td_was_finite = self._diagnostics.td_is_finite
+        with execution.training(), naming_what_is_not_finite(log, self._n_updates, self.pave_interval, td_was_finite):
             for gradient_step in range(gradient_steps):
                 self._n_updates += 1
                 branches = self._branches(gradient_step)
@@ -246,7 +247,7 @@ class Pave(NamedAfterClass, ActsSooner, SavedAsHost, CriticTerms):
 
     def _write_log(self, log: UpdateLog, n_updates: int) -> None:
         values = log.read()
-        check_finite(values, n_updates, self._diagnostics.td_is_finite)
+        check_finite(values, n_updates, self.pave_interval, self._diagnostics.td_is_finite)
         values.update(self._diagnostics.turns(values, len(getattr(self.critic, "q_networks", (None,)))))
         self._diagnostics.watch_agent(self, values)
         record = self.logger.record

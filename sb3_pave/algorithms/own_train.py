@@ -71,7 +71,7 @@ class PaveOwnTrain(Pave):
                 f"{type(self).__name__}.train() never stepped self.critic.optimizer, which is where PAVE adds the gradient of "
                 "its terms. Optimize the critic with self.critic.optimizer, or set PAVE's weights to 0."
             )
-        self._write_log(log, self._n_updates)
+        self._write_log(log, self._n_steps_of_critic)
 
     def _add_gradient(
         self,

@@ -82,8 +82,8 @@ class Scales:
         return coef / action_dim * self.return_scale, delta * action_dim * self.return_scale
 
     def spread_as_numbers(self) -> Any:
-        """``s`` as an array, or a dict of arrays for a Dict space."""
-        arrays = {key: np.asarray(variance.sqrt().cpu()) for key, variance in self._variances.items()}
+        """``s`` as an array, or a dict of arrays for a Dict space; with digits enough for its square to be what it was."""
+        arrays = {key: np.asarray(variance.cpu().double().sqrt()) for key, variance in self._variances.items()}
         return arrays.get(None, arrays or None)
 
 

@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 import torch as th
-from stable_baselines3 import SAC
+from stable_baselines3 import SAC, TD3
 
 from sb3_pave import PAVE_SAC, PAVE_TD3, pave
 from sb3_pave.algorithms.execution import Execution
@@ -105,10 +105,47 @@ def test_adams_mean_step_shrinks_only_where_the_terms_outweigh_the_task(share):
     assert (step > 0.99e-3) == (share < 0.03)
 
 
-def test_a_term_that_is_not_finite_is_placed_at_its_update():
-    values = {"td_loss": [1.0] * 8, "mpr_loss": [1.0, float("nan")]}
-    with pytest.raises(ValueError, match="mpr_loss is nan at update 8;"):
-        check_finite(values, n_updates=8)
+def nan_after(algorithm, n_steps, **kwargs):
+    """Training of a critic whose parameters are no numbers after so many of its steps."""
+    model = algorithm(
+        "MlpPolicy", "Pendulum-v1", train_freq=kwargs["gradient_steps"], **{**SMALL, "learning_starts": 20}, **kwargs
+    )
+    steps = iter(range(1, 1000))
+
+    def spoil(*_):
+        if next(steps) == n_steps:
+            with th.no_grad():
+                next(model.critic.parameters()).fill_(float("nan"))
+
+    model.critic.optimizer.register_step_post_hook(spoil)
+    model.learn(60)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "n_steps", "gradient_steps", "interval", "update"),
+    [
+        (PAVE_TD3, 8, 5, 1, 9),
+        (PAVE_TD3, 8, 5, 3, 9),
+        (PAVE_TD3, 5, 5, 3, 6),
+        (PAVE_SAC, 8, 8, 4, 12),
+        (pave(with_own_train(TD3)), 5, 10, 3, 6),
+        (pave(with_own_train(TD3)), 9, 20, 4, 12),
+    ],
+)
+def test_a_term_that_is_not_finite_is_placed_at_its_update(algorithm, n_steps, gradient_steps, interval, update):
+    with pytest.raises(ValueError, match=rf"loss is nan at update {update}; probably"):
+        nan_after(algorithm, n_steps, gradient_steps=gradient_steps, pave_interval=interval)
+
+
+def test_a_td_loss_that_broke_before_the_terms_is_the_cause():
+    nan = float("nan")
+    terms = {"mpr_loss": [1.0, nan]}
+    for td_loss, cause in (
+        ([1.0, nan, nan], "the TD loss was not finite before it"),
+        ([1.0, 1.0, nan], "the critic diverges"),
+    ):
+        with pytest.raises(ValueError, match=f"mpr_loss is nan at update 9; probably {cause}"):
+            check_finite({"td_loss": td_loss, **terms}, n_updates=9, interval=3)
 
 
 @pytest.mark.parametrize("interval", [0, -1, 1.5, True, None])

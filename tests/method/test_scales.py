@@ -183,6 +183,14 @@ def test_a_return_that_is_not_finite_says_nothing_of_the_scale(reading):
     assert Scales(SPACE, th.device("cpu"), return_scale=reading).return_scale == 0
 
 
+def test_a_spread_goes_on_from_the_digit_where_it_was():
+    space = spaces.Box(-np.inf, np.inf, (100,), np.float32)
+    scales = Scales(space, th.device("cpu"))
+    scales.observe(th.randn(BATCH, 1), th.randn(BATCH, 100))
+    loaded = Scales(space, th.device("cpu"), float(scales.return_scale), scales.spread_as_numbers())
+    assert all(map(th.equal, loaded.tensors, scales.tensors))
+
+
 def test_a_spread_that_an_older_save_has_lost_begins_anew():
     scales = Scales(SPACE, th.device("cpu"), observation_spread=np.array([1.0, np.nan, np.inf, 2.0, 0.0], np.float32))
     assert scales.spread().tolist() == [1.0, 0.0, 0.0, 2.0, 0.0]
