@@ -123,11 +123,11 @@ def loss_and_gradient(
         return total, {**scalars, "loss": total}
 
     bars, scalars = _gradient(loss, [part for part in field if part is not None])
-    pulled = pull_back(tape, (*bars, None)[:3], n_values, field_from, to_inputs=to_features)
+    pulled = pull_back(tape, (*bars, None)[:3], n_values, field_from, to_features)
     pairs = zip(pulled.weights, pulled.biases, strict=True)
     layers = [bar for weight, bias in pairs for bar in (weight, bias.squeeze(dim=1))]
     gradients = [layer[i].contiguous() for i in range(len(networks)) for layer in layers]
-    return scalars, gradients, pulled.inputs[0] if to_features else None
+    return scalars, gradients, pulled.features
 
 
 def _gradient(

@@ -121,19 +121,15 @@ class Gradient(NamedTuple):
 
     :param weights: with respect to each layer's weights
     :param biases: with respect to each layer's biases
-    :param inputs: with respect to features and actions, or Nones
-    :param direction: with respect to ``v``, or None
+    :param features: with respect to the features, or None
     """
 
     weights: tuple[th.Tensor, ...]
     biases: tuple[th.Tensor, ...]
-    inputs: tuple[Any, Any]
-    direction: th.Tensor | None
+    features: th.Tensor | None
 
 
-def pull_back(
-    tape: Tape, bars: tuple[Any, ...], n_values: int, field_from: int, *, to_inputs: bool = False, to_direction: bool = False
-) -> Gradient:
+def pull_back(tape: Tape, bars: tuple[Any, ...], n_values: int, field_from: int, to_features: bool = False) -> Gradient:
     """
     Reverse-mode differentiation of ``evaluate``, written out.
 
@@ -141,15 +137,13 @@ def pull_back(
     :param bars: the loss's gradients with respect to its three results; None where there is no curvature
     :param n_values: as given to ``evaluate``
     :param field_from: as given to ``evaluate``
-    :param to_inputs: whether those with respect to features and actions are wanted
-    :param to_direction: whether that with respect to ``v`` is wanted
+    :param to_features: whether that with respect to the features is wanted
     """
     values_bar, gradient_bar, curvature_bar = bars
     layers, weights = tape.layers, tape.weights
     through = _Bars([None] * len(weights), [None] * len(layers), [None] * len(layers))
-    direction_bar = None
     if curvature_bar is not None:
-        direction_bar = _through_tangents(layers, tape.into, curvature_bar, field_from, through, to_direction)
+        _through_tangents(layers, tape.into, curvature_bar, field_from, through)
     _through_field(layers, tape.into, gradient_bar, field_from, through)
 
     # Then the values, from the output to the input
@@ -159,19 +153,18 @@ def pull_back(
         z_bar = _of_all_rows(through.z[i], hidden_bar, layers[i].first, field_from)
         weight_bars.append(product(z_bar.mT, layers[i].before[:, : z_bar.shape[1]]))
         bias_bars.append(z_bar.sum(dim=1, keepdim=True))
-        if i > 0 or to_inputs:
+        if i > 0 or to_features:
             hidden_bar = product(z_bar, weights[i])
     for weight_bar, into_bar in zip(reversed(weight_bars), through.into, strict=True):
         # Of the first layer, the field sees the action's columns
         weight_bar[..., weight_bar.shape[2] - into_bar.shape[2] :].add_(into_bar)
 
-    inputs_bar: tuple[Any, Any] = (None, None)
-    if to_inputs:
-        # All networks have the same inputs
+    features_bar = None
+    if to_features:
+        # All networks have the same
         n_rows, features_dim = tape.features.shape
-        padded = F.pad(hidden_bar.sum(dim=0), (0, 0, 0, n_rows - hidden_bar.shape[1]))
-        inputs_bar = (padded[:, :features_dim], padded[:, features_dim:])
-    return Gradient(tuple(reversed(weight_bars)), tuple(reversed(bias_bars)), inputs_bar, direction_bar)
+        features_bar = F.pad(hidden_bar[..., :features_dim].sum(dim=0), (0, 0, 0, n_rows - hidden_bar.shape[1]))
+    return Gradient(tuple(reversed(weight_bars)), tuple(reversed(bias_bars)), features_bar)
 
 
 class _Bars(NamedTuple):
@@ -189,13 +182,8 @@ class _Bars(NamedTuple):
 
 
 def _through_tangents(
-    layers: tuple[_Layer, ...],
-    into: tuple[th.Tensor, ...],
-    curvature_bar: th.Tensor,
-    field_from: int,
-    bars: _Bars,
-    to_direction: bool,
-) -> th.Tensor | None:
+    layers: tuple[_Layer, ...], into: tuple[th.Tensor, ...], curvature_bar: th.Tensor, field_from: int, bars: _Bars
+) -> None:
     """Fill the bars with what comes through ``Σ_l ⟨u_l ∘ φ''(z_l), ṫ_l²⟩``, from the last layer to the first."""
     n = curvature_bar.shape[1]
     scale = curvature_bar.unsqueeze(dim=2)
@@ -215,8 +203,7 @@ def _through_tangents(
             tangent_bar = own_bar if tangent_bar is None else tangent_bar.add_(own_bar)
         if tangent_bar is not None:
             bars.into[i] = product(tangent_bar.mT, layer.tangent_before)
-            image_bar = product(tangent_bar, into[i]) if i > 0 or to_direction else None
-    return image_bar.sum(dim=0) if to_direction and image_bar is not None else None
+            image_bar = product(tangent_bar, into[i]) if i > 0 else None
 
 
 def _through_field(

@@ -1,4 +1,6 @@
-"""The closed form as a function that autograd can differentiate, through its own ``pull_back``."""
+"""
+The closed form as a function that autograd can differentiate by parameters and features, through its own ``pull_back``.
+"""
 
 from typing import Any
 
@@ -25,10 +27,10 @@ class _ClosedForm(th.autograd.Function):
     @staticmethod
     @th.autograd.function.once_differentiable
     def backward(ctx: Any, *bars: Any) -> tuple[Any, ...]:
-        features, actions, direction, *_ = needs = ctx.needs_input_grad
-        pulled = pull_back(ctx.tape, bars, *ctx.rows, to_inputs=features or actions, to_direction=direction)
+        features, *_ = needs = ctx.needs_input_grad
+        pulled = pull_back(ctx.tape, bars, *ctx.rows, to_features=features)
         bias_bars = [bar if needed else None for bar, needed in zip(pulled.biases, needs[-len(pulled.biases) :], strict=True)]
-        return *pulled.inputs, pulled.direction, None, None, None, *pulled.weights, *bias_bars
+        return pulled.features, None, None, None, None, None, *pulled.weights, *bias_bars
 
 
 def closed_form(networks, features, actions, direction, n_values=None, field_from=0) -> Field:
