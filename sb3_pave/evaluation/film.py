@@ -16,7 +16,7 @@ from sb3_pave.evaluation.agents import Agent, check_spaces
 from sb3_pave.evaluation.control_rate import control_rate
 from sb3_pave.evaluation.film_file import save_film
 from sb3_pave.evaluation.film_picture import Script, check_dims, film_frames, n_frames
-from sb3_pave.evaluation.offscreen import follow_robot, prepare_rendering
+from sb3_pave.evaluation.offscreen import check_renderer, follow_robot, prepare_rendering
 from sb3_pave.evaluation.style import shown_dims
 from sb3_pave.evaluation.takes import FilmError, Shot, Take, playback, record_take
 
@@ -100,10 +100,11 @@ def make_film(agents: Sequence[Agent], settings: FilmSettings, path: str | os.Pa
     """
     takes: list[list[Take]] = []
     plan: _Plan | None = None
+    prepare_rendering()
     for agent, label in zip(agents, settings.labels, strict=True):
         env = agent.make_env(settings.env_id, settings.seed, {"render_mode": "rgb_array"})
         try:
-            prepare_rendering(env)
+            check_renderer(env)
             follow_robot(env)
             plan = plan or _plan(env, settings)
             takes.append(_record(agent, env, label, settings, plan.shot, progress))

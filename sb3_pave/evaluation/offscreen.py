@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -32,22 +33,27 @@ class NoRendererError(FilmError):
     """Nothing on this machine can draw the environment; the message says what to install."""
 
 
-def prepare_rendering(env: VecEnv) -> None:
+def prepare_rendering() -> None:
     """
-    Set ``SDL_VIDEODRIVER`` and, for a MuJoCo environment without a screen, ``MUJOCO_GL``, unless they are set.
-
-    :param env: the environment, before it draws its first image
-    :raises NoRendererError: if a MuJoCo environment has neither a screen nor a renderer that works without
+    Set ``SDL_VIDEODRIVER`` and, without a screen, ``MUJOCO_GL`` to a renderer that works, unless they are set. To be called
+    before the environment is made: whether it has a simulator of MuJoCo inside can't be seen of every one, and dm_control's
+    choose their renderer when they are imported.
     """
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame opens no window, whatever the environment asks of it
-    has_screen = not sys.platform.startswith("linux") or "DISPLAY" in os.environ or "WAYLAND_DISPLAY" in os.environ
-    if has_screen or "MUJOCO_GL" in os.environ or not _draws_with_mujoco(env):
+    if _has_renderer() or importlib.util.find_spec("mujoco") is None:
         return
-    for backend in MUJOCO_BACKENDS:
-        if _works(backend):
-            os.environ["MUJOCO_GL"] = backend
-            return
-    raise NoRendererError(NO_RENDERER)
+    working = next((backend for backend in MUJOCO_BACKENDS if _works(backend)), None)
+    if working is not None:
+        os.environ["MUJOCO_GL"] = working
+
+
+def check_renderer(env: VecEnv) -> None:
+    """
+    :param env: the environment, made after :func:`prepare_rendering`
+    :raises NoRendererError: if a MuJoCo environment has neither a screen nor a renderer that works without
+    """
+    if _draws_with_mujoco(env) and not _has_renderer():
+        raise NoRendererError(NO_RENDERER)
 
 
 def follow_robot(env: VecEnv) -> None:
@@ -66,6 +72,12 @@ def follow_robot(env: VecEnv) -> None:
             camera = mujoco.mj_name2id(renderer.model, mujoco.mjtObj.mjOBJ_CAMERA, "track")
             if camera != -1:
                 renderer.camera_id = camera
+
+
+def _has_renderer() -> bool:
+    """Whether MuJoCo has a screen, or a way to draw without."""
+    has_screen = not sys.platform.startswith("linux") or "DISPLAY" in os.environ or "WAYLAND_DISPLAY" in os.environ
+    return has_screen or "MUJOCO_GL" in os.environ
 
 
 def _draws_with_mujoco(env: VecEnv) -> bool:

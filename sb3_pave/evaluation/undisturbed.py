@@ -167,16 +167,34 @@ def _kept_random_state(env: VecEnv) -> Iterator[None]:
         generators = env.get_attr("np_random")
     except Exception:  # an environment without one, or whatever a vector environment of another make raises
         generators = []
-    states = [deepcopy(one.bit_generator.state) if isinstance(one, np.random.Generator) else None for one in generators]
+    states = [_state(generator) for generator in generators]
     try:
         yield
     finally:
         if waiting:
             innermost._seeds = waiting
         for i, (generator, state) in enumerate(zip(generators, states, strict=True)):
-            if state is not None:
-                generator.bit_generator.state = state
+            if state is None:
+                continue
+            _put_back(generator, state)
+            try:
                 env.set_attr("np_random", generator, indices=i)
+            except Exception:  # a property, say, without a setter: the generator that is there goes on from that state
+                _put_back(env.get_attr("np_random", indices=i)[0], state)
+
+
+def _state(generator: Any) -> Any:
+    """Of NumPy's two kinds of generators; None of any other."""
+    if isinstance(generator, np.random.Generator):
+        return deepcopy(generator.bit_generator.state)
+    return generator.get_state(legacy=False) if isinstance(generator, np.random.RandomState) else None
+
+
+def _put_back(generator: Any, state: Any) -> None:
+    if isinstance(generator, np.random.RandomState):
+        generator.set_state(state)
+    else:
+        generator.bit_generator.state = state
 
 
 @contextmanager

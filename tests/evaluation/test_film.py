@@ -293,23 +293,40 @@ def no_screen(monkeypatch):
 def test_mujoco_gets_the_renderer_that_works(no_screen, monkeypatch, works, chosen):
     pytest.importorskip("mujoco")
     monkeypatch.setattr(offscreen, "_works", works.__contains__)
-    offscreen.prepare_rendering(make_vec_env("Hopper-v5", env_kwargs={"render_mode": "rgb_array"}))
+    offscreen.prepare_rendering()
     assert (os.environ["MUJOCO_GL"], os.environ["SDL_VIDEODRIVER"]) == (chosen, "dummy")
 
 
 def test_without_a_renderer_it_says_what_to_install(no_screen, monkeypatch, pendulum):
     pytest.importorskip("mujoco")
     monkeypatch.setattr(offscreen, "_works", lambda backend: False)
-    offscreen.prepare_rendering(pendulum)  # needs none
+    offscreen.prepare_rendering()
+    offscreen.check_renderer(pendulum)  # needs none
     with pytest.raises(offscreen.NoRendererError, match="apt install libosmesa6"):
-        offscreen.prepare_rendering(make_vec_env("Hopper-v5", env_kwargs={"render_mode": "rgb_array"}))
+        offscreen.check_renderer(make_vec_env("Hopper-v5", env_kwargs={"render_mode": "rgb_array"}))
+
+
+def test_the_renderer_is_chosen_before_there_is_an_environment(monkeypatch, tmp_path):
+    """That there is a simulator of MuJoCo in a maze of gymnasium-robotics can't be seen; dm_control chooses at import."""
+    done = []
+
+    class Unmade:
+        def make_env(self, *args):
+            done.append("environment")
+            raise FilmError("not made")
+
+    monkeypatch.setattr(film, "prepare_rendering", lambda: done.append("renderer"))
+    with pytest.raises(FilmError, match="not made"):
+        film.make_film([Unmade()], FilmSettings("Pendulum-v1", ["A"]), tmp_path / "film.gif", None)
+    assert done == ["renderer", "environment"]
 
 
 def drawable_hopper(**env_kwargs):
     pytest.importorskip("mujoco")
+    offscreen.prepare_rendering()
     env = make_vec_env("Hopper-v5", env_kwargs={"render_mode": "rgb_array", **env_kwargs})
     try:
-        offscreen.prepare_rendering(env)
+        offscreen.check_renderer(env)
     except offscreen.NoRendererError:
         pytest.skip("neither EGL nor OSMesa works here")
     return env

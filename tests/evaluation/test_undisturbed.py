@@ -225,6 +225,42 @@ def test_the_random_state_of_the_environments_is_put_back_after_a_seed():
     assert first[0, 1] != second[0, 1]
 
 
+class OwnGenerator(Counting):
+    """Without the setter that Gymnasium's environments have."""
+
+    own = np.random.default_rng(0)
+
+    @property
+    def np_random(self):
+        return self.own
+
+    def reset(self, seed=None, options=None):
+        if seed is not None:
+            self.own = np.random.default_rng(seed)
+        self.steps, self.start = 0, self.np_random.uniform()
+        return np.array([0, self.start], np.float32), {}
+
+
+class OlderGenerator(Counting):
+    """As dm_control's."""
+
+    def reset(self, seed=None, options=None):
+        if seed is not None:
+            self.np_random = np.random.RandomState(seed)
+        self.steps, self.start = 0, self.np_random.uniform()
+        return np.array([0, self.start], np.float32), {}
+
+
+@pytest.mark.parametrize("kind", [OwnGenerator, OlderGenerator])
+def test_generators_of_other_kinds_are_put_back(kind):
+    env = make_vec_env(kind, seed=8)
+    env.reset()
+    (expected,) = deepcopy(env.get_attr("np_random"))
+    record_rollout(agent(env), env, 2, seed=1)
+    env._reset_seeds()
+    assert env.reset()[0, 1] == np.float32(expected.uniform())
+
+
 @pytest.mark.parametrize("normalize", [False, True])
 def test_an_agent_measured_before_it_trains_learns_the_same(normalize):
     def learned(measured):
