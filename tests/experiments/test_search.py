@@ -16,10 +16,11 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import TrialState
 
 from sb3_pave.commands import tune
+from sb3_pave.commands.printing import print_frame
 from sb3_pave.experiments import SpecificationError, grid, study_sampler, study_storage
 from sb3_pave.experiments import search as searching
 from sb3_pave.experiments.front import find_trial, pareto_front, pick
-from sb3_pave.experiments.outcome import front_table, save_outcome
+from sb3_pave.experiments.outcome import front_caption, front_table, save_outcome
 from sb3_pave.experiments.pictures import search_front
 from sb3_pave.experiments.search import SearchError
 from sb3_pave.experiments.search_space import make_space
@@ -67,8 +68,11 @@ def specification():
         ),
         ({"search": {"batch_size": {"low": 16, "high": 64}}}, "search: batch_size takes whole numbers: add int: true"),
         ({"search": {"batch_size": {"low": 16.5, "high": 64, "int": True}}}, "have to be whole numbers, with int: true"),
-        ({"search": {"pave_batch_size": {"choices": [0.5, 64]}}}, "search: pave_batch_size must be a positive number"),
-        ({"search": {"pave_interval": {"low": 0, "high": 4, "int": True}}}, "search: pave_interval must be a positive number"),
+        ({"search": {"pave_batch_size": {"choices": [0.5, 64]}}}, "search: pave_batch_size must be a positive whole number"),
+        (
+            {"search": {"pave_interval": {"low": 0, "high": 4, "int": True}}},
+            "search: pave_interval must be a positive whole number",
+        ),
         ({"method": "sac", "search": None}, "no weights of a method"),
         ({"host_space": "yes"}, "host_space takes true or false"),
         ({"method": "ppo", "search": {}, "host_space": True}, "more than plain data.*activation_fn"),
@@ -605,7 +609,8 @@ def test_what_would_be_ignored_is_an_error(search_file, tmp_path, capsys, argume
 
 
 def test_the_caption_is_a_paragraph_of_its_own(capsys):
-    tune._print(some_search([(-100.0, 1.0)]))
+    searched = some_search([(-100.0, 1.0)])
+    print_frame(front_table(searched), front_caption(searched))
     printed = capsys.readouterr().out
     caption = printed[printed.index("pave_sac on Pendulum-v1") :]
     assert len(caption.splitlines()) <= 4  # a table of 40 columns would make 7 of it
