@@ -53,7 +53,9 @@ def naming_what_is_not_finite(log: UpdateLog, n_updates: int, interval: int, td_
     except ValueError as error:
         values = log.read()
         try:
-            check_finite(values, n_updates + max(map(len, values.values()), default=0), interval, td_was_finite)
+            # Whole updates: of the one that failed, something else may have been noted
+            n_done = n_updates + len(values.get("td_loss", ()))
+            check_finite(values, n_done, interval, td_was_finite)
         except ValueError as cause:
             raise cause from error
         raise

@@ -203,8 +203,8 @@ def _progress(total: int, disable: bool) -> Iterator[tuple[Callable[[str], None]
 
 
 def _print(report: dict[str, Any]) -> None:
-    from sb3_pave.evaluation.tables import caption, summary_table
+    from sb3_pave.evaluation.tables import caption, summary_table, with_names
 
-    print_frame(summary_table(report).reset_index(names="measure"), caption(report), n_names=1)
+    print_frame(with_names(summary_table(report)), caption(report), n_names=1)
     for note in report.get("notes", []):
         print(f"Note: {note}")

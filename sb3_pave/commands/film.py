@@ -13,6 +13,7 @@ from sb3_pave.evaluation.agents import Agent, from_zip, notes_of_zips
 from sb3_pave.evaluation.errors import AgentError
 from sb3_pave.evaluation.film_file import FORMATS, check_format
 from sb3_pave.evaluation.labels import titles
+from sb3_pave.evaluation.offscreen import prepare_rendering
 from sb3_pave.evaluation.output_path import check_free, check_writable, output_path
 from sb3_pave.evaluation.takes import FilmError
 from sb3_pave.evaluation.zoo_runs import check_algorithm, find_runs
@@ -38,6 +39,7 @@ def main(argv: list[str]) -> None:
     check_agents(parser, args, "film", ("--vec-normalize",))
     output = output_path(args.output, "film", args.env, ".mp4")
     writer = "imageio_ffmpeg" if output.suffix.lower() == ".mp4" else "PIL"
+    prepare_rendering()  # before packages of environments are imported
     import_needed(parser, ("rich", "rl_zoo3", "matplotlib", "pandas", writer), args.gym_packages)
     from sb3_pave.evaluation.film import FilmSettings, make_film
     from sb3_pave.zoo import register

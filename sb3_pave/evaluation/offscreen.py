@@ -36,8 +36,8 @@ class NoRendererError(FilmError):
 def prepare_rendering() -> None:
     """
     Set ``SDL_VIDEODRIVER`` and, without a screen, ``MUJOCO_GL`` to a renderer that works, unless they are set. To be called
-    before the environment is made: whether it has a simulator of MuJoCo inside can't be seen of every one, and dm_control's
-    choose their renderer when they are imported.
+    before the environment is made, and its package is imported: whether it has a simulator of MuJoCo inside can't be seen of
+    every one, and dm_control chooses a renderer when it is imported. Idempotent.
     """
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame opens no window, whatever the environment asks of it
     if _has_renderer() or importlib.util.find_spec("mujoco") is None:

@@ -73,6 +73,14 @@ def summary_table(report: Mapping[str, Any]) -> pd.DataFrame:
     )
 
 
+def with_names(table: pd.DataFrame) -> pd.DataFrame:
+    """
+    :param table: from :func:`summary_table`
+    :return: the same with the measures as its first column; an algorithm, too, may be labelled "measure"
+    """
+    return table.reset_index(names="measure", allow_duplicates=True)
+
+
 def caption(report: Mapping[str, Any]) -> str:
     """
     How the numbers of a report were measured.
@@ -116,7 +124,7 @@ def markdown(report: Mapping[str, Any]) -> str:
     :param report: a report
     :return: its table and caption in Markdown
     """
-    table = markdown_table(summary_table(report).reset_index(names="measure"))
+    table = markdown_table(with_names(summary_table(report)))
     notes = "".join(f"- {note}\n" for note in report.get("notes", []))
     return f"{table}\n\n{caption(report)}\n" + (f"\n{notes}" if notes else "")
 

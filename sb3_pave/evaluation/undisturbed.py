@@ -179,7 +179,7 @@ def _kept_random_state(env: VecEnv) -> Iterator[None]:
             _put_back(generator, state)
             try:
                 env.set_attr("np_random", generator, indices=i)
-            except Exception:  # a property, say, without a setter: the generator that is there goes on from that state
+            except AttributeError:  # a property without a setter: the generator that is there goes on from that state
                 _put_back(env.get_attr("np_random", indices=i)[0], state)
 
 

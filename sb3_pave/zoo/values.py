@@ -60,7 +60,7 @@ def takes_whole_numbers(algorithm: str, name: str) -> bool:
 def constructor_parameters(algorithm: type) -> dict[str, inspect.Parameter]:
     """
     :param algorithm: a class
-    :return: what its constructor takes, and what this passes on to those of its parents
+    :return: what its constructor takes, and what this passes on to those of its parents; nothing where inspect can't tell
     """
     signature = joined_signature(algorithm)
     return {} if signature is None else dict(signature.parameters)
@@ -100,7 +100,7 @@ def _check_policy(algorithm: str, value: Any) -> None:
 
 def _check_arguments(algorithm: type, given: Mapping[str, Any], parameters: Mapping[str, inspect.Parameter]) -> None:
     """What PAVE and its rivals say of their own arguments, of an agent that has nothing else."""
-    if not issubclass(algorithm, (Pave, ActorSideMethod)):
+    if not issubclass(algorithm, (Pave, ActorSideMethod)) or not parameters:
         return
     agent: Any = algorithm.__new__(algorithm)
     vars(agent).update({name: parameter.default for name, parameter in parameters.items()}, env=None)

@@ -1,5 +1,6 @@
 """The command, on zip files and on folders laid out as RL Zoo does it."""
 
+import importlib
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from stable_baselines3 import SAC, TD3
 
 from sb3_pave.commands.film import main
+from sb3_pave.evaluation import offscreen
 from sb3_pave.evaluation.rollout import record_rollout
 from sb3_pave.evaluation.zoo_runs import find_runs
 from tests.commands.test_evaluate import save_run, small
@@ -27,6 +29,18 @@ def zips(tmp_path):
     small(TD3, seed=0).save(tmp_path / "plain.zip")
     small(SAC, seed=1).save(tmp_path / "other.zip")
     return [str(tmp_path / "plain.zip"), str(tmp_path / "other.zip")]
+
+
+def test_the_renderer_is_chosen_before_the_environments_package_is_imported(zips, tmp_path, monkeypatch):
+    """dm_control chooses at import, which --gym-packages does."""
+    pytest.importorskip("mujoco")
+    (tmp_path / "sees_the_renderer.py").write_text("import os\nCHOSEN = os.environ.get('MUJOCO_GL')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(offscreen, "_has_renderer", lambda: False)
+    monkeypatch.setattr(offscreen, "_works", lambda backend: backend == "osmesa")
+    monkeypatch.setenv("MUJOCO_GL", "")
+    main([*zips, *FAST, "--gym-packages", "sees_the_renderer", "-o", str(tmp_path / "film.gif")])
+    assert importlib.import_module("sees_the_renderer").CHOSEN == "osmesa"
 
 
 @pytest.mark.parametrize("ending", ["gif", "webp"])

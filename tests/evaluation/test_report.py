@@ -69,6 +69,7 @@ def test_without_a_rate_there_is_no_row_in_hz():
 def test_a_label_may_hold_what_ends_a_cell():
     header, rule, *_ = markdown(some_report(**{"a|b": [[1.0]]})).splitlines()
     assert header == r"| measure | a\|b |" and rule == "| --- | --- |"
+    assert markdown(some_report(measure=[[1.0]])).startswith("| measure | measure |\n")
 
 
 def test_aggregating_leaves_numpys_generator_alone():

@@ -11,9 +11,13 @@ import yaml
 
 pytest.importorskip("rl_zoo3")
 
+from rl_zoo3.utils import ALGOS
+
+from sb3_pave import PAVE_TD3
 from sb3_pave.experiments import EvaluationSettings, Run, Specification, SpecificationError
 from sb3_pave.experiments.search_specification import SearchSpecification
 from sb3_pave.experiments.zoo_file import full_entry
+from sb3_pave.experiments.zoo_knowledge import check_hyperparameters
 
 README = Path(__file__).parents[2] / "README.md"
 SPECIFICATION = """
@@ -176,6 +180,18 @@ def test_what_only_a_parents_constructor_takes_is_a_mistake(algorithm, name):
     """SB3's constructors do not pass on what they do not know."""
     with pytest.raises(SpecificationError, match=f"methods: m: hyperparameters: '{name}' is not known"):
         with_hyperparameters(algorithm, f"{name}: 1")
+
+
+class OddSignature(PAVE_TD3):
+    """No signature has what follows an argument with a default."""
+
+    def __init__(self, alpha=1.0, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+
+
+def test_a_class_whose_arguments_nobody_can_tell_is_not_in_the_way(monkeypatch):
+    monkeypatch.setitem(ALGOS, "odd", OddSignature)
+    check_hyperparameters("methods: m", "odd", {"alpha": 2.0, "anything": 1})
 
 
 @pytest.mark.parametrize(
