@@ -26,7 +26,7 @@ from tests.algorithms.own_algorithms import (
     RobustSAC,
     ScaledCritic,
 )
-from tests.algorithms.scenarios import ALGORITHMS, HAS_N_STEPS, host_of
+from tests.algorithms.scenarios import ALGORITHMS, HAS_N_STEPS, NormalizedExtractor, host_of
 
 OBSERVATIONS = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
 SMALL = {"learning_starts": 20, "buffer_size": 200, "batch_size": 8, "seed": 0}
@@ -276,3 +276,14 @@ def test_a_host_whose_constructor_sets_what_pave_needs_is_refused(name, value):
 
     with pytest.raises(TypeError, match=f"Clashing's host sets {name}, which PAVE needs"):
         small(pave(Clashing))
+
+
+def test_around_a_train_of_the_users_own_running_statistics_move_as_without_pave():
+    statistics = []
+    policy_kwargs = {"net_arch": [8], "features_extractor_class": NormalizedExtractor, "activation_fn": nn.SiLU}
+    settings = {"policy_kwargs": policy_kwargs, "learning_starts": 20, "batch_size": 8, "seed": 0}
+    for algorithm in (OWN_TRAIN[SAC], pave(OWN_TRAIN[SAC])):
+        model = algorithm("MlpPolicy", "Pendulum-v1", **settings).learn(21)
+        norms = [one for one in model.critic.modules() if isinstance(one, nn.BatchNorm1d)]
+        statistics.append([norm.num_batches_tracked.item() for norm in norms])
+    assert statistics[0] == statistics[1] and statistics[0]

@@ -9,9 +9,11 @@ import zipfile
 import numpy as np
 import pytest
 import torch as th
+from stable_baselines3 import SAC
 from stable_baselines3.common.env_util import make_vec_env
 from torch import nn
 
+from sb3_pave import PAVE_SAC
 from tests.algorithms.scenarios import ALGORITHMS, host_of, layers_of
 
 pairs = pytest.mark.parametrize(("algorithm", "host"), [(algorithm, host_of(algorithm)) for algorithm in ALGORITHMS])
@@ -159,3 +161,11 @@ def test_the_run_folder_carries_the_name_of_the_algorithm(algorithm, host, tmp_p
 def test_progress_bar(algorithm, host):
     pytest.importorskip("rich")
     small(algorithm).learn(30, progress_bar=True)
+
+
+def test_what_is_fused_while_updates_run_is_not_in_the_optimizers_that_are_saved(tmp_path):
+    model = small(PAVE_SAC).learn(40)
+    model.save(tmp_path / "model")
+    agents = (model, SAC.load(tmp_path / "model"))
+    optimizers = [one for agent in agents for one in (agent.actor.optimizer, agent.critic.optimizer)]
+    assert all(group["fused"] is None for one in optimizers for group in one.param_groups)

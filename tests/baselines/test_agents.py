@@ -395,3 +395,9 @@ def test_a_frozen_actor_has_nothing_to_learn_from_a_prediction_that_does_not_lea
     critic = [parameter.clone() for parameter in model.critic.parameters()]
     model.learn(25)
     assert not any(map(th.equal, critic, model.critic.parameters()))
+
+
+def test_asaps_head_learns_at_the_actors_rate():
+    model = small(asap(TD3), learning_rate=lambda left: 0.01 * left, **WEIGHTS["asap"]).learn(60)
+    actors, heads = (one.param_groups[0]["lr"] for one in (model.actor.optimizer, model._predictor.optimizer))
+    assert actors == heads < 0.001

@@ -3,12 +3,16 @@
 import numpy as np
 import pytest
 import torch as th
+from stable_baselines3 import TD3
 
+from sb3_pave.baselines import caps
 from sb3_pave.baselines.methods.asap import following_loss, prediction_loss
 from sb3_pave.baselines.methods.caps import half_mean_squared_change
 from sb3_pave.baselines.methods.damper import damped_gradient
 from sb3_pave.baselines.methods.grad import second_difference_loss
 from sb3_pave.baselines.methods.temporal import temporal_loss
+from sb3_pave.baselines.transitions import Transitions
+from tests.baselines.agents import small
 
 BATCH, OBS_DIM, ACTION_DIM = 7, 4, 3
 
@@ -183,3 +187,9 @@ def test_damper_of_tiny_gradients_in_single_precision(generator):
     expected = damper_definition(return_grad.numpy(), temporal_grad.numpy(), 0.5)
     damped = damped_gradient(return_grad.float(), temporal_grad.float(), 0.5)
     np.testing.assert_allclose(damped.double().numpy(), expected, rtol=1e-4)
+
+
+def test_the_spatial_term_is_of_every_state_also_where_the_next_one_is_not_stored():
+    model = small(caps(TD3), temporal_coef=0.0)
+    states, none = th.randn(4, 3), th.zeros(4)
+    assert model._terms(Transitions(states, states, none, none))["spatial"] > 0

@@ -10,7 +10,9 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-from sb3_pave.baselines.predecessor import DrawnSlots
+from sb3_pave.baselines.predecessor import DrawnSlots, Predecessor
+from sb3_pave.baselines.transitions import transitions
+from sb3_pave.method.successor import Successor
 from tests.algorithms.environments import CountingEnv
 from tests.algorithms.scenarios import HAS_N_STEPS
 
@@ -125,3 +127,12 @@ def test_a_buffer_that_draws_in_its_own_way_is_refused():
     env = make_vec_env(lambda: CountingEnv(), 1)
     states, previous, exists, _ = drawn(filled(env, 42, replay_buffer_class=OwnEnvironments))
     np.testing.assert_array_equal(previous[exists], states[exists] - [0, 1])
+
+
+def test_three_states_in_a_row_need_a_state_before_and_one_after():
+    class Batch:
+        observations, dones = th.zeros(4, 1), th.zeros(4, 1)
+
+    has_next, has_previous = th.tensor([1.0, 1.0, 0.0, 0.0]), th.tensor([1.0, 0.0, 1.0, 0.0])
+    made = transitions(Batch, Successor(th.zeros(4, 1), has_next), Predecessor(th.zeros(4, 1), has_previous))
+    assert made.has_both.tolist() == [1.0, 0.0, 0.0, 0.0]

@@ -653,3 +653,9 @@ def test_a_film_without_a_name_has_its_ending(tmp_path):
 def test_the_caption_is_a_paragraph_and_not_as_narrow_as_the_table(logs, tmp_path, capsys):
     main([*FAST, "--algo", "td3", "-f", str(logs), "-o", str(tmp_path / "out")])
     assert "Pendulum-v1: deterministic actions, seed 0, control rate 20 Hz." in capsys.readouterr().out
+
+
+def test_arguments_that_were_typed_come_before_those_of_the_file(tmp_path):
+    config = {"policy": "MlpPolicy", "env_kwargs": {"g": 5.0}}
+    path = save_run(tmp_path, "sac", 1, small(SAC, seed=0), config, arguments={"g": 3.5})
+    assert from_zip(path / "Pendulum-v1.zip", "Pendulum-v1").make_env("Pendulum-v1").get_attr("g") == [3.5]

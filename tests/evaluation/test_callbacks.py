@@ -306,3 +306,14 @@ def test_discrete_actions_are_refused():
     assert isinstance(model.action_space, spaces.Discrete)
     with pytest.raises(ValueError, match="continuous"):
         model.learn(10, callback=SmoothnessEvalCallback(seeded(env_id="CartPole-v1")))
+
+
+def test_the_best_models_normalisation_is_not_replaced_by_that_of_a_later_evaluation(tmp_path):
+    evaluation = VecNormalize(seeded(), training=False, norm_reward=False)
+    settings = {"eval_freq": 50, "n_eval_episodes": 1, "best_model_save_path": str(tmp_path), "verbose": 0}
+    callback = SmoothnessEvalCallback(evaluation, **settings)
+    model, _ = learn(callback, small(VecNormalize(seeded())), steps=50)
+    saved = (tmp_path / "best_model_vecnormalize.pkl").read_bytes()
+    callback.best_mean_reward = np.inf  # so that what follows is no new best
+    model.learn(50, callback=callback, reset_num_timesteps=False)
+    assert callback.n_calls == 100 and (tmp_path / "best_model_vecnormalize.pkl").read_bytes() == saved

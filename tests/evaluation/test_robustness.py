@@ -201,3 +201,11 @@ def test_noise_of_less_than_half_a_unit_reaches_integers():
     assert (quiet == 100).all() and set(np.unique(noisy)) == {99, 100, 101}
     chances = [(noisy == value).mean() for value in (99, 101)]
     np.testing.assert_allclose(chances, 0.3 / 4, atol=4 * np.sqrt(0.075 / noisy.size))
+
+
+def test_another_seed_is_other_noise():
+    first, second = (
+        evaluate_robustness(Echo(), Monitor(FixedEnv()), [0.1], np.ones(2), n_eval_episodes=1, seed=seed)[0.1].episodes[0]
+        for seed in (3, 4)
+    )
+    assert not np.isclose(first.actions, second.actions).any()

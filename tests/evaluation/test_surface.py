@@ -1,5 +1,6 @@
 """The surface of critics whose field is known."""
 
+import dataclasses
 from copy import deepcopy
 
 import numpy as np
@@ -85,3 +86,32 @@ def test_agents_that_observe_something_else_are_refused(cubic):
     other.observation_space = spaces.Discrete(3)
     with pytest.raises(ValueError, match="vector observation"):
         field_surface(other, plane)
+
+
+class Bent(nn.Module):
+    """Q = 0.5 s_1² a : the mixed derivative is s_1."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(th.tensor(0.5))
+
+    def forward(self, x):
+        return (self.weight * x[:, 1] ** 2 * x[:, 3])[:, None]
+
+
+def test_heights_change_with_the_state_along_the_first_axis(cubic):
+    recorded = cubic[1]
+    model = TD3("MlpPolicy", "Pendulum-v1", policy_kwargs={"net_arch": [8]}, device="cpu", buffer_size=10)
+    model.critic.q_networks = [Bent()]
+    plane = surface_plane(model, recorded, grid_size=7)
+    expected = np.tile(np.abs(plane.state_axis)[:, None], (1, 7))
+    np.testing.assert_allclose(field_surface(model, plane), expected, rtol=1e-5)
+
+
+def test_the_reference_state_is_the_nearest_to_the_mean_in_standard_deviations(cubic):
+    """Also where every action is at a bound. The last one is nearer in the states' own units."""
+    model, recorded = cubic
+    observations = np.array([[-100, -0.1, 0], [100, 0.1, 0], [10, 0, 0], [0, 0.08, 0]], np.float32)
+    episode = dataclasses.replace(recorded.episodes[0], observations=observations, actions=np.full((4, 1), 2.0))
+    plane = surface_plane(model, Rollout([episode], recorded.action_space, True, 0))
+    np.testing.assert_array_equal(plane.observation, observations[2])

@@ -29,6 +29,7 @@ from sb3_pave.evaluation import (
     rollout_geometry,
     surface_plane,
 )
+from sb3_pave.evaluation.undisturbed import end_last_episode
 
 
 class Counting(gym.Env):
@@ -406,3 +407,16 @@ def test_the_callback_refuses_the_environment_of_training(given):
     callback = SmoothnessEvalCallback(model.get_env() if given == "get_env" else env, eval_freq=10, verbose=0)
     with pytest.raises(ValueError, match="the environment that the agent trains in"):
         model.learn(20, callback=callback)
+
+
+def test_an_episode_that_had_ended_by_itself_was_not_cut_off():
+    buffer = TD3("MlpPolicy", "Pendulum-v1", policy_kwargs={"net_arch": [8]}, buffer_size=10, device="cpu").replay_buffer
+    buffer.add(np.zeros(3), np.zeros(3), np.zeros(1), np.zeros(1), done=np.ones(1), infos=[{}])
+    end_last_episode(buffer)
+    assert (buffer.dones[0, 0], buffer.timeouts[0, 0]) == (1, 0)
+
+
+def test_a_seed_that_waits_for_the_next_reset_is_kept():
+    env, expected = make_vec_env("Pendulum-v1", seed=8), make_vec_env("Pendulum-v1", seed=8).reset()
+    record_rollout(TD3("MlpPolicy", "Pendulum-v1", policy_kwargs={"net_arch": [8]}, buffer_size=10), env, 1, seed=1)
+    np.testing.assert_array_equal(env.reset(), expected)

@@ -386,3 +386,11 @@ def test_the_command_prints_saves_and_refuses_to_overwrite(grid, tmp_path, capsy
         with pytest.raises(SystemExit) as stopped:
             experiment_report.main([*command, "-o", str(taken)])
         assert stopped.value.code == 1 and "can't be written: its folder is a file" in capsys.readouterr().err
+
+
+def test_an_interval_leaves_numpys_generator_alone():
+    np.random.seed(3)
+    expected = np.random.rand()
+    np.random.seed(3)
+    interquartile_intervals(np.arange(6.0)[:, None])
+    assert np.random.rand() == expected

@@ -639,3 +639,9 @@ def test_the_command_searches_and_its_file_trains_as_it_is(tmp_path, monkeypatch
     used = (tmp_path / "logs/pave_sac/Pendulum-v1_1/Pendulum-v1/config.yml").read_text()
     tuned = yaml.safe_load((tmp_path / "tuned.yml").read_text())["Pendulum-v1"]
     assert str(tuned["mpr_coef"]) in used and (tmp_path / "logs/pave_sac/Pendulum-v1_1/Pendulum-v1.zip").exists()
+
+
+def test_the_ranges_of_a_front_are_from_the_lowest_run_to_the_highest():
+    trial = {"number": 0, "hyperparameters": {}, "return": 2.0, "returns": [3.0, 1.0, 2.0], "sm": 0.2, "sms": [0.2, 0.3, 0.1]}
+    table = front_table({"trials": [{**trial, "feasible": True}], "plain": None})
+    assert table.loc[0, ["return", "sm"]].tolist() == ["2 [1, 3]", "0.2 [0.1, 0.3]"]

@@ -12,7 +12,7 @@ from sb3_pave.experiments.search_specification import SearchSpecification
 from sb3_pave.experiments.study import SearchStudy
 from sb3_pave.experiments.trial_measures import NotFinite, measure, read_measures
 from tests.experiments import formulas
-from tests.experiments.fabricated import fabricated_result
+from tests.experiments.fabricated import fabricated_result, write_result
 from tests.experiments.formulas import SPECIFICATION, FormulaJob, quick, values_at
 
 
@@ -59,3 +59,9 @@ def test_one_whole_run_is_measured_as_it_is(tmp_path):
     write_json(tmp_path / "result.json", fabricated_result("searched", 1, [1.0, 3.0], [0.5, 0.5]))
     measured = measure([read_measures(tmp_path)], {})
     assert (measured["return"], measured["sm"], measured["episode_std"]) == (2.0, 0.5, 1.0)
+
+
+def test_the_spread_of_episodes_is_that_of_the_run_in_the_middle(tmp_path):
+    spreads = enumerate([1.0, 2.0, 30.0])
+    results = [fabricated_result("searched", seed, [-spread, spread], [1.0, 1.0]) for seed, spread in spreads]
+    assert measure([read_measures(write_result(tmp_path, one).parent) for one in results], {})["episode_std"] == 2.0

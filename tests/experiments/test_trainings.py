@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from stable_baselines3.common.callbacks import CallbackList, ConvertCallback
+from stable_baselines3.common.env_util import make_vec_env
 
 pytest.importorskip("joblib")
 pytest.importorskip("rl_zoo3")
@@ -218,3 +220,28 @@ def test_n_step_returns_do_not_run_on_into_what_follows_a_checkpoint(tmp_path, h
     dones, timeouts = model.replay_buffer.dones[:, 0], model.replay_buffer.timeouts[:, 0]
     assert dones.nonzero()[0].tolist() == [29]
     assert timeouts.nonzero()[0].tolist() == ([29] if handles else [])
+
+
+def test_what_goes_on_counts_the_steps_of_all_environments_and_the_seconds_of_before(tmp_path):
+    """SB3's callbacks count calls, each of which is a step of every environment."""
+    write_json(tmp_path / "training.json", {"steps": 40, "seconds": 1000.0, "curves": []})
+    env, other = make_vec_env("Pendulum-v1", 2), ConvertCallback(lambda *_: True)
+    run = RunCallback(tmp_path, "Pendulum-v1", os.getppid(), checkpoint=tmp_path)
+    model = PAVE_SAC("MlpPolicy", env, policy_kwargs={"net_arch": [8]}, buffer_size=100, learning_starts=100)
+    model.learn(60, callback=CallbackList([run, other]))
+    assert (model.num_timesteps, other.n_calls) == (60, 30)
+    assert 1000 < json.loads((tmp_path / "training.json").read_text())["seconds"] < 2000
+
+
+def test_a_resumed_training_has_a_seed_of_its_own_after_each_checkpoint():
+    run = Run("Pendulum-v1", "A", "sac", seed=3, steps=100)
+    seeds = [process._seed(run, resumed_from) for resumed_from in ([], [40], [40, 80], [40])]
+    assert seeds[0] == 3 and len(set(seeds)) == 3 and seeds[1] == seeds[3] and all(0 <= seed < 2**31 for seed in seeds)
+
+
+def test_arguments_of_the_environment_reach_training_and_evaluations(tmp_path):
+    hyperparameters = {"policy": "MlpPolicy", "env_kwargs": {"g": 5.0}}
+    run = Run("Pendulum-v1", "A", "sac", seed=1, steps=100, hyperparameters=hyperparameters, conf="Pendulum-v1: {}")
+    command = process._train_command(run, tmp_path, None, [])
+    assert command[command.index("--env-kwargs") + 1 :] == ["g:5.0"]
+    assert "env_kwargs" not in yaml.safe_load((tmp_path / "conf.yml").read_text())["Pendulum-v1"]

@@ -18,6 +18,7 @@ from sb3_pave.evaluation.plots import label
 from sb3_pave.evaluation.zip_files import algorithm_name
 from sb3_pave.zoo import register
 from sb3_pave.zoo.algorithms import ZOO_RIVALS
+from sb3_pave.zoo.defaults import default_hyperparameters
 from sb3_pave.zoo.files import hyperparams_folder
 from sb3_pave.zoo.rivals import paper_protocol, rival_weights
 from sb3_pave.zoo.search import RIVAL_RANGES, pave_converter, rival_sampler
@@ -154,3 +155,7 @@ def test_the_space_has_the_hosts_and_the_methods_arguments_with_the_published_va
 def test_every_method_has_a_range_and_a_name_in_pictures():
     assert set(RIVAL_RANGES) == set(METHODS)
     assert all(label(f"{method}_pave_sac") == f"{method.upper()} PAVE SAC" for method in METHODS)
+
+
+def test_another_version_of_an_environment_has_the_methods_weights_of_the_version_that_was_found():
+    assert default_hyperparameters("damper_td3", "Hopper-v6")["eta"] == 1.0  # v5's; the method's default is 0.5
