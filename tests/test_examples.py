@@ -327,3 +327,48 @@ def test_the_pendulum_is_gymnasiums():
         ours.write(np.array([torque]))
         expected = env.step(np.array([torque], np.float32))[0]
         np.testing.assert_allclose(ours.read(), expected, atol=1e-5)
+
+
+def test_deploy_allows_as_many_missed_deadlines_as_it_is_told(deploy, policy, recording, monkeypatch):
+    monkeypatch.setattr("time.perf_counter", lambda: 0.0)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    done = deploy(policy, *recording, "--max-missed", "0")
+    assert done.returncode == 0 and "missed deadlines  0" in done.stdout, done.stdout
+
+
+def test_deploy_counts_by_the_clock(monkeypatch):
+    """A period of 10 ms; reading takes 2 ms; decisions of 4, 23, 9, 3 and 95 ms."""
+    pytest.importorskip("onnxruntime")
+    deployed, now = runpy.run_path(str(EXAMPLES / "deploy.py")), [0.0]
+
+    def spend(seconds):
+        now[0] += seconds
+
+    class Robot(deployed["Replay"]):
+        def read(self):
+            spend(0.002)
+            return super().read()
+
+    durations = iter([0.0] * 20 + [0.004, 0.023, 0.009, 0.003, 0.095])
+
+    def decide(observation):
+        spend(next(durations))
+        return observation[None]
+
+    monkeypatch.setattr("gc.collect", lambda: 0)
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("time.sleep", spend)
+    _, times, missed = deployed["control"](decide, Robot(np.arange(9.0)), rate=100, seconds=0.1)
+    # At ticks 0, 1 (three of them), 4 (two), 6 and 7 (of ten, the three that are left)
+    assert missed == 3 + 2 + 3
+    np.testing.assert_allclose(times[:, 0], [0.004, 0.023, 0.009, 0.003, 0.095])
+    np.testing.assert_allclose(times[:, 1], times[:, 0] + 0.002)
+
+
+@pytest.mark.parametrize("period", [0.02, 0.1])
+def test_the_pendulum_moves_for_one_period(period):
+    pytest.importorskip("onnxruntime")
+    robot = runpy.run_path(str(EXAMPLES / "deploy.py"))["Pendulum"](period=period)
+    robot.gravity, robot.velocity, before = 0.0, 1.0, robot.angle
+    robot.write(np.array([0.0]))
+    assert robot.angle == pytest.approx(before + period)

@@ -2,10 +2,13 @@
 
 import json
 import pickle
+from pathlib import Path
+from types import SimpleNamespace
 
 import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium import spaces
 from gymnasium.envs.classic_control import PendulumEnv
 from stable_baselines3 import A2C, DDPG, PPO, SAC, TD3
 from stable_baselines3.common.callbacks import CheckpointCallback
@@ -14,10 +17,12 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecNormalize, unwrap_vec_normalize
 from torch import nn
 
+from sb3_pave.commands import evaluate as evaluate_command
 from sb3_pave.commands.evaluate import main
 from sb3_pave.commands.plot import main as plot
-from sb3_pave.evaluation.agents import check_spaces, from_zip, unused_statistics
+from sb3_pave.evaluation.agents import Agent, check_spaces, from_zip, unused_statistics
 from sb3_pave.evaluation.errors import AgentError
+from sb3_pave.evaluation.measurement import Conditions
 from sb3_pave.evaluation.output_path import output_path
 from sb3_pave.evaluation.report import FORMAT
 from sb3_pave.evaluation.report_files import SUFFIXES
@@ -659,3 +664,60 @@ def test_arguments_that_were_typed_come_before_those_of_the_file(tmp_path):
     config = {"policy": "MlpPolicy", "env_kwargs": {"g": 5.0}}
     path = save_run(tmp_path, "sac", 1, small(SAC, seed=0), config, arguments={"g": 3.5})
     assert from_zip(path / "Pendulum-v1.zip", "Pendulum-v1").make_env("Pendulum-v1").get_attr("g") == [3.5]
+
+
+def test_arguments_that_are_given_come_before_those_of_the_run(tmp_path):
+    path = save_run(tmp_path, "sac", 1, small(SAC, seed=0), {"env_kwargs": {"g": 2.0}}, {"g": 3.5})
+    env = from_zip(path / "Pendulum-v1.zip", "Pendulum-v1").make_env("Pendulum-v1", 0, {"g": 1.0})
+    assert env.get_attr("g") == [1.0]
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_an_agent_is_measured_with_one_normalisation_that_stands_still_and_leaves_the_rewards(tmp_path, own):
+    config = {"policy": "MlpPolicy", "normalize": True}
+    path = save_run(tmp_path, "sac", 1, small(SAC), config) / "Pendulum-v1.zip"
+    VecNormalize(make_vec_env("Pendulum-v1")).save(str(path.parent / "Pendulum-v1" / "vecnormalize.pkl"))
+    if own:
+        other_statistics(path, "Pendulum-v1_vecnormalize.pkl")
+    wrapper = unwrap_vec_normalize(from_zip(path, "Pendulum-v1").make_env("Pendulum-v1"))
+    assert not wrapper.training and not wrapper.norm_reward and unwrap_vec_normalize(wrapper.venv) is None
+
+
+@pytest.mark.parametrize("bounds", [(-2.0, 2.0), (-1.0, 1.0)])
+def test_actions_of_which_one_bound_differs_are_refused(bounds):
+    of_model, of_env = (
+        SimpleNamespace(observation_space=spaces.Box(-1, 1, (3,)), action_space=spaces.Box(*ends, (1,)))
+        for ends in ((-1.0, 2.0), bounds)
+    )
+    with pytest.raises(AgentError, match="acts in"):
+        check_spaces(Agent("sac", "x", Path("x.zip")), of_model, of_env)
+
+
+def test_the_best_model_of_a_run_is_taken_with_its_own_statistics(tmp_path):
+    run = save_run(tmp_path, "sac", 1, small(SAC))
+    small(SAC).save(run / "best_model.zip")
+    (run / "best_model_vecnormalize.pkl").touch()
+    args = evaluate_command._parser().parse_args(["--env", "Pendulum-v1", "--algo", "sac", "-f", str(tmp_path), "--load-best"])
+    (agent,) = evaluate_command._runs(args, [])
+    assert (agent.model_path.name, agent.vec_normalize_path) == ("best_model.zip", run / "best_model_vecnormalize.pkl")
+
+
+def test_options_are_the_conditions_of_the_measurement():
+    options = "--stochastic --seed 3 -n 2 --noise 0.2 --robustness-episodes 7 --critic 1 --control-rate 50 --cutoff 5"
+    more = "--geometry --surface --reference sac --device cpu"
+    args = ["--env", "X-v0", "--algo", "sac", *options.split(), *more.split()]
+    assert evaluate_command._conditions(evaluate_command._parser().parse_args(args)) == Conditions(
+        "X-v0",
+        n_eval_episodes=2,
+        seed=3,
+        deterministic=False,
+        control_rate=50.0,
+        cutoff=5.0,
+        noise_levels=(0.2,),
+        robustness_episodes=7,
+        geometry=True,
+        surface=True,
+        critic=1,
+        reference="sac",
+        device="cpu",
+    )

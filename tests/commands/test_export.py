@@ -11,6 +11,9 @@ from stable_baselines3.common.vec_env import VecNormalize
 pytest.importorskip("onnxruntime")
 
 from sb3_pave.commands import export as command
+from sb3_pave.export.zoo_run import find_model
+from tests.commands.test_evaluate import save_run
+from tests.commands.test_evaluate import small as small_agent
 from tests.export.agents import make, run
 
 
@@ -178,3 +181,10 @@ def test_statistics_beside_are_used_by_their_own_model_alone(tmp_path, capsys):
     assert "normalised" not in capsys.readouterr().out
     export(tmp_path / "other.zip", tmp_path / "other.onnx", "--env", "Pendulum-v1")
     assert f"normalised in the graph with {tmp_path / 'other' / 'vecnormalize.pkl'}" in capsys.readouterr().out
+
+
+def test_what_a_run_is_of_is_known_without_its_arguments_too(tmp_path):
+    run = save_run(tmp_path, "sac", 1, small_agent(SAC), {"normalize": "{'norm_reward': False}"})
+    (run / "Pendulum-v1" / "args.yml").unlink()
+    saved = find_model(run)
+    assert saved.env_id == "Pendulum-v1" and saved.is_normalised

@@ -1,6 +1,7 @@
 """``sb3-pave tune``: what it says where a search can't begin, and what it prints of a trial."""
 
 import contextlib
+import inspect
 import shlex
 import sys
 
@@ -9,6 +10,7 @@ import yaml
 
 from sb3_pave.commands import tune
 from sb3_pave.experiments import grid
+from sb3_pave.experiments.search import SearchError
 from tests.experiments.formulas import SPECIFICATION, FormulaJob
 
 
@@ -76,3 +78,20 @@ def test_a_name_that_train_would_import_as_a_module_is_refused_before_the_search
         message = tune_in("--pick", "knee", "--export-to", name, code=2)
         assert "--export-to takes a name that ends in .yml or .yaml: of any other, train -conf would import" in message
     assert [path.name for path in tmp_path.iterdir()] == ["search.yml"]
+
+
+def test_the_options_of_a_search_reach_it(monkeypatch):
+    from sb3_pave.experiments import search as searching
+
+    signature, seen = inspect.signature(searching.search), {}
+
+    def search(*args):
+        seen.update(signature.bind(*args).arguments)
+        raise SearchError("seen")
+
+    monkeypatch.setattr(searching, "search", search)
+    options = "--trials 7 --keep-return 0.9 --sampler nsga2 --sampler-seed 3 --storage sqlite:///s.db --study-name mine -j 2"
+    with pytest.raises(SearchError):
+        tune._search(tune._parser().parse_args(["spec.yml", "-o", "out", *options.split(), "--no-progress"]), "SPEC")
+    expected = ["SPEC", "out", 7, 0.9, "sqlite:///s.db", "mine", "nsga2", 3, 2]
+    assert list(seen.values())[:9] == expected and seen[list(seen)[-1]] is False

@@ -317,3 +317,49 @@ def test_the_best_models_normalisation_is_not_replaced_by_that_of_a_later_evalua
     callback.best_mean_reward = np.inf  # so that what follows is no new best
     model.learn(50, callback=callback, reset_num_timesteps=False)
     assert callback.n_calls == 100 and (tmp_path / "best_model_vecnormalize.pkl").read_bytes() == saved
+
+
+def test_successes_are_saved_beside_the_smoothness(tmp_path):
+    class Succeeds(gym.Wrapper):
+        def step(self, action):
+            *rest, truncated, info = self.env.step(action)
+            return (*rest, truncated, {**info, "is_success": truncated})
+
+    env = make_vec_env("Pendulum-v1", seed=5, wrapper_class=Succeeds)
+    learn(SmoothnessEvalCallback(env, eval_freq=50, n_eval_episodes=2, log_path=str(tmp_path), verbose=0), steps=50)
+    saved = np.load(tmp_path / "evaluations.npz")
+    assert saved["successes"].tolist() == [[True, True]] and saved["sm"].shape == (1, 2)
+
+
+def test_a_callback_of_its_own_after_each_evaluation_is_kept_when_it_takes_over():
+    class Count(BaseCallback):
+        def _on_step(self):
+            return True
+
+    own, others = Count(), Count()
+    beside = EvalCallback(seeded(), eval_freq=50, n_eval_episodes=1, verbose=0, callback_after_eval=others)
+    learn([beside, SmoothnessEvalCallback(verbose=0, callback_after_eval=own)])
+    assert (own.n_calls, others.n_calls) == (2, 0)
+
+
+def test_folders_of_its_own_are_made_when_it_takes_over(tmp_path):
+    beside = EvalCallback(seeded(), eval_freq=50, n_eval_episodes=1, verbose=0)
+    folders = {"log_path": str(tmp_path / "log"), "best_model_save_path": str(tmp_path / "best")}
+    learn([beside, SmoothnessEvalCallback(verbose=0, **folders)], steps=50)
+    assert (tmp_path / "log" / "evaluations.npz").is_file() and (tmp_path / "best" / "best_model.zip").is_file()
+
+
+def test_the_geometry_that_is_logged_is_that_of_the_critic_that_was_asked_for(tmp_path):
+    settings = {"eval_freq": 50, "n_eval_episodes": 1, "geometry_interval": 1, "verbose": 0}
+    learn(callback := SmoothnessEvalCallback(seeded(), critic=1, best_model_save_path=str(tmp_path), **settings), steps=50)
+    model = SAC.load(tmp_path / "best_model", device="cpu")
+    expected = rollout_geometry(model, record_rollout(model, seeded(), 1), critic=1).summary()["trace_mean"]
+    np.testing.assert_allclose(callback.evaluations_geometry["geometry_trace_mean"], [expected], rtol=1e-5)
+
+
+def test_the_smoothest_model_is_so_by_the_measure_that_was_asked_for():
+    callback = SmoothnessEvalCallback(seeded(), smoothest_by="action_change", verbose=0)
+    callback.last_mean_reward = callback.best_mean_reward = 100.0
+    callback.evaluations_smoothness = {"sm": [np.array([0.1])], "action_change": [np.array([0.6, 0.8])]}
+    callback._keep_smoothest()
+    assert callback.smoothest_score == pytest.approx(0.7)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from types import SimpleNamespace
 
 import gymnasium as gym
 import numpy as np
@@ -360,3 +361,47 @@ def test_mujoco_is_drawn_without_a_screen(no_screen):
     filmed = record_take(agent(env), env, Shot(height=60))
     env.close()
     assert len(filmed.images) == 2 and all(image.shape == (60, 60, 3) and image.std() > 10 for image in filmed.images)
+
+
+@pytest.mark.parametrize(("render_fps", "fps"), [(12, 12.0), (None, 15.0)])
+def test_an_environment_without_a_rate_is_shown_as_fast_as_it_says(render_fps, fps):
+    env = make_vec_env(Undrawn)
+    env.envs[0].unwrapped.metadata["render_fps"] = render_fps
+    assert film._plan(env, FilmSettings("X", ["A"])).fps == fps
+
+
+def test_a_film_at_twice_the_speed_takes_every_other_image(pendulum):
+    plans = [film._plan(pendulum, FilmSettings("Pendulum-v1", ["A"], speed=speed)) for speed in (1.0, 2.0, 0.5)]
+    shown = [(plan.shot.stride, plan.fps, plan.script.control_rate) for plan in plans]
+    assert shown == [(1, 20, 20), (2, 20, 20), (1, 10, 20)]
+
+
+def test_a_film_is_of_the_actions_and_seeds_that_its_title_says(pendulum, monkeypatch):
+    seen = []
+    monkeypatch.setattr(film, "record_take", lambda *args: seen.append(args[3:5]))
+    settings = FilmSettings("Pendulum-v1", ["A"], seed=3, n_episodes=2, deterministic=False)
+    saved, progress = SimpleNamespace(load=lambda device: agent()), SimpleNamespace(begin=lambda *_: None)
+    film._record(saved, pendulum, "A", settings, Shot(), progress)
+    assert seen == [(False, 3), (False, 4)] and settings.title == "Pendulum-v1, stochastic actions, seeds 3 to 4"
+
+
+def test_the_axis_of_an_action_has_its_own_bounds_or_what_was_filmed():
+    bounds = {"low": np.array([-2.0, -1.0, -np.inf]), "high": np.array([2.0, 1.0, np.inf])}
+    one = dataclasses.replace(take([[0.0, 0.0, 90.0], [0.0, 0.0, 3.0], [0.0, 0.0, 4.0]], steps=[1, 2]), **bounds)
+    sheet = film_picture._Sheet([one], script(labels=["A"], action_dims=[0, 1, 2]))
+    assert [sheet._limits(dim) for dim in range(3)] == [(-2.0, 2.0), (-1.0, 1.0), (3.0, 4.0)]
+
+
+def test_where_steps_have_no_image_the_return_counts_them():
+    sheet = film_picture._Sheet([take([[0.0]] * 5, steps=[0, 2, 4])], script(labels=["A"]))
+    sheet.draw(1)
+    assert sheet.columns[0].total.get_text() == "return 3.0"  # 0 + 1 + 2
+
+
+def test_agents_side_by_side_have_one_axis_of_time():
+    sheet = film_picture._Sheet([take([[1.0]] * 4), take([[1.0]] * 2)], script())
+    assert [column.lines[0].axes.get_xlim() for column in sheet.columns] == [pytest.approx((0.0, 0.3))] * 2
+
+
+def test_a_rate_that_is_the_films_but_for_rounding_loses_no_image():
+    assert playback(25.0 * (1.0 + 1e-12), 25.0)[0] == 1

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from mpl_toolkits.mplot3d import Axes3D
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("rliable")
@@ -188,3 +189,53 @@ def test_the_names_in_the_help_are_those_of_the_pictures():
 )
 def test_names_of_algorithms_are_written_as_names_and_the_users_labels_stay(name, shown):
     assert plots.label(name) == shown
+
+
+def test_a_surface_has_its_heights_over_their_own_state_and_action(report, monkeypatch):
+    drawn, plot = [], Axes3D.plot_surface
+    monkeypatch.setattr(Axes3D, "plot_surface", lambda ax, *mesh, **how: (drawn.append(mesh), plot(ax, *mesh, **how))[1])
+    heights = np.arange(9.0).reshape(3, 3)
+    for run in report["runs"]:
+        run["surface"].update(heights=heights.tolist(), state_axis=[-3.0, 0.0, 3.0])
+    (ax, *_) = plots.draw("surfaces", report).axes
+    for i, j in np.ndindex(3, 3):
+        expected = [(-3.0, 0.0, 3.0)[i], (-1.5, 0.0, 1.5)[j], heights[i, j]]
+        np.testing.assert_allclose([values[i, j] for values in drawn[0]], expected, atol=0.1)  # of the highest, 99 %
+    for line, bound, column in zip(ax.lines, (-1.5, 1.5), (0, 2), strict=True):
+        np.testing.assert_allclose(line.get_data_3d(), [[-3.0, 0.0, 3.0], [bound] * 3, heights[:, column]], atol=0.1)
+
+
+def test_the_bars_and_bands_are_the_intervals_of_their_own_level(report):
+    for run, (low, high) in zip(report["runs"], [(1.0, 5.0), (2.0, 9.0)] * 2, strict=True):
+        run["robustness"] = [
+            {"noise_level": level, "episodes": {"return": [value], "sm": [value]}}
+            for level, value in ((0.0, low), (0.1, high))
+        ]
+    line = plots.draw("robustness", report).axes[0].get_lines()[0]
+    np.testing.assert_allclose(line.get_ydata(), [1.5, 7.0])
+
+
+def test_the_error_bars_of_the_scatter_are_the_intervals_over_runs(report):
+    for run, value in zip(report["runs"], (1.0, 2.0, 3.0, 3.0), strict=True):
+        run["episodes"].update({"return": [value] * 3, "sm": [10 * value] * 3})
+    report["runs"].append({**report["runs"][1], "run": "run_3"})
+    ax = plots.draw("scatter", report).axes[0]
+    (bars, *_) = ax.containers
+    x, y = (segments.get_segments()[0] for segments in bars[2])
+    np.testing.assert_allclose(x[:, 0], [10.0, 20.0])
+    np.testing.assert_allclose(y[:, 1], [1.0, 2.0])
+
+
+def test_the_spectrum_of_several_runs_is_their_mean(report):
+    for run in report["runs"]:
+        run["trace"]["actions"] = report["runs"][0]["trace"]["actions"]
+    first, second, mean, *_ = plots.draw("spectra", report).axes[0].get_lines()
+    np.testing.assert_array_equal(first.get_ydata(), second.get_ydata())
+    assert np.mean(mean.get_ydata()) == pytest.approx(np.mean(first.get_ydata()), rel=0.3)
+
+
+def test_the_axis_of_the_return_spans_the_larger_deviation_of_two_algorithms(report):
+    for run, spread in zip(report["runs"], (1.0, 1.0, 500.0, 500.0), strict=True):
+        run["episodes"]["return"] = [-spread, 0.0, spread]
+    low, high = plots.draw("scatter", report).axes[0].get_ylim()
+    assert high - low >= np.std([-500.0, 0.0, 500.0])

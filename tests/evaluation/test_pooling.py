@@ -53,3 +53,21 @@ def test_what_matters_and_nothing_else_is_said(run, one, other, said):
 def test_other_labels_may_differ_and_unknown_settings_do_not(run):
     alone = Agent("sac", "alone", Path("alone.zip"))
     assert differences([run(1), alone, run(2, {"gamma": 0.9}, algorithm="td3")], "") == []
+
+
+def test_the_runs_that_are_named_are_those_that_differ_from_most(run):
+    agents = [run(1, {"gamma": 0.9}), run(2), run(3)]
+    assert "gamma (none; 0.9 in Env_1):" in differences(agents, "REMEDY")[0]
+
+
+def test_arguments_of_the_environment_that_were_typed_count_as_they_do_in_training(run):
+    assert differences([run(1, {"env_kwargs": {"g": 5}}, env_kwargs={"g": 9}), run(2, {"env_kwargs": {"g": 9}})], "") == []
+
+
+def test_the_best_model_of_a_run_is_no_run_that_was_ended_before(run):
+    agents = [run(1), run(2)]
+    for agent in agents:
+        with ZipFile(agent.model_path.with_name("best_model.zip"), "w") as file:
+            file.writestr("data", json.dumps({"num_timesteps": 100 * int(agent.run[-1])}))
+    best = [Agent("sac", one.run, one.model_path.with_name("best_model.zip"), one.stats_path) for one in agents]
+    assert differences(best, "") == []

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from gymnasium import spaces
 from stable_baselines3 import SAC
 from stable_baselines3.common.env_util import make_vec_env
 from torch import nn
@@ -16,10 +17,10 @@ from sb3_pave.evaluation.intervals import FEWEST_RUNS
 from sb3_pave.evaluation.report import new_report, run_record
 from sb3_pave.evaluation.report_files import load_report, save_report
 from sb3_pave.evaluation.robustness import evaluate_robustness
-from sb3_pave.evaluation.rollout import record_rollout
+from sb3_pave.evaluation.rollout import Episode, Rollout, record_rollout
 from sb3_pave.evaluation.smoothness import smoothness_measures
-from sb3_pave.evaluation.surface import field_surface, surface_plane
-from sb3_pave.evaluation.tables import MEASURES, caption, markdown, summary_table
+from sb3_pave.evaluation.surface import SurfacePlane, field_surface, surface_plane
+from sb3_pave.evaluation.tables import MEASURES, caption, episode_table, format_number, markdown, summary_table
 
 pytest.importorskip("rliable")
 
@@ -188,3 +189,42 @@ def test_another_file_is_not_taken_for_a_report(content, tmp_path):
     path.write_text(content)
     with pytest.raises(ValueError, match=r"report\.json"):
         load_report(path)
+
+
+def test_a_surface_is_saved_with_its_own_axes():
+    episode = Episode(np.zeros((2, 3)), np.zeros((2, 2)), np.zeros(2), 0.0, 2)
+    rollout = Rollout([episode], spaces.Box(-1, 1, (2,)), True, 0)
+    plane = SurfacePlane(np.array([1.0, 2, 3]), np.array([4.0, 5]), 2, 1, np.array([0.0, 1]), np.array([-1.5, 0, 1.5]))
+    heights = np.arange(6.0).reshape(2, 3)
+    saved = run_record("sac", "run_1", "sac.zip", rollout, plane=plane, heights=heights)["surface"]
+    assert saved == {**{name: np.asarray(value).tolist() for name, value in vars(plane).items()}, "heights": heights.tolist()}
+
+
+def test_episodes_are_counted_from_0_at_each_noise_level():
+    report = some_report(sac=[[1.0, 2.0]])
+    report["runs"][0]["robustness"] = [{"noise_level": 0.1, "episodes": {"return": [3.0, 4.0]}}]
+    table = episode_table(report)
+    assert table["episode"].tolist() == [0, 1, 0, 1] and table["return"].tolist() == [1.0, 2.0, 3.0, 4.0]
+
+
+@pytest.mark.parametrize(("value", "shown"), [(-1234.6, "-1235"), (1234.6, "1235"), (-123.46, "-123"), (0.012345, "0.0123")])
+def test_a_number_has_three_digits_and_all_before_the_point(value, shown):
+    assert format_number(value) == shown
+
+
+def test_the_caption_says_what_the_deviation_of_the_geometry_is_of():
+    report = some_report(sac=[[1.0], [2.0]], td3=[[1.0]])
+    first, second, other = report["runs"]
+    first["geometry"] = other["geometry"] = {"M_sup": 1.0}
+    assert "of the geometry over runs" not in caption(report)
+    second["geometry"] = {"M_sup": 2.0}
+    assert "over episodes, of the geometry over runs;" in caption(report)
+
+
+@pytest.mark.parametrize(("reference", "scale"), [(None, "each agent's own"), ("td3", "those of td3")])
+def test_the_caption_says_whose_observations_the_noise_is_scaled_by(reference, scale):
+    report = some_report(sac=[[1.0]])
+    report["settings"]["noise_reference"] = reference
+    assert "Noise" not in caption(report)
+    report["runs"][0]["robustness"] = []
+    assert caption(report).endswith(f"Noise is in standard deviations of the observations, {scale}.")

@@ -94,3 +94,39 @@ def test_a_claim_being_written_counts(tmp_path):
 def test_a_process_in_another_container_is_not_judged_by_its_number(tmp_path, monkeypatch):
     write_claim(tmp_path, host="same name, other processes", pid=2**22 + 1, started="0")
     assert Claim.acquire(tmp_path) is None
+
+
+def test_the_tenth_claim_comes_after_the_ninth(tmp_path):
+    for number, content in ((9, {"host": "elsewhere"}), (10, {"host": "elsewhere"})):
+        path = tmp_path / f"claim-{number}"
+        path.write_text(json.dumps(content))
+        os.utime(path, times=(time.time() - (1000 if number == 9 else 0),) * 2)
+    assert Claim.acquire(tmp_path) is None  # the tenth is alive
+    os.utime(tmp_path / "claim-10", times=(time.time() - 1000,) * 2)
+    claim = Claim.acquire(tmp_path)
+    assert claim is not None and claim.path.name == "claim-11"
+
+
+def test_a_claim_of_a_process_that_has_died_and_was_not_waited_for_is_dead(tmp_path):
+    process = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(60)"])
+    holder = {**claims.this_process(), "pid": process.pid, "started": claims._started(process.pid)}
+    (tmp_path / "claim-1").write_text(json.dumps(holder))
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # a zombie from now on
+    assert Claim.acquire(tmp_path) is not None
+    process.wait()
+
+
+def test_a_dead_claim_whose_number_another_one_has_got_meanwhile_is_not_taken_over(tmp_path, monkeypatch):
+    write_claim(tmp_path, host="elsewhere", pid=1, started="0", age=1000)
+    number = claims._number
+
+    def late(path):
+        monkeypatch.setattr(claims, "_number", number)
+        (tmp_path / "claim-1").unlink()
+        write_claim(tmp_path, host="elsewhere", pid=2, started="0")
+        return number(path)
+
+    monkeypatch.setattr(claims, "this_process", lambda: (late(None), {"host": "here", "pid": 3, "started": "0"})[1])
+    assert Claim.acquire(tmp_path) is None
+    assert [path.name for path in tmp_path.iterdir()] == ["claim-1"]

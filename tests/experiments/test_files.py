@@ -65,3 +65,9 @@ def test_a_file_of_the_users_own_is_not_replaced_by_a_copy(tmp_path):
     with pytest.raises(FileExistsError, match=r"out/grid\.yml is another file than .*: rename one of them"):
         copy_into(original, folder)
     assert (folder / "grid.yml").read_text() == "seeds: [7]"
+
+
+def test_the_newest_checkpoint_has_the_most_steps(tmp_path):
+    for steps in (900, 10_000, 2_000):
+        (tmp_path / f"checkpoint-{steps}").mkdir()
+    assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-900", "checkpoint-2000", "checkpoint-10000"]

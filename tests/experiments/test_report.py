@@ -14,6 +14,7 @@ from sb3_pave.experiments import pictures
 from sb3_pave.experiments.collection import read_result, read_results
 from sb3_pave.experiments.grouping import ReportError, method_names
 from sb3_pave.experiments.report import report, return_share
+from sb3_pave.experiments.report import report as grid_report
 from sb3_pave.experiments.report_files import save_report
 from sb3_pave.experiments.report_tables import tables, task_table
 from tests.experiments.fabricated import fabricated_result, write_grid, write_result
@@ -394,3 +395,26 @@ def test_an_interval_leaves_numpys_generator_alone():
     np.random.seed(3)
     interquartile_intervals(np.arange(6.0)[:, None])
     assert np.random.rand() == expected
+
+
+def test_close_noise_levels_are_measures_of_their_own(tmp_path):
+    result = fabricated_result("A", 0, [1.0], [1.0])
+    levels = ((0.01, 2.0), (0.05, 3.0), (0.1, 4.0))
+    result["evaluation"]["robustness"] = [{"noise_level": level, "episodes": {"sm": [sm]}} for level, sm in levels]
+    values = read_result(write_result(tmp_path, result)).values
+    assert [values[f"sm_noise_{level}"] for level in ("0.01", "0.05", "0.1")] == [2.0, 3.0, 4.0]
+
+
+def test_runs_that_went_on_from_a_checkpoint_are_counted(tmp_path):
+    for seed, checkpoints_ in enumerate(([], [100], [100, 200])):
+        write_result(tmp_path, fabricated_result("A", seed, [1.0], [1.0], resumed_from=checkpoints_))
+    assert grid_report(tmp_path)["tasks"][0]["methods"][0]["resumed"] == 2
+
+
+def test_a_reference_without_a_scale_is_left_out_of_the_table_over_tasks_and_named(tmp_path):
+    for environment, total, sm in (("P", 1.0, 1.0), ("Q", 2.0, 2.0), ("still", 1.0, 0.0), ("nothing", 0.0, 1.0)):
+        write_result(tmp_path, fabricated_result("A", 0, [total], [sm], environment=environment))
+    made = grid_report(tmp_path)
+    assert made["over_tasks"][0]["n_tasks"] == 2 and made["over_tasks"][0]["sm"]["iqm"] == 1.0
+    left_out = [note for note in made["notes"] if "return or sm is 0" in note]
+    assert len(left_out) == 2 and "still" in "".join(left_out) and "nothing" in "".join(left_out)

@@ -23,11 +23,12 @@ from sb3_pave.experiments.front import find_trial, pareto_front, pick
 from sb3_pave.experiments.outcome import front_caption, front_table, save_outcome
 from sb3_pave.experiments.pictures import search_front
 from sb3_pave.experiments.search import SearchError
-from sb3_pave.experiments.search_space import make_space
+from sb3_pave.experiments.search_space import _host_space, make_space
 from sb3_pave.experiments.search_specification import SearchSpecification
 from sb3_pave.experiments.study import SearchStudy
 from sb3_pave.experiments.study_place import without_password
 from sb3_pave.experiments.trial_measures import Scale, least_return
+from sb3_pave.zoo import register
 from sb3_pave.zoo.search import WEIGHT_RANGES
 from tests.experiments.formulas import SMALL, SPECIFICATION, FormulaJob, n_started, quick, values_at
 
@@ -645,3 +646,17 @@ def test_the_ranges_of_a_front_are_from_the_lowest_run_to_the_highest():
     trial = {"number": 0, "hyperparameters": {}, "return": 2.0, "returns": [3.0, 1.0, 2.0], "sm": 0.2, "sms": [0.2, 0.3, 0.1]}
     table = front_table({"trials": [{**trial, "feasible": True}], "plain": None})
     assert table.loc[0, ["return", "sm"]].tolist() == ["2 [1, 3]", "0.2 [0.1, 0.3]"]
+
+
+@pytest.mark.parametrize(("low", "high"), [(-0.5, 0.5), (0.5, 1.5)])
+def test_both_ends_of_a_range_are_what_the_algorithm_takes(low, high):
+    register()
+    make_space({"eta": {"low": 0.0, "high": 1.0}}, "damper_td3", "Pendulum-v1", False)
+    with pytest.raises(SpecificationError, match="eta"):
+        make_space({"eta": {"low": low, "high": high}}, "damper_td3", "Pendulum-v1", False)
+
+
+def test_the_space_of_the_host_knows_how_many_actions_there_are():
+    register()
+    pytest.importorskip("mujoco")
+    assert _host_space("pave_td3", "Hopper-v5", {}).n_actions == 3

@@ -10,7 +10,7 @@ from sb3_pave.experiments import grid
 from sb3_pave.experiments import search as searching
 from sb3_pave.experiments.search import SearchError, search_so_far
 from sb3_pave.experiments.search_specification import SearchSpecification
-from sb3_pave.experiments.study import SearchStudy
+from sb3_pave.experiments.study import SearchStudy, check_agreement
 from sb3_pave.experiments.study_storage import SEARCHER
 from tests.experiments.formulas import SPECIFICATION, FormulaJob, quick
 
@@ -119,3 +119,10 @@ def test_a_trial_that_was_taken_over_while_it_was_drawn_is_passed_over(specifica
 
     monkeypatch.setattr(Trial, "set_user_attr", late)
     assert [trial["number"] for trial in quick(specification, tmp_path, 1)["trials"]] == [1]
+
+
+@pytest.mark.parametrize("specification", [{"a": 1}, {"a": 1, "b": 3}, {"a": 1, "b": 2, "c": 4}])
+def test_a_study_goes_on_with_all_that_it_was_begun_with_and_nothing_else(specification):
+    check_agreement({"a": 1, "b": 2}, {"a": 1, "b": 2}, False)
+    with pytest.raises(ValueError, match="differ"):
+        check_agreement({"a": 1, "b": 2}, specification, False)

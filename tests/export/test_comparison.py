@@ -17,6 +17,7 @@ from sb3_pave.export import ExportError, export_onnx, exporting
 from sb3_pave.export.comparison import rounding
 from sb3_pave.export.graph import PolicyGraph
 from sb3_pave.export.observations import drawn_observations, recorded_observations, rollout_observations
+from tests.commands.test_evaluate import small as small_agent
 from tests.export.agents import SpaceEnv, make, run, scaling
 
 FLOAT32, FLOAT64 = np.finfo(np.float32).max, np.finfo(np.float64).max
@@ -405,3 +406,28 @@ def test_normalisation_in_float32_is_as_good_as_in_float64(dtype, mean):
     normalised = graph.network_input(th.as_tensor(drawn))
     assert normalised.dtype == th.float32
     np.testing.assert_allclose(normalised.numpy(), expected, rtol=1e-6, atol=1e-7)
+
+
+def test_drawing_observations_leaves_the_generator_of_the_models_space_alone():
+    space = spaces.Discrete(5, seed=3)
+    before = space.np_random.bit_generator.state
+    first, second = (drawn_observations(space, None).entries for _ in range(2))
+    assert space.np_random.bit_generator.state == before
+    for name, value in first.items():
+        np.testing.assert_array_equal(value, second[name])
+
+
+def test_a_rollout_to_compare_in_is_the_same_each_time_and_leaves_the_normalisation_as_it_was():
+    model = small_agent(SAC, seed=0)
+    envs = [VecNormalize(make_vec_env("Pendulum-v1")) for _ in range(2)]
+    first, second = (rollout_observations(model, env, None).entries["observation"] for env in envs)
+    np.testing.assert_array_equal(first, second)
+    assert all(env.training and env.norm_obs for env in envs)
+
+
+def test_a_rollout_buffer_of_normalised_observations_is_not_taken_for_raw_ones():
+    env = VecNormalize(make_vec_env("Pendulum-v1"))
+    model = small_agent(PPO, env, n_steps=8, batch_size=8, n_epochs=1)
+    model.learn(8)
+    assert recorded_observations(model, env) is None
+    assert recorded_observations(model, None).size == 8

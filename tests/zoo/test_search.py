@@ -1,10 +1,13 @@
+import subprocess
+
 import optuna
 import pytest
 from rl_zoo3 import hyperparams_opt
 from rl_zoo3.hyperparams_opt import sample_sac_params, sample_td3_params
 from torch import nn
 
-from sb3_pave.zoo.search import WEIGHT_RANGES, PaveSampler, pave_converter, pave_sampler, rival_sampler
+from sb3_pave.zoo import running
+from sb3_pave.zoo.search import WEIGHT_RANGES, PaveSampler, keep_activation, pave_converter, pave_sampler, rival_sampler
 
 needs_converters = pytest.mark.skipif(not hasattr(hyperparams_opt, "HYPERPARAMS_CONVERTER"), reason="zoo 2.5 loads no trials")
 NO_HER = {"using_her_replay_buffer": False, "her_kwargs": {}}
@@ -78,3 +81,16 @@ def test_a_trial_without_noise_of_its_own_keeps_the_noise_of_the_file():
 def test_samplers_of_one_host_are_equal():
     assert pave_sampler("sac") == PaveSampler(sample_sac_params)
     assert pave_sampler("sac") != pave_sampler("td3")
+
+
+def test_an_activation_that_was_drawn_comes_before_the_protocols():
+    drawn = {"policy_kwargs": {"net_arch": [64], "activation_fn": nn.Tanh}}
+    assert keep_activation(drawn) == drawn
+
+
+def test_processes_are_started_as_before_when_a_command_of_the_zoo_is_over():
+    before = subprocess.call
+    with pytest.raises(KeyError), running._children_know_pave():
+        assert subprocess.call is not before
+        raise KeyError
+    assert subprocess.call is before
