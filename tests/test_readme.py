@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from sb3_pave.algorithms.units import PAPER, SCALE_FREE
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 STEPS = 300
@@ -83,3 +85,9 @@ def test_the_table_of_signals_is_complete():
     hosts_own = {"train/learning_rate", "train/n_updates", "train/actor_loss", "train/ent_coef", "train/ent_coef_loss"}
     logged = {tag for log in logs for tag in log.name_to_value if tag.startswith("train/")} - hosts_own
     assert logged == set(re.findall(r"`(train/\w+)`", README))
+
+
+def test_the_table_of_arguments_has_the_defaults():
+    rows = re.findall(r"^\| `(\w+)` \| ([\d.]+) \| ([\d.]+) \|", README, flags=re.MULTILINE)
+    assert {name: float(default) for name, default, _ in rows} == SCALE_FREE
+    assert {name: float(default) for name, _, default in rows} == PAPER

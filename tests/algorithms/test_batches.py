@@ -130,16 +130,19 @@ def test_with_n_step_returns_the_successor_is_still_one_step_away(n_envs):
     assert is_one_step(replay_data.observations, successor.observations).all()
 
 
+class Forgetful(ReplayBuffer):
+    """Never draws the same transitions again."""
+
+    n_steps = 3
+
+    def sample(self, batch_size, env=None):
+        np.random.seed(None)
+        return super().sample(batch_size, env)
+
+
 @pytest.mark.skipif(not HAS_N_STEPS, reason="this SB3 has no n-step returns")
 @every
 def test_an_n_step_buffer_that_cannot_repeat_its_draw_is_refused(algorithm):
-    class Forgetful(ReplayBuffer):
-        n_steps = 3
-
-        def sample(self, batch_size, env=None):
-            np.random.seed(None)
-            return super().sample(batch_size, env)
-
     with pytest.warns(UserWarning, match="custom `replay_buffer_class`"):
         model = algorithm("MlpPolicy", CountingEnv(), **{**SMALL, "n_steps": 3, "replay_buffer_class": Forgetful})
     with pytest.raises(ValueError, match="does not draw the same transitions again"):
@@ -232,3 +235,14 @@ def test_each_weight_scales_its_own_gradient(algorithm):
     for name, grad in single.items():
         assert grad.abs().max() > 0
         th.testing.assert_close(critic_gradient(**{name: 3.0}), 3 * grad)
+
+
+@pytest.mark.skipif(not HAS_N_STEPS, reason="this SB3 has no n-step returns")
+@pytest.mark.parametrize("algorithm", [PAVE_SAC, pave(OWN_TRAIN[SAC])])
+def test_without_vfc_an_n_step_buffer_need_not_repeat_its_draw(algorithm):
+    with pytest.warns(UserWarning, match="custom `replay_buffer_class`"):
+        model = algorithm(
+            "MlpPolicy", CountingEnv(), **{**SMALL, "n_steps": 3, "replay_buffer_class": Forgetful, "vfc_coef": 0.0}
+        )
+    model.learn(30)
+    assert model.logger.name_to_value["train/mpr_loss"] > 0

@@ -401,3 +401,17 @@ def test_critics_may_learn_before_their_actor(algorithm, compile):
     model.learn(20)
     assert all(map(th.equal, before, model.actor.parameters()))
     assert not th.equal(critic, model.critic.q_networks[0][-1].weight)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_mpr_alone_without_observations_to_perturb_is_the_host(algorithm):
+    def trained(mpr_coef):
+        settings = {**SMALL, "batch_size": 8, "seed": 0, "vfc_coef": 0, "curv_coef": 0}
+        env = RandomObservationEnv(spaces.Box(0, 9, (3,), np.int32))
+        return algorithm("MlpPolicy", env, mpr_coef=mpr_coef, **settings).learn(12)
+
+    with pytest.warns(UserWarning, match="MPR contributes nothing"):
+        model = trained(0.5)
+    host = trained(0)
+    assert all(map(th.equal, model.policy.parameters(), host.policy.parameters()))
+    assert model.logger.name_to_value.keys() == host.logger.name_to_value.keys()

@@ -154,3 +154,20 @@ def test_a_td_loss_that_broke_before_the_terms_is_the_cause():
 def test_an_interval_that_is_none_is_refused(interval):
     with pytest.raises(ValueError, match="pave_interval must be a positive whole number of updates"):
         PAVE_SAC("MlpPolicy", "Pendulum-v1", pave_interval=interval, **SMALL)
+
+
+def test_of_several_terms_that_are_not_finite_the_first_to_break_is_named():
+    nan = float("nan")
+    values = {"td_loss": [1.0] * 3, "mpr_loss": [1.0, 1.0, nan], "curv_loss": [1.0, nan, nan]}
+    with pytest.raises(ValueError, match="curv_loss is nan at update 8"):
+        check_finite(values, n_updates=9)
+
+
+def test_around_a_train_of_the_users_own_a_loaded_agent_counts_its_updates_on(tmp_path):
+    model = pave(with_own_train(SAC))("MlpPolicy", "Pendulum-v1", pave_interval=3, **SMALL).learn(60)
+    model.train(2, batch_size=32)
+    model.save(tmp_path / "agent")
+    loaded = type(model).load(tmp_path / "agent", env=model.get_env())
+    loaded.replay_buffer, loaded._logger = model.replay_buffer, model._logger
+    loaded.train(1, batch_size=32)
+    assert loaded.logger.name_to_value["train/mpr_loss"] > 0

@@ -249,3 +249,37 @@ def test_rewards_far_below_the_weights_units_are_said():
     model = PAVE_TD3("MlpPolicy", scaled(1e-3), scale_free=False, curv_coef=2.0, **settings)
     with pytest.warns(UserWarning, match="asks for a curvature of .* lower curv_coef .* or use scale_free=True"):
         model.learn(700)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_the_logged_turn_is_that_of_the_mean_over_the_agents_critics(algorithm):
+    model = make(algorithm, "mlp").learn(20)  # collects
+    model.train(1, 8)
+    log, n_critics = model.logger.name_to_value, len(model.critic.q_networks)
+    for tag, loss in (("field_turn_noise", "mpr_loss"), ("field_turn_step", "vfc_loss")):
+        expected = log[f"train/{loss}"] / n_critics / log["train/action_grad_rms"] ** 2
+        assert log[f"train/{tag}"] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_the_range_of_returns_is_that_of_the_targets_which_hold_the_next_value(algorithm):
+    model = make(algorithm, "mlp").learn(20)  # collects
+    model.replay_buffer.rewards[:] = 0
+    model.train(1, 8)
+    assert model._scales.return_scale > 0
+
+
+def test_before_the_first_reward_the_papers_curvature_is_not_called_steep():
+    assert not watched({"return_scale": 0.0}, scale_free=False, curv_coef=1.0, curv_delta=1.0)
+
+
+def test_a_term_that_drowned_the_task_at_the_beginning_alone_is_forgotten():
+    td_loss, curv_loss = [0.1] * 2000, [10.0] * 100 + [0.1] * 1900
+    Diagnostics().watch({"td_loss": td_loss, "curv_loss": curv_loss}, {"curv_loss": [2.0] * 2000}, "")
+
+
+def test_the_other_terms_are_watched_with_hubers_share_too():
+    model = SimpleNamespace(action_space=spaces.Box(-1, 1, (2,)), scale_free=True, curv_coef=0.0)
+    model._coefs = lambda: {"mpr": 1.0, "vfc": 0.0, "curv": 0.0}
+    values = {"td_loss": 0.1, "mpr_loss": 1.5, "return_scale": 1.0, "huber_share": 0.5}
+    Diagnostics().watch_agent(model, {tag: [value] * 2000 for tag, value in values.items()})  # 7.5 times the TD loss

@@ -401,3 +401,11 @@ def test_asaps_head_learns_at_the_actors_rate():
     model = small(asap(TD3), learning_rate=lambda left: 0.01 * left, **WEIGHTS["asap"]).learn(60)
     actors, heads = (one.param_groups[0]["lr"] for one in (model.actor.optimizer, model._predictor.optimizer))
     assert actors == heads < 0.001
+
+
+def test_asaps_average_has_the_running_statistics_of_its_actor():
+    model = make(asap(SAC), "batch_norm", predictor_tau=0.01).learn(40)
+    model._predictor.update_average(model.predictor_tau)
+    average = model._predictor._average
+    assert all(th.equal(average[f"actor.{name}"], value) for name, value in model.actor.named_buffers())
+    assert not th.equal(average["actor.mu.weight"], model.actor.mu.weight)

@@ -256,3 +256,29 @@ def test_td3_gets_them_at_the_delayed_steps_only():
     steps = ActorSteps(model)
     model.train(10, 8)
     assert len(steps.after) == 3 and all(steps.added(i).norm() > 0 for i in range(3))
+
+
+def test_the_log_of_a_method_is_the_mean_over_the_updates():
+    def logged(*calls):
+        model, found = small(temporal(SAC)).learn(20), []
+        model.set_random_seed(0)
+        for n_updates in calls:
+            model.train(n_updates, 8)
+            found.append(model.logger.name_to_value["train/temporal_loss"])
+        return found
+
+    first, second = logged(1, 1)
+    assert first != pytest.approx(second)
+    assert logged(2) == [pytest.approx((first + second) / 2)]
+
+
+@pytest.mark.parametrize(
+    ("factory", "term"), [(caps, "temporal"), (asap, "spatial"), (asap, "predictor")], ids=lambda x: getattr(x, "__name__", x)
+)
+def test_in_a_memory_optimized_buffer_the_next_episodes_first_state_does_not_count(factory, term):
+    optimized = {"optimize_memory_usage": True, "replay_buffer_kwargs": {"handle_timeout_termination": False}}
+    off = dict.fromkeys(["temporal_coef", "spatial_coef", "predictor_coef"][: 2 if factory is caps else 3], 0)
+    env = make_vec_env(lambda: CountingEnv(episode_length=1), 1)
+    model = small(factory(SAC), env, **optimized, **{**off, f"{term}_coef": 1.0}).learn(20)  # no state has a stored successor
+    model.train(1, 8)
+    assert model.logger.name_to_value[f"train/{term}_loss"] == 0

@@ -136,3 +136,22 @@ def test_three_states_in_a_row_need_a_state_before_and_one_after():
     has_next, has_previous = th.tensor([1.0, 1.0, 0.0, 0.0]), th.tensor([1.0, 0.0, 1.0, 0.0])
     made = transitions(Batch, Successor(th.zeros(4, 1), has_next), Predecessor(th.zeros(4, 1), has_previous))
     assert made.has_both.tolist() == [1.0, 0.0, 0.0, 0.0]
+
+
+class WithGoal(gym.ObservationWrapper):
+    """Episode and step, and what is the same in every episode."""
+
+    def __init__(self, env):
+        super().__init__(env)
+        self.observation_space = spaces.Box(0, 1e6, (3,), np.float32)
+
+    def observation(self, observation):
+        return np.append(observation, np.float32(7))
+
+
+def test_a_reset_to_a_state_that_shares_a_dimension_with_the_one_before_is_a_boundary():
+    model = filled(environments(WithGoal, episode_length=50), 30)
+    model.learn(30)  # resets the environments after ten steps of each
+    states, previous, exists, _ = drawn(model)
+    np.testing.assert_array_equal(previous[exists], states[exists] - [0, 1, 0])
+    np.testing.assert_array_equal(exists, states[:, 1] > 0)

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from sb3_pave.fast.heap import keep_freed_memory
+
 PROGRAM = """
 import resource, sys
 import torch as th
@@ -34,3 +36,9 @@ def pages_taken(mode):
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
 def test_an_update_does_not_take_its_memory_from_the_system_anew():
     assert pages_taken("keep") < 0.2 * pages_taken("as it is")
+
+
+def test_a_threshold_that_the_user_has_set_is_left_alone(monkeypatch):
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1000000")
+    monkeypatch.setattr("ctypes.CDLL", lambda _: pytest.fail("would replace it"))
+    keep_freed_memory.__wrapped__()

@@ -19,3 +19,10 @@ def test_a_long_call_keeps_each_value_in_its_place_and_few_tensors(monkeypatch):
         "td_loss": [100.0 + step for step in range(11)],
         "actor_loss": [-float(step) for step in range(0, 11, 2)],
     }
+
+
+def test_what_a_step_logged_stays_when_the_next_one_writes_into_the_same_tensor():
+    log, values = UpdateLog(), th.tensor([1.0, 2.0])
+    log.add_all(("critic_loss", "td_loss"), values)
+    values.fill_(3.0)
+    assert log.read() == {"critic_loss": [1.0], "td_loss": [2.0]}
