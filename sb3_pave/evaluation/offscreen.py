@@ -6,6 +6,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+from functools import cache
 
 from stable_baselines3.common.vec_env import VecEnv
 
@@ -88,6 +89,7 @@ def _draws_with_mujoco(env: VecEnv) -> bool:
     return True
 
 
+@cache
 def _works(backend: str) -> bool:
     """In a process of its own: PyOpenGL keeps the first one it is told of, and a driver may abort."""
     probe = [sys.executable, "-c", _PROBE]

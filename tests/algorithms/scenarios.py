@@ -249,3 +249,13 @@ def make(algorithm: type[BaseAlgorithm], name: str, **overrides: Any) -> BaseAlg
     # SB3's SimpleMultiObsEnv draws its images when it is made, by NumPy's global generator
     np.random.seed(0)
     return algorithm(env=scenario.env(), **kwargs)
+
+
+def logged_by_calls(model, tag, *calls):
+    """What the log says after each ``train()`` call of so many updates, from one state of the generators."""
+    model.set_random_seed(0)
+    logged = []
+    for n_updates in calls:
+        model.train(n_updates, 8)
+        logged.append(model.logger.name_to_value[tag])
+    return logged

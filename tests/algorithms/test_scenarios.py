@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch as th
 
-from tests.algorithms.scenarios import ALGORITHMS, cases, host_of, make
+from tests.algorithms.scenarios import ALGORITHMS, cases, host_of, logged_by_calls, make
 
 STEPS = 60
 TERMS = ("mpr", "vfc", "curv")
@@ -82,12 +82,7 @@ def test_terms_that_weigh_as_much_as_the_td_loss_are_in_the_critics_loss(algorit
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_the_logged_return_scale_is_the_mean_over_the_updates(algorithm):
     def scales(*calls):
-        model, logged = make(algorithm, "mlp").learn(25), []
-        model.set_random_seed(0)
-        for n_updates in calls:
-            model.train(n_updates, 8)
-            logged.append(model.logger.name_to_value["train/return_scale"])
-        return logged
+        return logged_by_calls(make(algorithm, "mlp").learn(25), "train/return_scale", *calls)
 
     first, second = scales(1, 1)
     assert first != pytest.approx(second)

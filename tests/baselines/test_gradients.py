@@ -13,7 +13,7 @@ from torch import nn
 from sb3_pave import PAVE_SAC, PAVE_TD3
 from sb3_pave.baselines import asap, caps, damper, grad, temporal
 from tests.algorithms.environments import CountingEnv
-from tests.algorithms.scenarios import HAS_N_STEPS
+from tests.algorithms.scenarios import HAS_N_STEPS, logged_by_calls
 from tests.baselines.agents import ActorSteps, small
 
 
@@ -260,12 +260,7 @@ def test_td3_gets_them_at_the_delayed_steps_only():
 
 def test_the_log_of_a_method_is_the_mean_over_the_updates():
     def logged(*calls):
-        model, found = small(temporal(SAC)).learn(20), []
-        model.set_random_seed(0)
-        for n_updates in calls:
-            model.train(n_updates, 8)
-            found.append(model.logger.name_to_value["train/temporal_loss"])
-        return found
+        return logged_by_calls(small(temporal(SAC)).learn(20), "train/temporal_loss", *calls)
 
     first, second = logged(1, 1)
     assert first != pytest.approx(second)

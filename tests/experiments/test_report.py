@@ -14,7 +14,6 @@ from sb3_pave.experiments import pictures
 from sb3_pave.experiments.collection import read_result, read_results
 from sb3_pave.experiments.grouping import ReportError, method_names
 from sb3_pave.experiments.report import report, return_share
-from sb3_pave.experiments.report import report as grid_report
 from sb3_pave.experiments.report_files import save_report
 from sb3_pave.experiments.report_tables import tables, task_table
 from tests.experiments.fabricated import fabricated_result, write_grid, write_result
@@ -406,15 +405,15 @@ def test_close_noise_levels_are_measures_of_their_own(tmp_path):
 
 
 def test_runs_that_went_on_from_a_checkpoint_are_counted(tmp_path):
-    for seed, checkpoints_ in enumerate(([], [100], [100, 200])):
-        write_result(tmp_path, fabricated_result("A", seed, [1.0], [1.0], resumed_from=checkpoints_))
-    assert grid_report(tmp_path)["tasks"][0]["methods"][0]["resumed"] == 2
+    for seed, resumed_from in enumerate(([], [100], [100, 200])):
+        write_result(tmp_path, fabricated_result("A", seed, [1.0], [1.0], resumed_from=resumed_from))
+    assert report(tmp_path)["tasks"][0]["methods"][0]["resumed"] == 2
 
 
 def test_a_reference_without_a_scale_is_left_out_of_the_table_over_tasks_and_named(tmp_path):
     for environment, total, sm in (("P", 1.0, 1.0), ("Q", 2.0, 2.0), ("still", 1.0, 0.0), ("nothing", 0.0, 1.0)):
         write_result(tmp_path, fabricated_result("A", 0, [total], [sm], environment=environment))
-    made = grid_report(tmp_path)
+    made = report(tmp_path)
     assert made["over_tasks"][0]["n_tasks"] == 2 and made["over_tasks"][0]["sm"]["iqm"] == 1.0
     left_out = [note for note in made["notes"] if "return or sm is 0" in note]
     assert len(left_out) == 2 and "still" in "".join(left_out) and "nothing" in "".join(left_out)
