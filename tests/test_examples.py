@@ -209,6 +209,13 @@ def test_deploy_runs_with_numpy_and_onnxruntime_alone(policy):
     assert "decisions at 500 Hz, a period of 2 ms" in done.stdout and "missed deadlines" in done.stdout
 
 
+def test_deploys_pendulum_starts_where_the_seed_says(deploy, policy, monkeypatch):
+    seeds, generator = [], np.random.default_rng
+    monkeypatch.setattr(np.random, "default_rng", lambda seed: seeds.append(seed) or generator(seed))
+    assert deploy(policy, "--seed", "7", "--seconds", "0.02").returncode == 0
+    assert seeds == [7]
+
+
 def test_deploy_measures_the_largest_change_and_jerk(deploy, policy, recording):
     """Actions of 0, 2, 2, 0, 2: they change by 2, and 2 - 2 * 2 + 0 = -2 to 2 - 2 * 0 + 2 = 4."""
     done = deploy(policy, *recording)
