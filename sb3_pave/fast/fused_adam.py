@@ -26,13 +26,21 @@ def fused_adam(optimizers: Sequence[th.optim.Optimizer]) -> Iterator[None]:
         group["fused"] = True
     for optimizer in on_cuda:
         optimizer.step = partial(step_in_pieces, optimizer)  # type: ignore[assignment, method-assign]
+    handles = [optimizer.register_state_dict_post_hook(_without_choice) for optimizer in chosen]
     try:
         yield
     finally:
+        for handle in handles:
+            handle.remove()
         for group in groups:
             group["fused"] = None
         for optimizer in on_cuda:
             del optimizer.step
+
+
+def _without_choice(optimizer: th.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    """Who saves the agent in the middle, a signal's handler or another thread, shall not take the choice along."""
+    return {**state, "param_groups": [{**group, "fused": None} for group in state["param_groups"]]}
 
 
 @th.no_grad()

@@ -1,4 +1,4 @@
-"""Replay batches together with the state one step after each observation, which VFC compares with."""
+"""Replay batches together with the state one step after each observation, which VFC and rivals compare with."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch as th
 from stable_baselines3.common.type_aliases import PyTorchObs, ReplayBufferSamples
+
+_ATTEMPTS = 5  # another thread may use NumPy's generator, too, at the wrong moment
 
 
 class Successor(NamedTuple):
@@ -38,7 +40,8 @@ def sample_with_successor(
     if getattr(replay_data, "discounts", None) is not None and not hasattr(replay_buffer, "n_steps"):
         raise ValueError(
             f"{type(replay_buffer).__name__} returns discounts, as n-step buffers do, but has no attribute n_steps through "
-            "which VFC could ask for the one-step successors. Give it one (see SB3's NStepReplayBuffer), or set vfc_coef=0."
+            "which the one-step successors could be asked for. Give it one (see SB3's NStepReplayBuffer), or switch off what "
+            "needs them (PAVE's VFC by vfc_coef=0)."
         )
     exists = None
     if getattr(replay_buffer, "optimize_memory_usage", False):
@@ -48,21 +51,29 @@ def sample_with_successor(
 
 
 def _sample_n_step(replay_buffer: Any, draw: Callable[[], ReplayBufferSamples]) -> tuple[ReplayBufferSamples, Successor]:
-    """An n-step batch holds ``s_{t+n}``: repeat its draw with ``n_steps = 1``, from the same state of NumPy's generator."""
+    """An n-step batch holds ``s_{t+n}``: repeat its draw with ``n_steps = 1``."""
+    for _ in range(_ATTEMPTS):
+        replay_data, one_step = _drawn_twice(replay_buffer, draw)
+        if th.equal(one_step.actions, replay_data.actions):
+            return replay_data, Successor(one_step.next_observations, None, one_step.dones)
+    raise ValueError(
+        f"The state one step after each observation is needed, but {type(replay_buffer).__name__} with "
+        f"n_steps={replay_buffer.n_steps} does not draw the same transitions again from the same state of np.random. Use SB3's "
+        "NStepReplayBuffer or n_steps=1, or switch off what needs it (PAVE's VFC by vfc_coef=0)."
+    )
+
+
+def _drawn_twice(
+    replay_buffer: Any, draw: Callable[[], ReplayBufferSamples]
+) -> tuple[ReplayBufferSamples, ReplayBufferSamples]:
+    """A batch, and the same with ``n_steps = 1``: both from the same state of NumPy's generator."""
     before, n_steps = np.random.get_state(), replay_buffer.n_steps
     replay_data = draw()
     after = np.random.get_state()
     np.random.set_state(before)
     replay_buffer.n_steps = 1
     try:
-        one_step = draw()
+        return replay_data, draw()
     finally:
         replay_buffer.n_steps = n_steps
         np.random.set_state(after)
-    if not th.equal(one_step.actions, replay_data.actions):
-        raise ValueError(
-            f"VFC needs the state one step after each observation, but {type(replay_buffer).__name__} with n_steps={n_steps} "
-            "does not draw the same transitions again from the same state of np.random. Use SB3's NStepReplayBuffer, "
-            "n_steps=1, or vfc_coef=0."
-        )
-    return replay_data, Successor(one_step.next_observations, None, one_step.dones)

@@ -130,6 +130,22 @@ def test_with_n_step_returns_the_successor_is_still_one_step_away(n_envs):
     assert is_one_step(replay_data.observations, successor.observations).all()
 
 
+@pytest.mark.skipif(not HAS_N_STEPS, reason="this SB3 has no n-step returns")
+def test_another_threads_random_numbers_in_the_middle_do_not_end_the_training():
+    buffer = collect(n_steps=3).replay_buffer
+    n_draws = 0
+
+    def draw():
+        nonlocal n_draws
+        n_draws += 1
+        if n_draws == 2:  # the repetition of the first draw
+            np.random.random(7)
+        return buffer.sample(200)
+
+    replay_data, successor = sample_with_successor(buffer, draw)
+    assert n_draws == 4 and is_one_step(replay_data.observations, successor.observations).all()
+
+
 class Forgetful(ReplayBuffer):
     """Never draws the same transitions again."""
 

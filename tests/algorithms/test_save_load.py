@@ -169,3 +169,20 @@ def test_what_is_fused_while_updates_run_is_not_in_the_optimizers_that_are_saved
     agents = (model, SAC.load(tmp_path / "model"))
     optimizers = [one for agent in agents for one in (agent.actor.optimizer, agent.critic.optimizer)]
     assert all(group["fused"] is None for one in optimizers for group in one.param_groups)
+
+
+def test_what_is_saved_in_the_middle_of_an_update_is_not_fused_either(tmp_path):
+    """As by the handler of a signal, or by another thread."""
+    model = small(PAVE_SAC).learn(40)
+    fused = []
+
+    def save(optimizer, *_):
+        fused.append(optimizer.param_groups[0]["fused"])
+        model.save(tmp_path / "model")
+
+    model.critic.optimizer.register_step_pre_hook(save)
+    model.learn(1, reset_num_timesteps=False)
+    saved = SAC.load(tmp_path / "model").get_parameters()
+    groups = [group for name, state in saved.items() if name.endswith("optimizer") for group in state["param_groups"]]
+    assert fused == [True] and [group["fused"] for group in groups] == [None] * 3
+    assert not model.critic.optimizer._optimizer_state_dict_post_hooks
