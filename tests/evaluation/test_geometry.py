@@ -309,6 +309,31 @@ def test_a_relu_critic_is_pointed_out():
     assert not geometry.negative_definite.any() and not geometry.mixed_norm.any()
 
 
+@pytest.mark.parametrize(("H", "B"), [([[2.0]], [[0.0]]), ([[0.0]], [[3.0]])], ids=["no coupling", "no curvature"])
+def test_a_critic_with_some_second_derivatives_is_not_called_linear(H, B):
+    box = spaces.Box(-1, 1, (1,), np.float32)
+    model = TD3("MlpPolicy", BoxEnv(box, box), device="cpu", policy_kwargs=silu(), buffer_size=10)
+    model.critic.q_networks = [Quadratic(H, B)]
+    geometry = critic_geometry(model, *random_inputs(model))  # no warning
+    assert (geometry.eigenvalues[0, 0], geometry.mixed_norm[0]) == (-H[0][0], B[0][0])
+
+
+def test_a_critic_that_fails_does_not_cost_the_actors_part():
+    model = SAC("MlpPolicy", "Pendulum-v1", policy_kwargs=silu(), seed=0, device="cpu", buffer_size=10)
+    recorded = record_rollout(model, make_vec_env("Pendulum-v1"), 1, seed=0)
+    model.critic.q_networks = [lambda inputs: inputs["state"]]
+    geometry = rollout_geometry(model, recorded)
+    assert geometry.critic is None and geometry.turn is None and len(geometry.actor_jacobian_norm) == 200
+    (note,) = geometry.notes
+    assert note.startswith("no geometry of its critic: ")
+
+
+def test_no_action_is_at_a_bound_where_one_has_no_range():
+    env = BoxEnv(spaces.Box(-1, 1, (2,), np.float32), spaces.Box(np.float32([-1, 0]), np.float32([1, 0])))
+    model = PPO("MlpPolicy", env, n_steps=8, batch_size=8, seed=0, device="cpu")
+    assert rollout_geometry(model, record_rollout(model, make_vec_env(lambda: env), 1)).summary()["at_bound_rate"] == 0.0
+
+
 def test_a_critic_of_its_own_making_is_refused():
     model = SAC("MlpPolicy", "Pendulum-v1", policy_kwargs=silu(), seed=0, device="cpu")
     forward = model.critic.forward
@@ -344,7 +369,7 @@ def test_each_number_of_a_summary_by_hand():
     critic = CriticGeometry(np.zeros((5, 2)), np.array([2.0, 6.0, 40.0, 5.0, 7.0]), eigenvalues)
     turn = FieldTurn(np.full(5, 4.0), np.full(5, 2.0), np.full(4, 3.0))
     jacobian, at_bound = np.array([0.5, 1.0, 6.0, 2.0, 8.0]), np.array([False, False, False, True, False])
-    geometry = RolloutGeometry(critic, jacobian, at_bound, np.array([0.5, -0.5, 0.2, 0.4]), turn)
+    geometry = RolloutGeometry(critic, jacobian, at_bound, np.array([0.5, -0.5, 0.6, 0.0]), turn)
     assert geometry.summary() == {
         "M_mean": 12.0,
         "M_sup": 40.0,
@@ -358,7 +383,7 @@ def test_each_number_of_a_summary_by_hand():
         "field_turn_step": 0.75,
         "actor_jacobian_median_where_bound": 1.0,
         "cosine_mean": pytest.approx(0.15),
-        "flip_rate": 0.25,
+        "flip_rate": 0.25,  # a gradient that vanishes has not flipped
         "actor_jacobian_mean": 3.5,
         "actor_jacobian_sup": 8.0,
         "at_bound_rate": 0.2,

@@ -32,9 +32,13 @@ def run(tmp_path):
     ("one", "other", "said"),
     [
         ({}, {"config": {"device": "cuda", "seed": 3, "verbose": 2}}, None),
+        ({}, {"config": {"compile": True, "cuda_graph": "auto", "stats_window_size": 9, "tensorboard_log": "runs"}}, None),
         ({}, {"env_kwargs": {}, "trained_agent": "", "done": 1008}, None),
+        ({}, {"trained_agent": "begun.zip"}, "trained_agent (none; begun.zip in Env_2)"),
         ({"config": {"gamma": 1}}, {"config": {"gamma": 1.0}}, None),
         ({"config": {"env_kwargs": {"g": 5}}}, {"env_kwargs": {"g": 5}}, None),
+        ({"config": {"env_kwargs": {"h": 1}}, "env_kwargs": {"g": 5}}, {"env_kwargs": {"g": 5, "h": 1}}, None),
+        ({"config": {"a": "<f at 0x7f01>"}}, {"config": {"a": "<f at 0x7f02>"}}, None),
         ({"config": {"a": {"x": 1, "y": (2,)}}}, {"config": {"a": {"y": [2.0], "x": 1}}}, None),
         ({}, {"config": {"gamma": 0.9}}, "gamma (none; 0.9 in Env_2)"),
         ({}, {"n_timesteps": 600}, "n_timesteps (1000; 600 in Env_2)"),
@@ -53,6 +57,25 @@ def test_what_matters_and_nothing_else_is_said(run, one, other, said):
 def test_other_labels_may_differ_and_unknown_settings_do_not(run):
     alone = Agent("sac", "alone", Path("alone.zip"))
     assert differences([run(1), alone, run(2, {"gamma": 0.9}, algorithm="td3")], "") == []
+
+
+def test_of_zip_files_alone_the_algorithm_is_compared():
+    agents = [Agent(algorithm, f"run {algorithm}", Path(f"{algorithm}.zip"), label="mine") for algorithm in ("sac", "td3")]
+    (note,) = differences(agents, "")
+    assert "algorithm (sac; td3 in run td3)" in note
+
+
+@pytest.mark.parametrize("content", [None, b"no zip", {"other": "{}"}, {"data": "{"}], ids=str)
+def test_a_model_that_does_not_load_is_left_to_what_loads_it(run, content):
+    broken = run(2)
+    broken.model_path.unlink()
+    if isinstance(content, bytes):
+        broken.model_path.write_bytes(content)
+    elif content is not None:
+        with ZipFile(broken.model_path, "w") as file:
+            file.writestr(*content.popitem())
+    agents = [Agent(**{**vars(agent), "label": "mine"}) for agent in (run(1), broken)]
+    assert differences(agents, "") == []
 
 
 def test_the_runs_that_are_named_are_those_that_differ_from_most(run):

@@ -176,6 +176,7 @@ def test_a_goal_is_told_and_not_sensed():
     ("levels", "scale", "message"),
     [
         ([-0.1], np.ones(2), "not negative"),
+        ([np.inf], np.ones(2), "finite"),
         ([0.1], np.ones(3), r"shape \(3,\), the observations \(2,\)"),
         ([0.1], np.array([1.0, np.nan]), "finite"),
     ],
@@ -201,6 +202,27 @@ def test_noise_of_less_than_half_a_unit_reaches_integers():
     assert (quiet == 100).all() and set(np.unique(noisy)) == {99, 100, 101}
     chances = [(noisy == value).mean() for value in (99, 101)]
     np.testing.assert_allclose(chances, 0.3 / 4, atol=4 * np.sqrt(0.075 / noisy.size))
+
+
+def test_scale_and_noise_are_of_the_episodes_that_were_asked_for():
+    seeds, drawn, steps = [], set(), []
+
+    class Seeded(FixedEnv):
+        def reset(self, seed=None, options=None):
+            seeds.extend([] if seed is None else [seed])
+            return super().reset()
+
+    class Watch(Echo):
+        def predict(self, observation, deterministic, **kwargs):
+            drawn.add(not deterministic)
+            return observation, None
+
+    def count(locals_, globals_):
+        steps.append(locals_["i"])
+
+    how = {"n_eval_episodes": 2, "deterministic": False, "seed": 6, "callback": count}
+    evaluate_robustness(Watch(), Monitor(Seeded()), [0.1], **how)
+    assert (seeds, drawn, len(steps)) == ([6, 6], {True}, (2 + 2) * 100)
 
 
 def test_another_seed_is_other_noise():

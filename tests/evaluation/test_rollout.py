@@ -70,6 +70,9 @@ def test_an_environment_that_changes_its_action_in_place_leaves_the_recorded_one
     np.testing.assert_allclose(episode.actions, [[0], [0.1], [0.2]])
     np.testing.assert_allclose(episode.rewards, [0, 0.2, 0.4])
     assert "step" not in vars(env)
+    env.step = own = env.step
+    record_rollout(TenthOfObservation(), env, n_eval_episodes=1)
+    assert vars(env)["step"] is own  # one that a user has put there
 
 
 def test_a_predictor_may_use_its_arrays_again():

@@ -119,6 +119,15 @@ def test_categories_get_no_noise():
     assert summary["field_turn_noise"] == 0.0 and summary["field_turn_step"] > 0
 
 
+def test_each_entry_of_a_dict_gets_noise_of_its_own():
+    space = spaces.Dict({key: spaces.Box(-1, 1, (2,), np.float32) for key in "ab"})
+    model = SAC("MultiInputPolicy", BoxEnv(space), policy_kwargs=silu(), seed=0, device="cpu", buffer_size=10)
+    first = model.critic.qf0[0]
+    first.weight.data[:, 2:4] = -first.weight.data[:, :2]  # it sees a - b, from which the same noise would vanish
+    observations = {key: np.zeros((5, 2), np.float32) for key in "ab"}
+    assert field_turn(model, observations, np.zeros((5, 2)), [5]).noise_ratio > 1e-6
+
+
 class Flat(FlattenExtractor):
     """Of an image or of a dict with nothing else."""
 

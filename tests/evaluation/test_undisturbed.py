@@ -334,7 +334,8 @@ def test_training_episodes_alone_are_in_monitor_csv(tmp_path, monitored):
         monitors = [env]
 
     def counts():
-        return [(getattr(one, "episode_count", None), list(one.episode_lengths)) for one in monitors]
+        names = ("episode_count", "total_steps")
+        return [([getattr(one, name, None) for name in names], list(one.episode_lengths)) for one in monitors]
 
     model = agent(env, learning_starts=100, buffer_size=50)
     model.learn(22)

@@ -56,6 +56,11 @@ def test_the_bootstrap_draws_within_tasks():
     assert mean == low == high == 0.5
 
 
+def test_a_task_with_a_single_run_costs_the_others_no_interval():
+    mean, low, high = interquartile_intervals(np.arange(4.0)[:, None], np.ones((1, 1)))
+    assert low < mean < high
+
+
 def test_the_numbers_of_a_table_are_those_worked_out_by_hand(tmp_path):
     for seed, (returns, sm) in enumerate([([-90.0, -110.0], 0.9), ([-200.0], 0.1), ([-300.0], 0.2), ([-1000.0], 0.3)]):
         evaluation = {

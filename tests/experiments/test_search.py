@@ -1,6 +1,7 @@
 """Searches, their runs replaced by formulas; and one exported file trained with for real."""
 
 import contextlib
+import json
 import math
 import subprocess
 import sys
@@ -54,6 +55,7 @@ def specification():
         ({"search": {"mpr_koef": {"low": 0.1, "high": 1.0}}}, "mpr_coef"),
         ({"search": {"mpr_coef": {"low": 1.0, "high": 0.1}}}, "search: mpr_coef"),
         ({"search": {"mpr_coef": {"low": 0.0, "high": 1.0, "log": True}}}, "search: mpr_coef"),
+        ({"search": {"mpr_coef": {"low": 1.0, "high": 1.0}}}, "search: mpr_coef: low and high are the same"),
         ({"search": {"mpr_coef": {"low": 0.1, "high": 1.0, "steps": 3}}}, r"\{low, high, log, int\}"),
         ({"search": {"mpr_coef": {"choices": []}}}, "choices"),
         ({"search": {"mpr_coef": {"choices": [[1]]}}}, "choices are numbers"),
@@ -61,12 +63,14 @@ def specification():
         ({"search": {"mpr_coef": {"low": 0.1, "high": 1.0, "log": "no"}}}, "search: mpr_coef: log takes true or false"),
         ({"search": {"mpr_coef": {"low": 1, "high": 4, "int": "no"}}}, "search: mpr_coef: int takes true or false"),
         ({"search": {"mpr_coef": {"low": math.nan, "high": 1.0}}}, "search: mpr_coef: low and high have to be finite"),
+        ({"search": {"mpr_coef": {"low": 1.0, "high": math.inf}}}, "search: mpr_coef: low and high have to be finite"),
         ({"search": {"mpr_coef": {"low": -1, "high": 1.0}}}, "search: mpr_coef must be finite and not negative, not -1"),
         ({"search": {"mpr_coef": {"choices": [0.1, "much"]}}}, "search: mpr_coef must be a number, not the text 'much'"),
         (
             {"search": {"pave_batch_size": {"low": 1, "high": 64}}},
             "search: pave_batch_size takes whole numbers: add int: true",
         ),
+        ({"search": {"n_envs": {"low": 1, "high": 4}}}, "search: n_envs takes whole numbers: add int: true"),
         ({"search": {"batch_size": {"low": 16, "high": 64}}}, "search: batch_size takes whole numbers: add int: true"),
         ({"search": {"batch_size": {"low": 16.5, "high": 64, "int": True}}}, "have to be whole numbers, with int: true"),
         ({"search": {"pave_batch_size": {"choices": [0.5, 64]}}}, "search: pave_batch_size must be a positive whole number"),
@@ -95,14 +99,20 @@ def test_by_default_the_weights_of_the_method_are_searched():
 def test_ranges_are_floats_whole_numbers_or_choices():
     given = {
         "mpr_coef": {"low": 0, "high": 2},
+        "learning_rate": {"low": 1.0e-5, "high": 1.0e-3, "log": True},
         "batch_size": {"low": 32, "high": 512, "log": True, "int": True},
         "compile": {"choices": [True, False]},
     }
-    assert make_space(given, "pave_sac", "Pendulum-v1", False).ranges == {
+    register()
+    space = make_space(given, "pave_sac", "Pendulum-v1", False)
+    assert space.ranges == {
         "mpr_coef": FloatDistribution(0.0, 2.0),
+        "learning_rate": FloatDistribution(1e-5, 1e-3, log=True),
         "batch_size": IntDistribution(32, 512, log=True),
         "compile": CategoricalDistribution([True, False]),
     }
+    trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1)).ask()
+    assert space.sample(trial) == trial.params and trial.distributions == space.ranges
 
 
 def test_the_space_of_the_host_is_the_zoos():
@@ -221,13 +231,29 @@ def test_several_environments_are_on_the_scale_of_the_plain_agent(tmp_path):
     assert trial["episode_std"] == pytest.approx(0.2) and searched["least_return"] == 0.9 and searched["n_runs"] == 2
 
 
+@pytest.mark.parametrize("reached", [(0.0, 1.0), (-100.0, 0.0)])
+def test_a_plain_agent_at_zero_is_no_scale_of_several_environments(tmp_path, monkeypatch, reached):
+    monkeypatch.setattr("tests.experiments.formulas.values_at", lambda weight, seed: reached)
+    method = {"algorithm": "pave_sac", "hyperparameters": {**SMALL, "scale_free": False}}
+    changes = {"environments": ["Pendulum-v1", "MountainCarContinuous-v0"], "seeds": [1], "method": method}
+    with pytest.raises(SearchError, match="return or sm on Pendulum-v1 is 0 and can't be a scale"):
+        quick(SearchSpecification.from_dict({**SPECIFICATION, **changes}), tmp_path, 1)
+
+
 def test_a_search_goes_on_to_the_number_of_trials(specification, tmp_path):
-    first = quick(specification, tmp_path, 3)
-    second = quick(specification, tmp_path, 5, n_jobs=4)  # two trials at once
+    first = quick(specification, tmp_path, 3, n_jobs=4)  # two trials at once, then the one that is missing
+    second = quick(specification, tmp_path, 5, n_jobs=4)
+    assert len(first["trials"]) == 3
     assert second["trials"][:3] == first["trials"] and len(second["trials"]) == 5
     assert len({trial["hyperparameters"]["mpr_coef"] for trial in second["trials"]}) == 5
     before = n_started(tmp_path)
     assert quick(specification, tmp_path, 5) == second and n_started(tmp_path) == before
+
+
+def test_trials_at_once_that_draw_the_same_share_their_runs(tmp_path):
+    changed = SearchSpecification.from_dict({**SPECIFICATION, "search": {"mpr_coef": {"choices": [0.1]}}})
+    first, second = quick(changed, tmp_path, 2, n_jobs=4)["trials"]
+    assert first["returns"] == second["returns"] and n_started(tmp_path) == 2 + 2
 
 
 def test_a_changed_specification_is_no_continuation(specification, tmp_path):
@@ -245,19 +271,31 @@ def test_a_changed_specification_is_no_continuation(specification, tmp_path):
 def test_arguments_out_of_range_are_refused(specification, tmp_path, arguments, message):
     with pytest.raises(ValueError, match=message):
         quick(specification, tmp_path, 1, **arguments)
+    with pytest.raises(ValueError, match="trials must not be negative; got -1"):
+        quick(specification, tmp_path, -1)
     without = SearchSpecification.from_dict({**SPECIFICATION, "plain": None})
     with pytest.raises(ValueError, match="needs plain"):
         quick(without, tmp_path, 1, keep_return=0.98)
 
 
+def test_all_of_the_return_can_be_kept(specification, tmp_path):
+    assert quick(specification, tmp_path, 0, keep_return=1.0)["least_return"] == -100.0
+
+
+@pytest.mark.parametrize(("n_jobs", "gpus", "n_trials"), [(1, (), 1), (2, (), 1), (3, (), 2), (8, (), 4), (8, ("0", "1"), 1)])
+def test_as_many_trials_are_tried_at_once_as_keep_the_jobs_busy(specification, tmp_path, n_jobs, gpus, n_trials):
+    how = {"n_jobs": n_jobs, "gpus": gpus}
+    assert searching._Searching(specification, SimpleNamespace(folder=tmp_path), {}, None, how).n_at_once == n_trials
+
+
 def test_a_trial_whose_runs_fail_counts_and_is_said(specification, tmp_path, monkeypatch):
-    monkeypatch.setattr(FormulaJob, "fails_beyond", 1.0)
+    monkeypatch.setattr(FormulaJob, "fails_beyond", 0.1)
     searched = quick(specification, tmp_path, 8, sampler="random")
     failed = [trial for trial in SearchStudy(tmp_path).trials() if trial.state is TrialState.FAIL]
-    assert len(searched["trials"]) + searched["n_failed"] == 8 and searched["n_failed"] == len(failed) > 0
-    assert all(trial.params["mpr_coef"] > 1.0 and "diverged" in trial.user_attrs["error"] for trial in failed)
+    assert len(searched["trials"]) + searched["n_failed"] == 8 and searched["n_failed"] == len(failed) >= 5
+    assert all(trial.params["mpr_coef"] > 0.1 and "diverged" in trial.user_attrs["error"] for trial in failed)
     monkeypatch.setattr(FormulaJob, "fails_beyond", 0.0)
-    with pytest.raises(SearchError, match="have all failed"):
+    with pytest.raises(SearchError, match="the first 5 trials have all failed"):
         quick(specification, tmp_path / "another", 20)
 
 
@@ -307,6 +345,14 @@ def test_only_what_is_unfinished_is_given_back(tmp_path):
     study.give_back(trials)
     states = [trial.state for trial in study.trials()]
     assert states == [TrialState.COMPLETE, TrialState.FAIL, TrialState.FAIL, TrialState.WAITING]
+
+
+def test_a_trial_that_is_given_back_before_it_has_drawn_keeps_what_it_was_to_draw(tmp_path):
+    study = SearchStudy(tmp_path)
+    study.study.enqueue_trial({"mpr_coef": 0.3})
+    study.give_back(study.ask(1))
+    (again,) = study.ask(1)
+    assert again.number == 1 and again.suggest_float("mpr_coef", 0.01, 10.0) == 0.3
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "nsga2", "random"])
@@ -392,8 +438,9 @@ def test_in_a_database_the_heartbeat_says_who_is_dead(specification, tmp_path, m
 
 def test_a_heartbeat_that_fails_is_not_the_last(tmp_path, monkeypatch):
     monkeypatch.setattr("sb3_pave.experiments.study.HEARTBEAT", 0.01)
-    study = SearchStudy(tmp_path, f"sqlite:///{tmp_path}/search.db")
-    study.ask(1)
+    other, study = (SearchStudy(tmp_path, f"sqlite:///{tmp_path}/search.db") for _ in range(2))
+    other.ask(1)
+    (own,) = study.ask(1)
     beats, third = [], threading.Event()
 
     def fails(trial_id):
@@ -405,6 +452,7 @@ def test_a_heartbeat_that_fails_is_not_the_last(tmp_path, monkeypatch):
     monkeypatch.setattr(study._storage, "record_heartbeat", fails)
     with study.alive():
         assert third.wait(10)
+    assert set(beats) == {own._trial_id}  # not for those of another process
 
 
 def test_a_trial_of_a_database_that_never_had_a_heartbeat_is_tried_again(tmp_path, monkeypatch):
@@ -570,7 +618,28 @@ def test_a_front_is_not_replaced_by_an_empty_one(tmp_path):
         save_outcome(some_search([]), tmp_path)
     assert contents(tmp_path) == before
     (tmp_path / "another").mkdir()
-    save_outcome(some_search([]), tmp_path / "another")
+    (tmp_path / "another" / "search.json").write_text("[1]")  # none of ours
+    files = save_outcome(some_search([]), tmp_path / "another")
+    assert [file.name for file in files] == ["search.json", "front.md", "front.csv"]
+
+
+def test_what_is_saved_is_the_front(tmp_path):
+    searched = some_search([(-100.0, 1.0), (-101.0, 0.3)])
+    searched["trials"][0]["hyperparameters"]["net_arch"] = "small"
+    searched["trials"][1]["hyperparameters"]["mpr_coef"] = 0.12345
+    assert all(file.is_file() for file in save_outcome(searched, tmp_path))
+    assert json.loads((tmp_path / "search.json").read_text()) == searched
+    header, *rows = (tmp_path / "front.csv").read_text().splitlines()
+    assert header == "trial,return,sm,mpr_coef,net_arch"
+    assert rows == ["1,-101,0.3,0.123,", "0,-100,1,0,small", "plain,-100,1,,"]
+
+
+def test_the_caption_says_what_the_front_is_of():
+    searched = some_search([(1.0, 1.0), (2.0, 0.5)], least=0.0)
+    caption = front_caption({**searched, "n_failed": 3})
+    assert "Pareto front of 2 trials, 3 failed" in caption and "Feasible from a return of 0 on." in caption
+    caption = front_caption({**searched, "least_return": None})
+    assert "failed" not in caption and "Feasible" not in caption
 
 
 def test_a_file_in_the_place_of_the_folder_is_called_one(search_file, capsys):

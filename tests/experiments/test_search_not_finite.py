@@ -10,7 +10,7 @@ from sb3_pave.experiments.files import write_json
 from sb3_pave.experiments.search import SearchError
 from sb3_pave.experiments.search_specification import SearchSpecification
 from sb3_pave.experiments.study import SearchStudy
-from sb3_pave.experiments.trial_measures import NotFinite, measure, read_measures
+from sb3_pave.experiments.trial_measures import NotFinite, Scale, measure, read_measures
 from tests.experiments import formulas
 from tests.experiments.fabricated import fabricated_result, write_result
 from tests.experiments.formulas import SPECIFICATION, FormulaJob, quick, values_at
@@ -59,6 +59,18 @@ def test_one_whole_run_is_measured_as_it_is(tmp_path):
     write_json(tmp_path / "result.json", fabricated_result("searched", 1, [1.0, 3.0], [0.5, 0.5]))
     measured = measure([read_measures(tmp_path)], {})
     assert (measured["return"], measured["sm"], measured["episode_std"]) == (2.0, 0.5, 1.0)
+
+
+def test_of_several_environments_a_run_counts_as_a_share_of_the_plain_agents(tmp_path):
+    scales = {"Pendulum-v1": Scale(-100.0, 1.0), "Other-v0": Scale(50.0, 0.25)}
+    results = [
+        fabricated_result("searched", 1, [total - 20.0, total + 20.0], [0.5, 0.5], environment=name)
+        for name, total in (("Pendulum-v1", -102.0), ("Other-v0", 100.0))
+    ]
+    measured = measure([read_measures(write_result(tmp_path, one).parent) for one in results], scales)
+    assert measured["returns"] == [pytest.approx(0.98), 2.0] and measured["sms"] == [0.5, 2.0]
+    assert (measured["return"], measured["sm"]) == (pytest.approx(1.49), 1.25)
+    assert measured["episode_std"] == pytest.approx((0.2 + 0.4) / 2)
 
 
 def test_the_spread_of_episodes_is_that_of_the_run_in_the_middle(tmp_path):

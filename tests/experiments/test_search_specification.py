@@ -85,6 +85,13 @@ def test_an_environment_whose_actions_cannot_be_counted_is_said(monkeypatch):
         SearchSpecification.from_dict({**HOST, "environments": ["Screen-v0"]})
 
 
+@pytest.mark.parametrize("actions", [gym.spaces.Discrete(2), gym.spaces.Box(-1.0, 1.0, ())], ids=str)
+def test_actions_of_the_hosts_space_are_a_vector(actions, monkeypatch):
+    monkeypatch.setattr("sb3_pave.experiments.search_space.action_space", lambda *args: actions)
+    with pytest.raises(SpecificationError, match=r"host_space: the actions of Pendulum-v1 are .*, and have to be continuous"):
+        SearchSpecification.from_dict(HOST)
+
+
 def test_the_space_of_the_host_sees_through_the_wrappers_of_the_entry():
     wrapped = {"algorithm": "pave_td3", "hyperparameters": {"env_wrapper": "tests.experiments.test_search_specification.Two"}}
     assert SearchSpecification.from_dict({**HOST, "method": wrapped}).space.host.n_actions == 2

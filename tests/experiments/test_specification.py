@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import math
 import re
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from rl_zoo3.utils import ALGOS
 
 from sb3_pave import PAVE_TD3
 from sb3_pave.experiments import EvaluationSettings, Run, Specification, SpecificationError
+from sb3_pave.experiments.given import integer, is_number
 from sb3_pave.experiments.search_specification import SearchSpecification
 from sb3_pave.experiments.zoo_file import full_entry
 from sb3_pave.experiments.zoo_knowledge import check_hyperparameters
@@ -206,6 +208,10 @@ def test_a_class_whose_arguments_nobody_can_tell_is_not_in_the_way(monkeypatch):
         ("damper_pave_td3", "mpr_coef: -1", "mpr_coef must be finite"),
         ("sac", "learning_rate: 1e-3", "learning_rate must be a number, not the text '1e-3'"),
         ("sac", "learning_rate: linear", "learning_rate takes a number, or lin_ and a number"),
+        ("ppo", "clip_range: linear", "clip_range takes a number, or lin_ and a number"),
+        ("ppo", "clip_range_vf: linear", "clip_range_vf takes a number, or lin_ and a number"),
+        ("sac", "replay_buffer_kwargs: 'dict('", "replay_buffer_kwargs is evaluated as Python"),
+        ("sac", "monitor_kwargs: 'dict('", "monitor_kwargs is evaluated as Python"),
         ("td3", "{noise_type: normal, noise_std: 1e-1}", "noise_std must be a number, not the text '1e-1'"),
         ("pave_sac", "policy: MplPolicy", "policy takes MlpPolicy, CnnPolicy, MultiInputPolicy.*got 'MplPolicy'"),
         ("pave_sac", "policy: sb3_pave.no_such.Policy", "policy: .* could not be imported: No module named"),
@@ -287,6 +293,27 @@ def test_the_search_in_readme():
     (trial,), (plain,) = search.grid.methods, search.plain.methods
     assert (trial.algorithm, plain.algorithm) == ("pave_td3", "td3") and plain.conf.name == "paper_td3.yml"
     assert len(search.grid.runs()) == len(search.plain.runs()) == 2
+
+
+@pytest.mark.parametrize(("given", "number"), [(1, 1), (5, 5), (3.0, 3), ("2", 2), ("4e0", 4)])
+def test_whole_numbers_are_read_as_they_are_meant(given, number):
+    assert integer("steps", given, 1, 5) == number
+
+
+@pytest.mark.parametrize("given", [0, 6, 2.5, "2.5", True, None, "many", "nan", math.inf, [1]])
+def test_what_is_no_whole_number_in_its_bounds_is_refused(given):
+    with pytest.raises(SpecificationError, match="steps takes a whole number from 1 to 5; got"):
+        integer("steps", given, 1, 5)
+
+
+def test_true_is_no_number():
+    assert [is_number(one) for one in (1, 0.5, True, "1", None)] == [True, True, False, False, False]
+
+
+def test_a_file_in_another_encoding_is_named(tmp_path):
+    (tmp_path / "grid.yml").write_bytes("methods: {größer: td3}".encode("latin-1"))
+    with pytest.raises(SpecificationError, match=r"grid\.yml could not be read"):
+        Specification.load(tmp_path / "grid.yml")
 
 
 @pytest.mark.parametrize("text", [None, "steps: [", "- a list", "", "methods:\n  PAVE: pave_td3\n  'PAVE': td3"])

@@ -124,5 +124,7 @@ def test_a_trial_that_was_taken_over_while_it_was_drawn_is_passed_over(specifica
 @pytest.mark.parametrize("specification", [{"a": 1}, {"a": 1, "b": 3}, {"a": 1, "b": 2, "c": 4}])
 def test_a_study_goes_on_with_all_that_it_was_begun_with_and_nothing_else(specification):
     check_agreement({"a": 1, "b": 2}, {"a": 1, "b": 2}, False)
-    with pytest.raises(ValueError, match="differ"):
+    with pytest.raises(ValueError, match=r"differ\. Search in another folder$"):
         check_agreement({"a": 1, "b": 2}, specification, False)
+    with pytest.raises(ValueError, match=r"in another folder or under another study name$"):
+        check_agreement({"a": 1, "b": 2}, specification, True)

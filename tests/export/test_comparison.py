@@ -14,9 +14,14 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNorm
 
 from sb3_pave.evaluation.networks import actor_output
 from sb3_pave.export import ExportError, export_onnx, exporting
-from sb3_pave.export.comparison import rounding
+from sb3_pave.export.comparison import _units, compare, rounding
 from sb3_pave.export.graph import PolicyGraph
-from sb3_pave.export.observations import drawn_observations, recorded_observations, rollout_observations
+from sb3_pave.export.observations import (
+    drawn_observations,
+    given_observations,
+    recorded_observations,
+    rollout_observations,
+)
 from tests.commands.test_evaluate import small as small_agent
 from tests.export.agents import SpaceEnv, make, run, scaling
 
@@ -116,6 +121,20 @@ def test_numbers_are_drawn_inside_a_bound_at_zero(side):
     assert np.all(side * drawn_observations(spaces.Box(low, high, (3,), np.float32), None).entries["observation"] > 0)
 
 
+def test_numbers_beyond_those_of_a_type_are_its_last():
+    space = spaces.Box(0, 255, (3,), np.uint8)
+    env = VecNormalize(DummyVecEnv([lambda: SpaceEnv(space)]), training=False)
+    env.obs_rms.mean, env.obs_rms.var = np.full(3, 255.0), np.full(3, 1.0)
+    assert drawn_observations(space, env).entries["observation"].min() > 240
+
+
+def test_numbers_are_drawn_by_the_deviation_of_the_statistics():
+    env = VecNormalize(DummyVecEnv([lambda: SpaceEnv(spaces.Box(-np.inf, np.inf, (2,), np.float64))]), training=False)
+    env.obs_rms.mean, env.obs_rms.var = np.array([5.0, -300.0]), np.array([1e-4, 400.0])
+    drawn = drawn_observations(env.observation_space, env).entries["observation"]
+    np.testing.assert_allclose(drawn.std(axis=0), [1e-2, 20.0], rtol=0.2)
+
+
 def test_drawing_leaves_the_generator_of_a_space_alone():
     space = spaces.Dict(a=spaces.Discrete(100, seed=3))
     expected = copy.deepcopy(space).sample()
@@ -202,6 +221,58 @@ def test_rounding_is_of_the_size_of_float32s_errors(algorithm, bound):
     assert np.sqrt(np.mean(estimate**2)) <= 30 * np.sqrt(np.mean(error**2)) + 1e-6
 
 
+def test_what_float32_cannot_tell_apart_does_not_count():
+    """At the second observation the action is a difference of large numbers, and half of its range is allowed."""
+    model = make(PPO, SpaceEnv(spaces.Box(-1e6, 1e6, (2,)), spaces.Box(-1, 1, (1,))), net_arch=())
+    model.policy.action_net.weight.data = th.tensor([[1.0, -1.0]])
+    sample = given_observations(np.array([[0.25, 0.0], [1e5, 1e5]]), model.observation_space)
+
+    def run(entries):
+        action, _ = model.predict(entries["observation"], deterministic=True)
+        return action + 0.5 * (entries["observation"][:, :1] > 1e4)
+
+    found = compare(run, model, None, PolicyGraph(model.policy, None), sample)
+    assert (found.n_actions, found.n_inside) == (2, 1) and found.difference < 1e-6
+
+
+def test_units_of_actions_and_where_they_count_as_inside():
+    space = spaces.Box(np.float32([-2, 3, -np.inf]), np.float32([2, 3, np.inf]))
+    unit, inside = _units(space, np.array([[-1.9995, 3.0, 0.1], [1.9995, 3.0, -70.0], [-1.99, 3.0, 70.0], [1.99, 3.0, 0.0]]))
+    assert unit.tolist() == [[2.0, 3.0, 1.0], [2.0, 3.0, 70.0], [2.0, 3.0, 70.0], [2.0, 3.0, 1.0]]
+    assert inside.T.tolist() == [[False, False, True, True], [False] * 4, [True] * 4]
+
+
+def test_a_policy_that_answers_in_another_shape_is_refused(untraced, monkeypatch):
+    forward = PolicyGraph.forward
+    monkeypatch.setattr(PolicyGraph, "forward", lambda self, o: forward(self, o)[:, :1])
+    with pytest.raises(ExportError, match=r"The policy answers with shape \(1,\); the actions have \(2,\)"):
+        export_onnx(make(SAC, box(1)), "policy.onnx")
+
+
+def test_all_bits_of_float32_are_compared_and_what_a_gpu_may_leave_out_is_as_before():
+    def left_out():
+        return [backend.allow_tf32 for backend in (th.backends.cuda.matmul, th.backends.cudnn)]
+
+    before = left_out()
+    with exporting._exactly(make(SAC, box(1))):
+        assert left_out() == [False, False]
+    assert left_out() == before and any(before)
+
+
+def test_a_graph_that_answers_in_another_shape_is_refused():
+    model = make(SAC, box(1))
+    sample, graph = drawn_observations(model.observation_space, None), PolicyGraph(model.policy, None)
+
+    def run(entries):
+        return model.predict(entries["observation"], deterministic=True)[0][:, :1]
+
+    with pytest.raises(ExportError, match=r"shape \(256, 1\), model\.predict with \(256, 2\)"):
+        compare(run, model, None, graph, sample)
+    model.predict = lambda *args, **kwargs: (np.full((256, 1), np.nan), None)
+    with pytest.raises(ExportError, match=r"^model\.predict answers with actions that are not finite"):
+        compare(lambda entries: np.zeros((256, 1)), model, None, graph, sample)
+
+
 def test_where_every_action_is_at_a_bound_nothing_is_written(untraced):
     model = make(SAC, box(FLOAT32))
     model.actor.mu.bias.data += 1000.0
@@ -245,6 +316,13 @@ def test_given_observations_are_those_compared(untraced):
 def test_what_is_no_observation_is_refused(observations, message):
     with pytest.raises(ExportError, match=message):
         export_onnx(make(SAC, box(1)), "policy.onnx", observations=observations)
+
+
+def test_images_may_be_given_as_an_environment_has_them():
+    images = np.random.default_rng(0).integers(0, 255, (2, 36, 40, 3), np.uint8)
+    for given in (images, images[0]):
+        entry = given_observations(given, spaces.Box(0, 255, (3, 36, 40), np.uint8)).entries["observation"]
+        np.testing.assert_array_equal(entry[0], images[0].transpose(2, 0, 1))
 
 
 @pytest.mark.parametrize(
@@ -317,6 +395,12 @@ def test_observations_of_a_rollout_follow_the_normalised_policy():
     seen = rollout_observations(model, env, env).entries["observation"].astype(np.float64)
     expected, _ = model.predict(np.clip((seen - 5.0) / 2.0, -10, 10).astype(np.float32), deterministic=True)
     np.testing.assert_allclose(np.diff(seen, axis=0), expected[:-1], atol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "n_envs"), [("_ROLLOUT_SECONDS", 1), ("_ROLLOUT_STEPS", 2)])
+def test_a_rollout_ends_in_time_and_has_a_step_at_least(name, n_envs, monkeypatch):
+    monkeypatch.setattr(f"sb3_pave.export.observations.{name}", 1 if name == "_ROLLOUT_STEPS" else -1.0)
+    assert rollout_observations(make(SAC, "Pendulum-v1"), make_vec_env("Pendulum-v1", n_envs), None).size == n_envs
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")

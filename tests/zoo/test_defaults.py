@@ -137,6 +137,13 @@ def test_goal_environments_find_the_zoos_entry_whatever_their_version():
     assert find_entry("pave_sac", "sac", "FetchReach-v4") == (ZOOS / "sac.yml", "FetchReach-v1")
 
 
+def test_of_several_versions_the_latest_counts(tmp_path, monkeypatch):
+    for name in ("pave_sac", "sac"):
+        (tmp_path / f"{name}.yml").write_text("{default: {}, Robot-v2: {}, Robot-v10: {}, Robot-v9: {}}")
+    monkeypatch.setattr("sb3_pave.zoo.defaults.hyperparams_folder", lambda package: tmp_path)
+    assert find_entry("pave_sac", "sac", "Robot-v11").key == "Robot-v10"
+
+
 def test_files_are_found_inside_an_installed_package_and_beside_a_source_tree(tmp_path):
     package = tmp_path / "package"
     (tmp_path / "hyperparams").mkdir()
@@ -180,6 +187,12 @@ def test_a_file_that_the_user_names_is_left_alone(tmp_path, capsys):
     missing = str(tmp_path / "hyperparams" / "pave_sac.yml")
     with pytest.raises(FileNotFoundError):
         manager("pave_sac", "Pendulum-v1", tmp_path, config=missing).read_hyperparameters()
+
+
+def test_the_entry_of_a_rival_is_not_left_in_a_file_that_is_gone(tmp_path):
+    experiment = manager("caps_sac", "Pendulum-v1", tmp_path)
+    experiment.read_hyperparameters()
+    assert Path(experiment.config) == OURS / "pave_sac.yml"
 
 
 def test_the_zoos_own_algorithms_read_the_zoos_own_files(tmp_path):

@@ -7,7 +7,15 @@ from rl_zoo3.hyperparams_opt import sample_sac_params, sample_td3_params
 from torch import nn
 
 from sb3_pave.zoo import running
-from sb3_pave.zoo.search import WEIGHT_RANGES, PaveSampler, keep_activation, pave_converter, pave_sampler, rival_sampler
+from sb3_pave.zoo.search import (
+    WEIGHT_RANGES,
+    PaveConverter,
+    PaveSampler,
+    keep_activation,
+    pave_converter,
+    pave_sampler,
+    rival_sampler,
+)
 
 needs_converters = pytest.mark.skipif(not hasattr(hyperparams_opt, "HYPERPARAMS_CONVERTER"), reason="zoo 2.5 loads no trials")
 NO_HER = {"using_her_replay_buffer": False, "her_kwargs": {}}
@@ -76,6 +84,11 @@ def test_a_trial_without_noise_of_its_own_keeps_the_noise_of_the_file():
     assert not {"noise_type", "noise_std"} & convert({**params, "noise_type": None}).keys()
     with_noise = convert({**params, "noise_type": "normal"})
     assert (with_noise["noise_type"], with_noise["noise_std"], with_noise["mpr_coef"]) == ("normal", 0.3, 1.0)
+
+
+def test_converting_a_trial_leaves_its_parameters_as_they_were():
+    sampled = {"mpr_coef": 1.0, "noise_type": None, "noise_std": 0.3}
+    assert PaveConverter(None)(sampled) == {"mpr_coef": 1.0} and len(sampled) == 3
 
 
 def test_samplers_of_one_host_are_equal():
