@@ -19,7 +19,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack,
 
 from sb3_pave.evaluation.errors import AgentError
 from sb3_pave.evaluation.run_folder import model_file, read_settings, settings_of, shares_its_training
-from sb3_pave.evaluation.statistics_file import read_statistics
+from sb3_pave.evaluation.statistics_file import read_statistics, statistics_name
 from sb3_pave.evaluation.user_modules import HINT_OF_PACKAGES
 from sb3_pave.evaluation.zip_files import algorithm_name, load_model
 
@@ -174,7 +174,7 @@ def own_statistics(path: Path) -> Path | None:
     :return: the ``VecNormalize`` statistics saved with this very model, as :class:`sb3_pave.callbacks.SmoothnessEvalCallback`
         and SB3's ``CheckpointCallback`` do it, None if there are none. The zoo's are those of the end of training.
     """
-    names = [f"{path.stem}_vecnormalize.pkl"]
+    names = [statistics_name(path.stem)]
     if checkpoint := re.fullmatch(r"(.*)_(\d+_steps)", path.stem):
         names.append("{}_vecnormalize_{}.pkl".format(*checkpoint.groups()))
     return next(filter(Path.is_file, map(path.with_name, names)), None)

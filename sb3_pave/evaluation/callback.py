@@ -23,12 +23,12 @@ from sb3_pave.evaluation.networks import CriticChoice, check_choice, critic_of
 from sb3_pave.evaluation.rollout import EpisodeRecorder, Rollout
 from sb3_pave.evaluation.smoothest import Candidate, SmoothestModels
 from sb3_pave.evaluation.smoothness import smoothness_measures
+from sb3_pave.evaluation.statistics_file import statistics_name
 from sb3_pave.evaluation.undisturbed import frozen_normalization, kept_actions, kept_torch_state, share_environments
 from sb3_pave.user_warning import warn_user
 
 # What EvalCallback takes that can be taken over from another one
 _SETTINGS = ("eval_freq", "n_eval_episodes", "deterministic", "render", "warn")
-_STATISTICS = "{}_vecnormalize.pkl"
 _BELONGINGS = ("log_path", "best_model_save_path", "callback_on_new_best", "callback")
 
 
@@ -137,7 +137,7 @@ class SmoothnessEvalCallback(EvalCallback):
         if self.log_path is not None:
             self._save_evaluations(self.log_path)
         if self.best_mean_reward > best_before and self.best_model_save_path is not None:
-            self._write({_STATISTICS.format("best_model"): self._normalization()})
+            self._write({statistics_name("best_model"): self._normalization()})
         self._keep_smoothest()
         self._n_evaluations += 1
         return continue_training
@@ -212,7 +212,7 @@ class SmoothnessEvalCallback(EvalCallback):
             return {}
         model = io.BytesIO()
         self.model.save(model)
-        return {"smoothest_model.zip": model.getvalue(), _STATISTICS.format("smoothest_model"): self._normalization()}
+        return {"smoothest_model.zip": model.getvalue(), statistics_name("smoothest_model"): self._normalization()}
 
     def _normalization(self) -> bytes | None:
         """What ``VecNormalize.save`` writes."""

@@ -1,4 +1,4 @@
-"""The file that a ``VecNormalize`` was saved to."""
+"""The file that a ``VecNormalize`` is saved to: its name, and what it holds."""
 
 from __future__ import annotations
 
@@ -8,6 +8,14 @@ import pickle
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_pave.evaluation.errors import AgentError
+
+
+def statistics_name(model: str) -> str:
+    """
+    :param model: name of a model's zip file, without ``.zip``
+    :return: name of the file beside it with the statistics of this very model
+    """
+    return f"{model}_vecnormalize.pkl"
 
 
 def read_statistics(path: str | os.PathLike) -> VecNormalize:
