@@ -99,7 +99,16 @@ def read_result(path: str | Path) -> Result:
     :raises ValueError: if it is damaged; the message begins with its path
     """
     path = Path(path)
-    data = load_result(path)
+    return as_result(path, load_result(path))
+
+
+def as_result(path: Path, data: Mapping[str, Any]) -> Result:
+    """
+    :param path: a ``result.json``
+    :param data: its content
+    :return: the result
+    :raises ValueError: if it is damaged; the message begins with its path
+    """
     try:
         _check(data)
         return Result(path, data, _values(data))

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from sb3_pave.experiments.collection import Result, read_result
+from sb3_pave.experiments.collection import Result, as_result
 from sb3_pave.experiments.files import plain
 from sb3_pave.experiments.report import return_share
 from sb3_pave.experiments.results import RESULT_FILE, load_result
@@ -43,10 +43,12 @@ def read_measures(folder: Path) -> Result:
     :raises NotFinite: if the return or ``sm`` of an episode is not
     :raises ValueError: if the result is damaged; the message begins with its path
     """
-    lost = _not_finite(load_result(folder / RESULT_FILE))
+    path = folder / RESULT_FILE
+    data = load_result(path)
+    lost = _not_finite(data)
     if lost:
         raise NotFinite(f"the {' and the '.join(lost)} of {folder} is not finite")
-    return read_result(folder / RESULT_FILE)
+    return as_result(path, data)
 
 
 def _not_finite(data: Mapping[str, Any]) -> list[str]:
