@@ -9,6 +9,7 @@ from torch import nn
 
 from sb3_pave.fast.activations import ACTIVATIONS
 from sb3_pave.fast.matmul import stacked
+from sb3_pave.fast.watch import own_methods
 
 # Weight and bias (or None) of each linear layer of one network, in their order
 Parameters = tuple[Any, ...]
@@ -26,7 +27,7 @@ def is_mlp(network: nn.Module) -> bool:
 
 def is_mlp_of(layers: Sequence[nn.Module]) -> bool:
     """
-    Whether the layers of an MLP, one after the other, are these.
+    Whether these layers, one after the other, are those of an MLP, see ``is_mlp``.
 
     :param layers: the layers
     """
@@ -47,9 +48,7 @@ def is_ensemble(networks: Sequence[nn.Module]) -> bool:
 def has_hooks(module: nn.Module) -> bool:
     """Whether calling the module, or one of its methods, does something else than its class says."""
     hooks = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
-    return bool(hooks) or any(
-        callable(value) and callable(getattr(type(module), name, None)) for name, value in vars(module).items()
-    )
+    return bool(hooks or own_methods(module))
 
 
 def _kind(network: nn.Module) -> tuple[Any, ...]:

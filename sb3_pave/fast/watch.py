@@ -134,14 +134,14 @@ def hooks_of_steps(optimizer: th.optim.Optimizer) -> tuple[Any, ...]:
     return *hooks, *replaced
 
 
-def own_methods(model: Any) -> list[tuple[str, Any]]:
+def own_methods(owner: Any) -> list[tuple[str, Any]]:
     """
-    The methods that were set on an agent itself, in place of those of its class, by name.
+    The methods that were set on an object itself, in place of those of its class, by name.
 
-    :param model: the agent
+    :param owner: an agent or a module
     """
     return [
-        (name, value) for name, value in vars(model).items() if callable(value) and callable(getattr(type(model), name, None))
+        (name, value) for name, value in vars(owner).items() if callable(value) and callable(getattr(type(owner), name, None))
     ]
 
 
