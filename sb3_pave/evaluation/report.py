@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from sb3_pave.evaluation.geometry import RolloutGeometry
+from sb3_pave.evaluation.plain_data import plain
 from sb3_pave.evaluation.rollout import Rollout
 from sb3_pave.evaluation.surface import SurfacePlane
 
@@ -106,21 +105,3 @@ def runs_of(report: Mapping[str, Any], algorithm: str) -> list[dict[str, Any]]:
     :return: the runs of that algorithm
     """
     return [run for run in report["runs"] if run["algorithm"] == algorithm]
-
-
-def plain(value: Any) -> Any:
-    """
-    :param value: numbers, arrays and text, in dicts and lists
-    :return: the same as data that JSON knows: lists for arrays, None for what is not a finite number
-    """
-    if isinstance(value, Mapping):
-        return {key: plain(entry) for key, entry in value.items()}
-    if isinstance(value, np.ndarray):
-        return plain(value.tolist())
-    if isinstance(value, list | tuple):
-        return [plain(entry) for entry in value]
-    if isinstance(value, np.generic):
-        return plain(value.item())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from sb3_pave.evaluation.output_path import check_free
-from sb3_pave.evaluation.report import FORMAT, plain
+from sb3_pave.evaluation.plain_data import plain
+from sb3_pave.evaluation.report import FORMAT
 from sb3_pave.evaluation.tables import episode_table, geometry_table, markdown
 
 #: Endings of the files of a report

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import uuid
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from sb3_pave.evaluation.plain_data import plain
 
 _COPIED = "# A copy, for those who find this folder; paths in it start where the original lies.\n"
 
@@ -110,24 +110,3 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise UnreadableFile(f"{path} could not be read: {error}") from error
-
-
-def plain(data: Any, digits: int | None = None) -> Any:
-    """
-    Data that JSON knows.
-
-    :param data: mappings, sequences, strings and numbers, of NumPy too
-    :param digits: significant digits that floats are rounded to; None keeps them as they are
-    :return: dicts, lists and Python's numbers; None for numbers that are not finite
-    """
-    if isinstance(data, Mapping):
-        return {str(key): plain(value, digits) for key, value in data.items()}
-    if isinstance(data, list | tuple):
-        return [plain(value, digits) for value in data]
-    if hasattr(data, "tolist"):  # NumPy's arrays and scalars
-        return plain(data.tolist(), digits)
-    if isinstance(data, float):
-        if not math.isfinite(data):
-            return None
-        return data if digits is None else float(f"{data:.{digits}g}")
-    return data

@@ -11,7 +11,8 @@ from typing import Any
 
 import yaml
 
-from sb3_pave.experiments.files import UnreadableFile, plain, read_json
+from sb3_pave.evaluation.plain_data import plain
+from sb3_pave.experiments.files import UnreadableFile, read_json
 from sb3_pave.experiments.runs import FORMAT, Run
 
 RESULT_FILE = "result.json"

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sb3_pave.experiments.files import plain
+from sb3_pave.evaluation.plain_data import plain
 
 FORMAT = 1
 

@@ -19,9 +19,9 @@ from typing import Any
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import Trial
 
+from sb3_pave.evaluation.plain_data import plain
 from sb3_pave.experiments.backends import check_backend
 from sb3_pave.experiments.collection import Result
-from sb3_pave.experiments.files import plain
 from sb3_pave.experiments.grid import run_grid
 from sb3_pave.experiments.runs import Run
 from sb3_pave.experiments.search_results import describe, described, has_result, searched

@@ -13,7 +13,7 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from sb3_pave.experiments.files import plain
+from sb3_pave.evaluation.plain_data import plain
 from sb3_pave.experiments.given import SpecificationError
 from sb3_pave.experiments.zoo_knowledge import action_space, check_hyperparameters
 

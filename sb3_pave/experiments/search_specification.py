@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sb3_pave.experiments.files import plain
+from sb3_pave.evaluation.plain_data import plain
 from sb3_pave.experiments.given import SpecificationError, check_keys, from_file
 from sb3_pave.experiments.runs import Run
 from sb3_pave.experiments.search_space import SearchSpace, make_space

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from sb3_pave.evaluation.plain_data import plain
 from sb3_pave.experiments.collection import Result, as_result
-from sb3_pave.experiments.files import plain
 from sb3_pave.experiments.report import return_share
 from sb3_pave.experiments.results import RESULT_FILE, load_result
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sb3_pave.experiments.files import plain
+from sb3_pave.evaluation.plain_data import plain
 from sb3_pave.experiments.runs import Run
 
 
