@@ -75,7 +75,9 @@ def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         make_folder(folder)
         if specification.resolve() != (folder / specification.name).resolve():
             copy_into(specification, folder)  # what the folder holds, for those who find it
-        outcome = run_grid(runs, folder, n_jobs, args.backend, gpus, not args.no_progress, args.address)
+        outcome = run_grid(
+            runs, folder, n_jobs, backend=args.backend, gpus=gpus, progress=not args.no_progress, address=args.address
+        )
     except (OSError, GridError, ValueError) as error:
         parser.exit(1, f"{parser.prog} run: {error}\n")
     except KeyboardInterrupt:

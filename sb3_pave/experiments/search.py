@@ -27,6 +27,7 @@ from sb3_pave.experiments.runs import Run
 from sb3_pave.experiments.search_results import describe, described, has_result, searched
 from sb3_pave.experiments.search_specification import SearchSpecification
 from sb3_pave.experiments.study import (
+    ERROR,
     HYPERPARAMETERS,
     OUTCOME,
     SPECIFICATION,
@@ -229,18 +230,18 @@ class _Searching:
             self.study.fail(trial, str(error))
             return
         trial.set_user_attr(OUTCOME, measured)
-        loss = None if self.keep_return is None else self.missed(measured)
+        loss = None if self.keep_return is None else self._missed(measured)
         self.study.tell(trial, measured["return"], measured["sm"], loss)
 
-    def missed(self, measured: Mapping[str, Any]) -> float:
+    def _missed(self, measured: Mapping[str, Any]) -> float:
         """By how much a return misses what has to be kept; not above 0 if it does not."""
         assert self.keep_return is not None
         return least_return(self.scales, self.keep_return) - measured["return"]
 
     def _check_failures(self) -> None:
-        described = [(trial.state.name, trial.user_attrs.get("error")) for trial in self.study.trials()]
-        errors = [error for _, error in described if error is not None]
-        if len(errors) >= MAX_FAILURES and not any(state == "COMPLETE" for state, _ in described):
+        trials = self.study.trials()
+        errors = [trial.user_attrs[ERROR] for trial in trials if ERROR in trial.user_attrs]
+        if len(errors) >= MAX_FAILURES and not any(map(has_result, trials)):
             raise SearchError(f"the first {len(errors)} trials have all failed. The last one:\n{errors[-1]}")
 
     def _say(self, text: str) -> None:

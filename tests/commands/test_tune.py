@@ -85,8 +85,8 @@ def test_the_options_of_a_search_reach_it(monkeypatch):
 
     signature, seen = inspect.signature(searching.search), {}
 
-    def search(*args):
-        seen.update(signature.bind(*args).arguments)
+    def search(*args, **kwargs):
+        seen.update(signature.bind(*args, **kwargs).arguments)
         raise SearchError("seen")
 
     monkeypatch.setattr(searching, "search", search)
