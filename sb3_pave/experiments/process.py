@@ -104,7 +104,7 @@ def _train(run: Run, folder: Path, heartbeat: Heartbeat, environ: Mapping[str, s
 
 def _train_command(run: Run, attempt: Path, checkpoint: Path | None, resumed_from: Sequence[int]) -> list[str]:
     """``sb3-pave train``, with all hyperparameters in one file, and our callbacks among them."""
-    entry = full_entry(run, {})
+    entry = full_entry(run)
     env_kwargs = entry.pop("env_kwargs", None) or {}
     own: dict[str, Any] = {"folder": str(attempt), "environment": run.environment, "runner": os.getpid()}
     own["checkpoint_steps"] = run.checkpoint_steps

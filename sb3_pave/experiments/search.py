@@ -279,4 +279,4 @@ def _starting_point(specification: SearchSpecification) -> dict[str, Any]:
     """The hyperparameters that the method has without a search, the published ones for some."""
     from sb3_pave.experiments.zoo_file import full_entry
 
-    return specification.space.starting_point(full_entry(specification.method_runs[0], {}))
+    return specification.space.starting_point(full_entry(specification.method_runs[0]))

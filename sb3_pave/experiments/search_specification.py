@@ -67,7 +67,7 @@ class SearchSpecification:
         common = {key: content[key] for key in SECTIONS if key in content}
         grid = _with_method(common, "method", content["method"], base_folder)
         runs = tuple(grid.runs())
-        entry, host_space = full_entry(runs[0], {}), content.get("host_space", False)
+        entry, host_space = full_entry(runs[0]), content.get("host_space", False)
         space = make_space(content.get("search"), runs[0].algorithm, runs[0].environment, host_space, entry)
         against = None
         if content.get("plain") is not None:
@@ -104,7 +104,7 @@ def _check_units(runs: Sequence[Run], space: SearchSpace) -> None:
     from sb3_pave.zoo.search import WEIGHT_RANGES
 
     drawn = [name for name in WEIGHT_RANGES if name in space.ranges]
-    units = {run.environment: full_entry(run, {}).get("scale_free", True) for run in runs}
+    units = {run.environment: full_entry(run).get("scale_free", True) for run in runs}
     if drawn and len(set(units.values())) > 1:
         told = ", ".join(f"{env_id}: {'scale_free' if free else 'its own'}" for env_id, free in units.items())
         raise SpecificationError(

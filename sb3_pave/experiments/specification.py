@@ -127,7 +127,7 @@ class Specification:
         )
         runs = specification.runs()  # the files of hyperparameters have to be there, and to know the environments
         for run in {(run.environment, run.method): run for run in runs}.values():
-            check_as_made(f"methods: {run.method}", run.environment, full_entry(run, {}))
+            check_as_made(f"methods: {run.method}", run.environment, full_entry(run))
         return specification
 
     def runs(self) -> list[Run]:
@@ -178,7 +178,7 @@ class Specification:
 
         where = f"methods: {method.name}"
         check_algorithm(where, method.algorithm)
-        entry = zoos_entry(f"methods: {method.name}", method.algorithm, method.conf, env_id)
+        entry = zoos_entry(where, method.algorithm, method.conf, env_id)
         entry.pop("n_timesteps", None)
         for name, given in (("hyperparameters", method.hyperparameters), ("conf", entry)):
             check_hyperparameters(f"{where}: {name}", method.algorithm, given)

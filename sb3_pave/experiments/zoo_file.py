@@ -1,4 +1,4 @@
-"""A trial's hyperparameters as a YAML file of the zoo."""
+"""The hyperparameters of a run, or of a trial of a search, as an entry in a YAML file of the zoo."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from sb3_pave.evaluation.plain_data import plain
 from sb3_pave.experiments.runs import Run
 
 
-def full_entry(run: Run, hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
+def full_entry(run: Run, drawn: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """
-    :param run: a run of the method
-    :param hyperparameters: what a trial has drawn
-    :return: all hyperparameters of the run with those in place, as an entry of a zoo YAML has them; arguments of the
-        environment are added to those of the entry, as ``sb3-pave train`` does it
+    :param run: a run
+    :param drawn: hyperparameters that a trial of a search has drawn, in place of the run's own; None: no trial is meant
+    :return: all hyperparameters of the run, as an entry of a zoo YAML has them; arguments of the environment are added to
+        those of the entry, as ``sb3-pave train`` does it
     """
     import yaml
 
     entries = {} if run.conf is None else yaml.safe_load(run.conf)
-    layers = [entries.get(run.environment, entries.get("default", {})), plain(run.hyperparameters), plain(hyperparameters)]
+    layers = [entries.get(run.environment, entries.get("default", {})), plain(run.hyperparameters), plain(drawn or {})]
     entry = {name: value for layer in layers for name, value in layer.items()}
     if isinstance(entry.get("env_kwargs"), dict):
         entry["env_kwargs"] = {name: value for one in layers for name, value in (one.get("env_kwargs") or {}).items()}
