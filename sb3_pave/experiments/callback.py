@@ -19,11 +19,10 @@ from stable_baselines3.her import HerReplayBuffer
 from sb3_pave.evaluation.undisturbed import end_last_episode
 from sb3_pave.experiments.checkpoints import TRAINING_FILE, save_checkpoint
 from sb3_pave.experiments.files import read_json, write_json
+from sb3_pave.experiments.tries import STEPS_FILE
 
 # Seconds between two notes of how far it is, and looks whether its runner still lives
 NOTE_INTERVAL = 1.0
-
-STEPS_FILE = "steps.txt"
 
 
 class RunCallback(BaseCallback):
@@ -134,15 +133,6 @@ class Curves(KVWriter):
 
     def close(self) -> None:
         pass
-
-
-def columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
-    """
-    :param rows: a dict for each evaluation
-    :return: a list for each key, None where a row does not have it
-    """
-    names = dict.fromkeys(name for row in rows for name in row)
-    return {name: [row.get(name) for row in rows] for name in names}
 
 
 def _measure(key: str) -> str:

@@ -22,6 +22,7 @@ from sb3_pave.experiments.process import RUN_FILE, RunFailed, carry_out, tidy
 from sb3_pave.experiments.results import is_done, set_damaged_aside
 from sb3_pave.experiments.runs import Run
 from sb3_pave.experiments.status import FAILED_FILE
+from sb3_pave.experiments.tries import TRIES
 
 if TYPE_CHECKING:
     import joblib
@@ -82,7 +83,7 @@ class _Job:
         try:
             with _ignoring_interrupts(), free_gpu(self.gpus, self._check_session) as environ:
                 self._check_session()
-                if is_done(path) and not (path / "tries").exists():
+                if is_done(path) and not (path / TRIES).exists():
                     return "done", ""
                 claim = Claim.acquire(path, self.stale_after)
                 if claim is None:

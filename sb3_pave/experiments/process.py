@@ -20,9 +20,10 @@ from sb3_pave.experiments.checkpoints import TRAINING_FILE, checkpoints, is_whol
 from sb3_pave.experiments.files import read_json, write_json
 from sb3_pave.experiments.results import RESULT_FILE, make_result
 from sb3_pave.experiments.runs import Run
+from sb3_pave.experiments.tries import TRAINED_FILE, TRIES, TRY_FILE, next_try, trained_try, tries
 from sb3_pave.experiments.zoo_file import full_entry
 
-RUN_FILE, LOG_FILE, TRAINED_FILE, TRY_FILE = "run.json", "log.txt", "trained.json", "try.json"
+RUN_FILE, LOG_FILE = "run.json", "log.txt"
 
 # Seconds between two looks at a process
 POLL_INTERVAL = 0.2
@@ -50,7 +51,7 @@ def carry_out(run: Run, folder: Path, heartbeat: Heartbeat, environ: Mapping[str
     :raises RunFailed: if one of its processes has failed
     :raises OSError: if a file can't be written; what was done before is found again
     """
-    attempt = _trained_try(folder) or _trained_elsewhere(run, folder) or _train(run, folder, heartbeat, environ)
+    attempt = trained_try(folder) or _trained_elsewhere(run, folder) or _train(run, folder, heartbeat, environ)
     trained = read_json(attempt / TRAINED_FILE)
     begun = time.monotonic()
     report = _measure(run, folder, attempt, heartbeat, environ)
@@ -66,7 +67,7 @@ def tidy(folder: Path) -> None:
 
     :param folder: folder of a run that has a result
     """
-    attempt = _trained_try(folder)
+    attempt = trained_try(folder)
     if attempt is not None:
         _tidy(folder, attempt)
 
@@ -83,14 +84,13 @@ def agent_path(run: Run, logs: Path) -> Path:
 
 def _train(run: Run, folder: Path, heartbeat: Heartbeat, environ: Mapping[str, str]) -> Path:
     checkpoint = _newest_checkpoint(folder)
-    number = _next_number(folder)
-    attempt = folder / "tries" / str(number)
+    attempt = next_try(folder)
     attempt.mkdir(parents=True)
     resumed_from: list[int] = []
     if checkpoint is not None:
         resumed_before = read_json(checkpoint.parent / TRY_FILE)["resumed_from"]
         resumed_from = [*resumed_before, read_json(checkpoint / TRAINING_FILE)["steps"]]
-    write_json(attempt / TRY_FILE, {"number": number, "resumed_from": resumed_from})
+    write_json(attempt / TRY_FILE, {"number": int(attempt.name), "resumed_from": resumed_from})
     command = _train_command(run, attempt, checkpoint, resumed_from)
     _run_command(command, run, folder / LOG_FILE, heartbeat, environ)
     trained = read_json(attempt / TRAINING_FILE)
@@ -222,19 +222,6 @@ def _end_of(log: Path, begin: int) -> str:
         return "\n".join(file.read().decode(errors="replace").splitlines()[-_LAST_LINES:])
 
 
-def _tries(folder: Path) -> list[Path]:
-    """Folders of the tries, the newest last."""
-    return sorted((path for path in folder.glob("tries/*") if path.name.isdigit()), key=lambda path: int(path.name))
-
-
-def _next_number(folder: Path) -> int:
-    return 1 + max((int(path.name) for path in _tries(folder)), default=0)
-
-
-def _trained_try(folder: Path) -> Path | None:
-    return next((path for path in reversed(_tries(folder)) if (path / TRAINED_FILE).is_file()), None)
-
-
 def _trained_elsewhere(run: Run, folder: Path) -> Path | None:
     """
     A copy of the agent of a run that differs in how it was measured, or in what its method is called; or of this one, whose
@@ -242,10 +229,10 @@ def _trained_elsewhere(run: Run, folder: Path) -> Path | None:
     """
     for other in sorted(folder.parent.glob(f"*-seed{run.seed}-*")):
         if (other / "logs" / TRAINED_FILE).is_file() and _training_key(other, run.method) == run.training_key:
-            copy = folder / "tries" / "unfinished"
+            copy = folder / TRIES / "unfinished"
             shutil.rmtree(copy, ignore_errors=True)
             shutil.copytree(other / "logs", copy)
-            return copy.rename(copy.with_name(str(_next_number(folder))))
+            return copy.rename(next_try(folder))
     return None
 
 
@@ -259,7 +246,7 @@ def _training_key(folder: Path, method: str) -> str | None:
 
 def _newest_checkpoint(folder: Path) -> Path | None:
     """The newest one that is whole; the log names those that are not."""
-    found = [checkpoint for attempt in _tries(folder) for checkpoint in checkpoints(attempt)]
+    found = [checkpoint for attempt in tries(folder) for checkpoint in checkpoints(attempt)]
     for checkpoint in sorted(found, key=steps_of, reverse=True):
         if is_whole(checkpoint):
             return checkpoint
@@ -275,4 +262,4 @@ def _tidy(folder: Path, attempt: Path) -> None:
     logs = folder / "logs"
     shutil.rmtree(logs, ignore_errors=True)
     attempt.rename(logs)
-    shutil.rmtree(folder / "tries", ignore_errors=True)
+    shutil.rmtree(folder / TRIES, ignore_errors=True)

@@ -44,13 +44,11 @@ def make_result(
     :param seconds: how long it took to ``train``, without what was lost, and to ``evaluate``
     :return: the content of ``result.json``
     """
-    from sb3_pave.experiments.callback import columns
-
     (measured,) = report["runs"]
     evaluation = {key: value for key, value in measured.items() if key not in LEFT_OUT}
     evaluation["run"] = run.folder_name
     evaluation["notes"] = list(report.get("notes", ()))
-    curves = columns(trained["curves"])
+    curves = _columns(trained["curves"])
     numbers = {"seconds": seconds, "evaluation": evaluation, "settings": report["settings"], "curves": curves}
     return {
         "format": FORMAT,
@@ -98,6 +96,12 @@ def load_result(path: Path) -> dict[str, Any]:
     if not isinstance(result, dict) or result.get("format") != FORMAT:
         raise ValueError(f"{path} is not a result of format {FORMAT}")
     return result
+
+
+def _columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    """Of a dict for each evaluation, a list for each key, None where one does not have it."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: [row.get(name) for row in rows] for name in names}
 
 
 def _versions() -> dict[str, str]:

@@ -12,6 +12,7 @@ from sb3_pave.experiments.claims import is_claimed
 from sb3_pave.experiments.files import UnreadableFile, read_json
 from sb3_pave.experiments.process import RUN_FILE
 from sb3_pave.experiments.results import RESULT_FILE, is_done, load_result
+from sb3_pave.experiments.tries import STEPS_FILE, tries
 
 FAILED_FILE = "failed.json"
 
@@ -107,10 +108,9 @@ def steps_done(folder: Path, steps: int) -> int:
     """
     if is_done(folder):
         return steps
-    tries = [path for path in folder.glob("tries/*") if path.name.isdigit()]
-    if not tries:
+    if not (begun := tries(folder)):
         return 0
     try:
-        return min(int((max(tries, key=lambda path: int(path.name)) / "steps.txt").read_text() or 0), steps)
+        return min(int((begun[-1] / STEPS_FILE).read_text() or 0), steps)
     except (OSError, ValueError):
         return 0

@@ -19,6 +19,7 @@ from sb3_pave.experiments import EvaluationSettings, GridError, RunState, grid, 
 from sb3_pave.experiments.claims import Claim
 from sb3_pave.experiments.files import write_json
 from sb3_pave.experiments.status import is_being_measured
+from sb3_pave.experiments.tries import TRAINED_FILE, trained_try
 from tests.experiments import doubles
 from tests.experiments.doubles import QuickJob, quick_run, started
 from tests.experiments.processes import children_of, is_running, wait_for
@@ -283,8 +284,8 @@ def test_an_agent_of_another_evaluation_is_taken_also_where_a_training_was_begun
     (tmp_path / mine.folder_name / "tries" / "1").mkdir(parents=True)
     logs = tmp_path / other.folder_name / "logs"
     logs.mkdir(parents=True)
-    write_json(logs / process.TRAINED_FILE, {"steps": 10})
+    write_json(logs / TRAINED_FILE, {"steps": 10})
     write_json(logs.parent / "run.json", {"key": other.key, **other.to_dict()})
     taken = process._trained_elsewhere(mine, tmp_path / mine.folder_name)
     assert taken == tmp_path / mine.folder_name / "tries" / "2"
-    assert process._trained_try(tmp_path / mine.folder_name) == taken
+    assert trained_try(tmp_path / mine.folder_name) == taken
