@@ -7,41 +7,33 @@ import os
 import signal
 import threading
 import time
-import traceback
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from sb3_pave.experiments.claims import HEARTBEAT, STALE_AFTER, Claim, ClaimLost, has_died, is_claimed, this_process
+from sb3_pave.experiments.backends import check_backend, parallel
+from sb3_pave.experiments.claims import STALE_AFTER, has_died, is_claimed, this_process
 from sb3_pave.experiments.files import UnreadableFile, read_json, write_json
-from sb3_pave.experiments.gpus import free_gpu, is_here, visible_gpus
-from sb3_pave.experiments.process import RUN_FILE, RunFailed, carry_out, tidy
+from sb3_pave.experiments.gpus import is_here, visible_gpus
+from sb3_pave.experiments.job import Job, State
+from sb3_pave.experiments.process import RUN_FILE
+from sb3_pave.experiments.progress import shown_progress
 from sb3_pave.experiments.results import is_done, set_damaged_aside
 from sb3_pave.experiments.runs import Run
 from sb3_pave.experiments.status import FAILED_FILE
-from sb3_pave.experiments.tries import TRIES
 
 if TYPE_CHECKING:
     import joblib
 
-# A run is tried again twice
-MAX_TRIES = 3
-
 # Seconds between two looks at what others are working on
 POLL_INTERVAL = 1.0
-
-State = Literal["done", "failed", "busy", "stopped", "broken"]
 
 
 class GridError(Exception):
     """The folder of a grid can't be written to, or a backend has failed. What was done before is found again."""
-
-
-class _Stopped(Exception):
-    """The grid is being stopped."""
 
 
 @dataclass
@@ -57,96 +49,6 @@ class Outcome:
     done: list[Run] = field(default_factory=list)
     failed: list[Run] = field(default_factory=list)
     errors: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class _Job:
-    """
-    Work on one run, wherever an engine takes it.
-
-    :param run: the run
-    :param folder: folder of the grid
-    :param session: a file that is there while its runner wants it to go on
-    :param gpus: the GPUs that it may take
-    :param stale_after: seconds without renewal after which a claim is dead
-    """
-
-    run: Run
-    folder: Path
-    session: Path
-    gpus: tuple[str, ...]
-    stale_after: float
-
-    def __call__(self) -> tuple[State, str]:
-        """:return: what became of it, and why"""
-        path = self.folder / self.run.folder_name
-        try:
-            with _ignoring_interrupts(), free_gpu(self.gpus, self._check_session) as environ:
-                self._check_session()
-                if is_done(path) and not (path / TRIES).exists():
-                    return "done", ""
-                claim = Claim.acquire(path, self.stale_after)
-                if claim is None:
-                    return "busy", ""
-                try:
-                    return self._try(path, claim, environ)
-                finally:
-                    claim.release()
-        except ClaimLost:
-            return "busy", ""
-        except _Stopped:
-            return "stopped", ""
-        except OSError as error:
-            # It would be the same for the others, and trying again would not help
-            self.session.unlink(missing_ok=True)
-            return "broken", f"{path}: {error}"
-        except Exception:
-            # An exception that an engine passes on would leave the other jobs running
-            self.session.unlink(missing_ok=True)
-            return "broken", f"{path}:\n{traceback.format_exc()}"
-
-    def _try(self, path: Path, claim: Claim, environ: dict[str, str]) -> tuple[State, str]:
-        if is_done(path):  # by the one whose claim has just ended, who may have been stopped before the end
-            tidy(path)
-            return "done", ""
-        if (path / FAILED_FILE).exists():
-            return "failed", read_json(path / FAILED_FILE)["error"]
-        heartbeat = _Heartbeat(claim, self._check_session)
-        errors: list[str] = []
-        while len(errors) < MAX_TRIES:
-            try:
-                self._carry_out(path, heartbeat, environ)
-                return "done", ""
-            except (RunFailed, UnreadableFile) as error:
-                errors.append(str(error))
-        write_json(path / FAILED_FILE, {"tries": len(errors), "error": errors[-1]}, indent=1)
-        return "failed", errors[-1]
-
-    def _carry_out(self, path: Path, heartbeat: Callable[[], None], environ: dict[str, str]) -> None:
-        carry_out(self.run, path, heartbeat, environ)
-
-    def _check_session(self) -> None:
-        if not self.session.exists():
-            raise _Stopped
-
-
-class _Heartbeat:
-    """
-    What keeps a run going.
-
-    :param claim: its claim, renewed now and then
-    :param check: raises if it has to stop
-    """
-
-    def __init__(self, claim: Claim, check: Callable[[], None]):
-        self.claim, self.check = claim, check
-        self._next = time.monotonic() + HEARTBEAT
-
-    def __call__(self) -> None:
-        self.check()
-        if time.monotonic() >= self._next:
-            self.claim.renew()
-            self._next = time.monotonic() + HEARTBEAT
 
 
 def run_grid(
@@ -178,9 +80,6 @@ def run_grid(
     :raises ModuleNotFoundError: if a package of the backend is missing; the message says what to install
     :raises KeyboardInterrupt: when interrupted or terminated; the folder goes on where it was
     """
-    from sb3_pave.experiments.backends import check_backend, parallel
-    from sb3_pave.experiments.progress import shown_progress
-
     if n_jobs < 1:
         raise ValueError(f"n_jobs must be at least 1; got {n_jobs}")
     if len({run.key for run in runs}) < len(runs):
@@ -203,7 +102,7 @@ def run_grid(
         with _stopped_by_signals(session), shown_progress(runs, folder, enabled=progress):
             with parallel(backend, n_jobs, address) as engine:
                 while pending:
-                    jobs = [_Job(run, folder, session, gpu_names, stale_after) for run in pending]
+                    jobs = [Job(run, folder, session, gpu_names, stale_after) for run in pending]
                     states = _run(engine, jobs, session)
                     pending = _sort(pending, states, outcome)
                     if pending:
@@ -244,7 +143,7 @@ def _is_readable(path: Path) -> bool:
     return False
 
 
-def _run(engine: joblib.Parallel, jobs: Sequence[_Job], session: Path) -> list[tuple[State, str]]:
+def _run(engine: joblib.Parallel, jobs: Sequence[Job], session: Path) -> list[tuple[State, str]]:
     import joblib
 
     try:
@@ -303,17 +202,3 @@ def _stopped_by_signals(session: Path) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def _ignoring_interrupts() -> Iterator[None]:
-    """Ctrl-C reaches the processes of loky, too; the session tells them."""
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    if not in_main_thread or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield
-        return
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)

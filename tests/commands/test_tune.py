@@ -17,7 +17,7 @@ from tests.experiments.formulas import SPECIFICATION, FormulaJob
 @pytest.fixture
 def tune_in(tmp_path, monkeypatch, capsys):
     """Runs the command in a folder of its own; what it printed, and its errors."""
-    monkeypatch.setattr(grid, "_Job", FormulaJob)
+    monkeypatch.setattr(grid, "Job", FormulaJob)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "search.yml").write_text(yaml.safe_dump(SPECIFICATION))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from sb3_pave.experiments import Run, grid
 from sb3_pave.experiments.files import write_json
+from sb3_pave.experiments.job import Job
 from sb3_pave.experiments.process import run_process
 
 
@@ -14,7 +15,7 @@ def quick_run(seed: int, program: str = "pass") -> Run:
     return Run("Pendulum-v1", "quick", "td3", seed, steps=10, hyperparameters={"program": program}, device="cpu")
 
 
-class QuickJob(grid._Job):
+class QuickJob(Job):
     """In the place of training and evaluation, the run's program; each start of one is noted."""
 
     def _carry_out(self, path, heartbeat, environ):
@@ -35,7 +36,7 @@ def started(folder: Path) -> list[str]:
 def main() -> None:
     """A runner: ``python -m tests.experiments.doubles FOLDER N_RUNS PROGRAM BACKEND``."""
     folder, n_runs, program, backend = sys.argv[1:]
-    grid._Job = QuickJob
+    grid.Job = QuickJob
     try:
         runs = [quick_run(seed, program) for seed in range(int(n_runs))]
         outcome = grid.run_grid(runs, folder, n_jobs=2, backend=backend, progress=False)

@@ -2,8 +2,8 @@
 
 import math
 
-from sb3_pave.experiments import grid
 from sb3_pave.experiments.files import write_json
+from sb3_pave.experiments.job import Job
 from sb3_pave.experiments.process import RunFailed
 from sb3_pave.experiments.search import search
 from tests.experiments.fabricated import fabricated_result
@@ -26,7 +26,7 @@ def values_at(mpr_coef, seed):
     return -100.0 - 10.0 * max(x, 0.0) ** 2, 1.0 - 0.3 * (x + 2.0) + 0.01 * (seed - 1)
 
 
-class FormulaJob(grid._Job):
+class FormulaJob(Job):
     """In the place of training and evaluation, :func:`values_at`; each run is noted."""
 
     def _carry_out(self, path, heartbeat, environ):

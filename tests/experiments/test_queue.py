@@ -29,7 +29,7 @@ ABORT, SLEEP = "import os; os.abort()", "import time; time.sleep(60)"
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr(grid, "_Job", QuickJob)
+    monkeypatch.setattr(grid, "Job", QuickJob)
 
 
 def runner(folder, n_runs, program, backend="threading", **pipes):

@@ -37,7 +37,7 @@ from tests.experiments.formulas import SMALL, SPECIFICATION, FormulaJob, n_start
 @pytest.fixture(autouse=True)
 def formulas(monkeypatch):
     """No run takes time."""
-    monkeypatch.setattr(grid, "_Job", FormulaJob)
+    monkeypatch.setattr(grid, "Job", FormulaJob)
     monkeypatch.setattr(FormulaJob, "fails_beyond", math.inf)
 
 

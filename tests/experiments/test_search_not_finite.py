@@ -18,7 +18,7 @@ from tests.experiments.formulas import SPECIFICATION, FormulaJob, quick, values_
 
 @pytest.fixture
 def specification(monkeypatch):
-    monkeypatch.setattr(grid, "_Job", FormulaJob)
+    monkeypatch.setattr(grid, "Job", FormulaJob)
     return SearchSpecification.from_dict(SPECIFICATION)
 
 

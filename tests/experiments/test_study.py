@@ -19,7 +19,7 @@ NOT_OURS = "the study search of sqlite:///.*s.db is not one of sb3-pave tune: ch
 
 @pytest.fixture
 def specification(monkeypatch):
-    monkeypatch.setattr(grid, "_Job", FormulaJob)
+    monkeypatch.setattr(grid, "Job", FormulaJob)
     return SearchSpecification.from_dict(SPECIFICATION)
 
 

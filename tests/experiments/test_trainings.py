@@ -29,8 +29,8 @@ from sb3_pave.experiments import (
     Run,
     RunState,
     Specification,
-    grid,
     grid_status,
+    job,
     process,
     run_grid,
 )
@@ -83,7 +83,7 @@ def test_a_grid_ends_with_results_whatever_one_of_its_runs_does(tmp_path, monkey
     assert not (folder / pave.folder_name / "result.json").exists()
     monkeypatch.setattr(process, "write_json", write)
 
-    monkeypatch.setattr(grid, "MAX_TRIES", 1)  # that it is three is tested where it takes no time
+    monkeypatch.setattr(job, "MAX_TRIES", 1)  # that it is three is tested where it takes no time
     with pytest.raises(SystemExit) as exit_info:
         main(["experiment", "run", str(path), "-o", str(folder), "-j", "2"])
     assert exit_info.value.code == 1
