@@ -143,8 +143,8 @@ def _find(args: argparse.Namespace, specification: SearchSpecification) -> tuple
 def _search(args: argparse.Namespace, specification: SearchSpecification) -> tuple[dict[str, Any], Trial | None]:
     """Search on, save and print what was found; with the trial of ``--pick``."""
     from sb3_pave.experiments.front import pick
-    from sb3_pave.experiments.outcome import front_caption, front_table, save_outcome
     from sb3_pave.experiments.search import search
+    from sb3_pave.experiments.search_files import front_caption, front_table, save_outcome
 
     n_jobs, gpus = jobs_and_gpus(args)
     searched = search(

@@ -21,9 +21,9 @@ from sb3_pave.commands.printing import print_frame
 from sb3_pave.experiments import SpecificationError, grid, study_sampler, study_storage
 from sb3_pave.experiments import search as searching
 from sb3_pave.experiments.front import find_trial, pareto_front, pick
-from sb3_pave.experiments.outcome import front_caption, front_table, save_outcome
 from sb3_pave.experiments.pictures import search_front
 from sb3_pave.experiments.search import SearchError
+from sb3_pave.experiments.search_files import front_caption, front_table, save_outcome
 from sb3_pave.experiments.search_space import _host_space, make_space
 from sb3_pave.experiments.search_specification import SearchSpecification
 from sb3_pave.experiments.study import SearchStudy
