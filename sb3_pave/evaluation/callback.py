@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,12 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
-from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalCallback
+from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_pave.evaluation.control_rate import control_rate as rate_of
 from sb3_pave.evaluation.geometry import rollout_geometry
+from sb3_pave.evaluation.nested_callbacks import flattened
 from sb3_pave.evaluation.networks import CriticChoice, check_choice, critic_of
 from sb3_pave.evaluation.rollout import EpisodeRecorder, Rollout
 from sb3_pave.evaluation.smoothest import Candidate, SmoothestModels
@@ -228,7 +229,8 @@ class SmoothnessEvalCallback(EvalCallback):
                 path.write_bytes(content)
 
     def _take_over(self) -> None:
-        found = next((one for one in _flatten(self.locals.get("callback")) if isinstance(one, EvalCallback)), None)
+        others = (one for one in flattened(self.locals.get("callback")) if not isinstance(one, SmoothnessEvalCallback))
+        found = next((one for one in others if isinstance(one, EvalCallback)), None)
         if found is None:
             raise ValueError(
                 "SmoothnessEvalCallback was given no eval_env and found no EvalCallback beside it to take over. "
@@ -286,12 +288,3 @@ class _NoEnvironment(gym.Env):
 def _measure_names(control_rate: float, cutoff: float | None) -> list[str]:
     """Names of the smoothness measures; checks the rate and the cutoff."""
     return list(smoothness_measures([0.0], -1.0, 1.0, control_rate, cutoff))
-
-
-def _flatten(callback: BaseCallback | None) -> Iterator[BaseCallback]:
-    """A callback, or those of a list of them."""
-    if isinstance(callback, CallbackList):
-        for one in callback.callbacks:
-            yield from _flatten(one)
-    elif callback is not None and not isinstance(callback, SmoothnessEvalCallback):
-        yield callback

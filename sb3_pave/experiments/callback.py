@@ -5,17 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch as th
 from huggingface_sb3 import EnvironmentName
 from stable_baselines3.common.buffers import ReplayBuffer
-from stable_baselines3.common.callbacks import BaseCallback, CallbackList
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter
 from stable_baselines3.her import HerReplayBuffer
 
+from sb3_pave.evaluation.nested_callbacks import flattened
 from sb3_pave.evaluation.undisturbed import end_last_episode
 from sb3_pave.experiments.checkpoints import TRAINING_FILE, save_checkpoint
 from sb3_pave.experiments.files import read_json, write_json
@@ -74,7 +75,7 @@ class RunCallback(BaseCallback):
         buffer = getattr(self.model, "replay_buffer", None)
         if isinstance(buffer, ReplayBuffer) and not isinstance(buffer, HerReplayBuffer) and buffer.size() > 0:
             end_last_episode(buffer)  # in the middle of which the checkpoint was saved; HER's the zoo ends itself
-        for callback in _flatten(self.locals["callback"]):
+        for callback in flattened(self.locals["callback"]):
             callback.n_calls = steps // self.training_env.num_envs
             callback.num_timesteps = steps
 
@@ -159,10 +160,3 @@ def _is_scalar(value: Any) -> bool:
 
 def _device_name(device: th.device) -> str:
     return th.cuda.get_device_name(device) if device.type == "cuda" else str(device)
-
-
-def _flatten(callback: BaseCallback) -> Iterator[BaseCallback]:
-    if isinstance(callback, CallbackList):
-        for one in callback.callbacks:
-            yield from _flatten(one)
-    yield callback
