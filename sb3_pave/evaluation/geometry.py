@@ -31,7 +31,7 @@ from sb3_pave.evaluation.networks import (
     rows,
     scaled_policy,
 )
-from sb3_pave.evaluation.rollout import Rollout, stack_observations
+from sb3_pave.evaluation.rollout import Rollout, stack_actions, stack_observations
 from sb3_pave.evaluation.smoothness import is_saturated, scale_actions
 from sb3_pave.evaluation.turn import FieldTurn, field_turn
 from sb3_pave.user_warning import warn_user
@@ -145,7 +145,7 @@ def rollout_geometry(model: BaseAlgorithm, rollout: Rollout, critic: CriticChoic
     if any(batch_size(episode.observations) != len(episode.actions) for episode in rollout.episodes):
         raise ValueError("The geometry needs a rollout with its observations (keep_observations=True)")
     observations = stack_observations(rollout.episodes)
-    actions = np.concatenate([episode.actions.reshape(len(episode.actions), -1) for episode in rollout.episodes])
+    actions = stack_actions(rollout.episodes)
     lengths = [len(episode.actions) for episode in rollout.episodes]
     low, high = rollout.action_space.low.ravel(), rollout.action_space.high.ravel()  # type: ignore[attr-defined]
     scalable = is_scalable(rollout.action_space)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from sb3_pave.evaluation.aggregate import aggregate, defined
 from sb3_pave.evaluation.report import algorithms, runs_of
-from sb3_pave.evaluation.smoothness import action_spectrum
+from sb3_pave.evaluation.smoothness import action_spectrum, scale_actions
 from sb3_pave.evaluation.style import MARKERS, STYLE, WIDTH, line_styles, shown_dims, span_at_least
 
 _MAX_TRACED = 3
@@ -323,7 +323,7 @@ def _scaled_trace(run: Mapping[str, Any]) -> NDArray:
     low, high = np.array(trace["low"]), np.array(trace["high"])
     if None in [*trace["low"], *trace["high"]] or (low == high).any():
         return np.array(trace["actions"])
-    return 2.0 * (np.array(trace["actions"]) - low) / (high - low) - 1.0
+    return scale_actions(trace["actions"], low, high)
 
 
 def _mean_spectrum(traces: Sequence[NDArray], rate: float) -> tuple[NDArray, NDArray]:

@@ -64,7 +64,7 @@ def run_record(
         "model": str(model_path),
         "episodes": rollout.smoothness(control_rate, cutoff),
         "trace": {
-            "actions": first.actions.reshape(len(first.actions), -1),
+            "actions": first.action_columns,
             "low": rollout.action_space.low.ravel(),  # type: ignore[attr-defined]
             "high": rollout.action_space.high.ravel(),  # type: ignore[attr-defined]
         },

@@ -45,6 +45,11 @@ class Episode:
     total_reward: float
     length: int
 
+    @property
+    def action_columns(self) -> NDArray:
+        """:return: the actions, a column for each dimension, shape ``(n_steps, action_dim)``"""
+        return self.actions.reshape(len(self.actions), -1)
+
 
 @dataclass(frozen=True)
 class Rollout:
@@ -199,11 +204,10 @@ def episode_measures(
     :raises ValueError: if the action space is not a ``Box``
     """
     box = _check_continuous(action_space)
-    actions = episode.actions.reshape(len(episode.actions), -1)
     return {
         "return": episode.total_reward,
         "length": episode.length,
-        **smoothness_measures(actions, box.low.ravel(), box.high.ravel(), control_rate, cutoff),
+        **smoothness_measures(episode.action_columns, box.low.ravel(), box.high.ravel(), control_rate, cutoff),
     }
 
 
@@ -218,6 +222,16 @@ def stack_observations(episodes: list[Episode]) -> Observations:
     if isinstance(first, dict):
         return {key: np.concatenate([episode.observations[key] for episode in episodes]) for key in first}
     return np.concatenate([episode.observations for episode in episodes])
+
+
+def stack_actions(episodes: list[Episode]) -> NDArray:
+    """
+    The actions of several episodes, one after the other.
+
+    :param episodes: the episodes
+    :return: shape ``(total number of steps, action_dim)``
+    """
+    return np.concatenate([episode.action_columns for episode in episodes])
 
 
 def _check_continuous(action_space: spaces.Space) -> spaces.Box:

@@ -12,7 +12,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 
 from sb3_pave.evaluation.geometry import chunk_size, critic_geometry, second_derivatives
 from sb3_pave.evaluation.networks import CriticChoice, critic_of, evaluation_mode, preprocess
-from sb3_pave.evaluation.rollout import Rollout, stack_observations
+from sb3_pave.evaluation.rollout import Rollout, stack_actions, stack_observations
 from sb3_pave.evaluation.smoothness import is_saturated, scale_actions
 
 # The published picture: 50 x 50 points, the state over ±1 and the action over ±1.5 around the reference point
@@ -69,11 +69,7 @@ def surface_plane(
     observations = stack_observations(rollout.episodes)
     assert isinstance(observations, np.ndarray)
     space = rollout.action_space
-    actions = scale_actions(
-        np.concatenate([episode.actions.reshape(len(episode.actions), -1) for episode in rollout.episodes]),
-        space.low,  # type: ignore[attr-defined]
-        space.high,  # type: ignore[attr-defined]
-    )
+    actions = scale_actions(stack_actions(rollout.episodes), space.low, space.high)  # type: ignore[attr-defined]
     dtype = next(network.parameters()).dtype
     strength = np.zeros((actions.shape[1], observations.shape[1]))
     size = chunk_size(observations, actions.shape[1])

@@ -66,7 +66,7 @@ class Take:
     @property
     def actions(self) -> NDArray:
         """In the environment's scale, shape ``(n_steps, action_dim)``."""
-        return self.episode.actions.reshape(len(self.episode.actions), -1)
+        return self.episode.action_columns
 
 
 def playback(control_rate: float, most_fps: float) -> tuple[int, float]:
