@@ -5,16 +5,12 @@ Numbers only, with what Stable-Baselines3 itself depends on. The tables (:mod:`s
 (:mod:`sb3_pave.evaluation.plots`) need the packages of the extra ``eval``.
 """
 
-from sb3_pave.evaluation.geometry import (
-    CriticGeometry,
-    RolloutGeometry,
-    actor_jacobian_norm,
-    critic_geometry,
-    rollout_geometry,
-)
+from sb3_pave.evaluation.actor_jacobian import actor_jacobian_norm
+from sb3_pave.evaluation.geometry import CriticGeometry, critic_geometry
 from sb3_pave.evaluation.networks import critic_values
 from sb3_pave.evaluation.robustness import evaluate_robustness, observation_scale
 from sb3_pave.evaluation.rollout import Episode, Rollout, record_rollout
+from sb3_pave.evaluation.rollout_geometry import RolloutGeometry, rollout_geometry
 from sb3_pave.evaluation.smoothness import (
     action_change,
     action_spectrum,

@@ -18,10 +18,10 @@ from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_pave.evaluation.control_rate import control_rate as rate_of
-from sb3_pave.evaluation.geometry import rollout_geometry
 from sb3_pave.evaluation.nested_callbacks import flattened
 from sb3_pave.evaluation.networks import CriticChoice, check_choice, critic_of
 from sb3_pave.evaluation.rollout import EpisodeRecorder, Rollout
+from sb3_pave.evaluation.rollout_geometry import rollout_geometry
 from sb3_pave.evaluation.smoothest import Candidate, SmoothestModels
 from sb3_pave.evaluation.smoothness import smoothness_measures
 from sb3_pave.evaluation.statistics_file import statistics_name
@@ -40,7 +40,7 @@ class SmoothnessEvalCallback(EvalCallback):
     - Logs ``eval/sm``, ``eval/action_change``, ``eval/saturation`` and the other measures of
       :func:`sb3_pave.evaluation.smoothness.smoothness_measures`, means over the episodes; ``geometry/M_mean``,
       ``geometry/negative_definite_rate`` and the others of
-      :meth:`sb3_pave.evaluation.geometry.RolloutGeometry.summary`.
+      :meth:`sb3_pave.evaluation.rollout_geometry.RolloutGeometry.summary`.
     - Writes them into ``evaluations.npz`` beside SB3's keys: ``sm`` etc. of shape ``(n_evaluations, n_eval_episodes)``;
       ``geometry_M_mean`` etc. of shape ``(n_geometries,)`` with their own ``geometry_timesteps``.
     - Keeps, besides ``best_model.zip``, the smoothest of all models evaluated whose return is close enough to the best as

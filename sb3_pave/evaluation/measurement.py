@@ -13,11 +13,11 @@ from sb3_pave.evaluation.agents import Agent, check_spaces
 from sb3_pave.evaluation.aggregate import defined
 from sb3_pave.evaluation.control_rate import control_rate, repetition
 from sb3_pave.evaluation.errors import AgentError
-from sb3_pave.evaluation.geometry import RolloutGeometry, rollout_geometry
 from sb3_pave.evaluation.networks import CriticChoice, check_choice, critic_of
 from sb3_pave.evaluation.report import new_report, run_record
 from sb3_pave.evaluation.robustness import Scale, evaluate_robustness, observation_scale
 from sb3_pave.evaluation.rollout import Rollout, record_rollout
+from sb3_pave.evaluation.rollout_geometry import RolloutGeometry, rollout_geometry
 from sb3_pave.evaluation.smoothness import smoothness_measures
 from sb3_pave.evaluation.surface import SurfacePlane, field_surface, surface_plane
 

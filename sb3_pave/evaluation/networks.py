@@ -19,11 +19,10 @@ from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.preprocessing import preprocess_obs
 from torch import nn
 
+from sb3_pave.evaluation.observations import Observations
+
 #: What a network sees: a float tensor, or a dict of them
 NetworkInput = th.Tensor | dict[str, th.Tensor]
-
-#: Observations as the policy gets them
-Observations = NDArray | dict[str, NDArray]
 
 #: Which critic: its index in the ensemble, or the smallest of all at each state
 CriticChoice = int | Literal["min"]
@@ -43,7 +42,7 @@ def preprocess(policy: BasePolicy, observations: Observations) -> NetworkInput:
     """
     observations, _ = policy.obs_to_tensor(observations)  # type: ignore[arg-type, assignment]
     inputs = preprocess_obs(observations, policy.observation_space, normalize_images=policy.normalize_images)  # type: ignore[arg-type]
-    dtype = next(policy.parameters()).dtype
+    dtype = dtype_of(policy)
     if isinstance(inputs, dict):
         return {key: value.to(dtype) for key, value in inputs.items()}
     return inputs.to(dtype)
@@ -99,6 +98,20 @@ def critic_values(critic: nn.Module, observations: NetworkInput, actions: th.Ten
         inputs = th.cat([ensemble.features_extractor(observations), actions], dim=1)
         # One output is its own mean
         return th.stack([q_network(inputs).mean(dim=1) for q_network in ensemble.q_networks])
+
+
+def chosen_value(critic: nn.Module, observations: NetworkInput, actions: th.Tensor, choice: CriticChoice) -> th.Tensor:
+    """
+    The Q-value of one critic, or the smallest of all, in evaluation mode.
+
+    :param critic: the critic of a model, see :func:`critic_of`
+    :param observations: preprocessed observations, shape ``(batch, ...)``
+    :param actions: actions in [-1, 1], shape ``(batch, action_dim)``
+    :param choice: index of a critic of the ensemble, or ``"min"``
+    :return: values, shape ``(batch,)``
+    """
+    values = critic_values(critic, observations, actions)
+    return values.min(dim=0).values if choice == "min" else values[choice]
 
 
 def check_choice(choice: CriticChoice, critic: nn.Module) -> None:
@@ -195,6 +208,14 @@ def action_rounding(space: spaces.Box) -> NDArray[np.float64]:
     return 4.0 * np.finfo(np.float32).eps * np.maximum(np.abs(low), np.abs(high)) / ((high - low) / 2.0)
 
 
+def dtype_of(module: nn.Module) -> th.dtype:
+    """
+    :param module: a network
+    :return: the type of its parameters
+    """
+    return next(module.parameters()).dtype
+
+
 @contextmanager
 def evaluation_mode(module: nn.Module) -> Iterator[None]:
     """
@@ -209,22 +230,3 @@ def evaluation_mode(module: nn.Module) -> Iterator[None]:
     finally:
         for submodule in training:
             submodule.training = True
-
-
-def batch_size(observations: Observations) -> int:
-    """
-    :param observations: an array of observations, or a dict of them
-    :return: their number
-    """
-    return len(next(iter(observations.values()))) if isinstance(observations, dict) else len(observations)
-
-
-def rows(observations: Observations, index: NDArray[np.integer] | slice) -> Observations:
-    """
-    :param observations: an array of observations, or a dict of them
-    :param index: which of them
-    :return: those observations
-    """
-    if isinstance(observations, dict):
-        return {key: np.asarray(value[index]) for key, value in observations.items()}
-    return np.asarray(observations[index])

@@ -8,9 +8,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from sb3_pave.evaluation.geometry import RolloutGeometry
 from sb3_pave.evaluation.plain_data import plain
 from sb3_pave.evaluation.rollout import Rollout
+from sb3_pave.evaluation.rollout_geometry import RolloutGeometry
 from sb3_pave.evaluation.surface import SurfacePlane
 
 FORMAT = 1

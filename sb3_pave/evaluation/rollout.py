@@ -17,13 +17,12 @@ from stable_baselines3.common.type_aliases import PolicyPredictor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from sb3_pave.evaluation.exploration import drawn_for_each_episode
+from sb3_pave.evaluation.observations import Observations
 from sb3_pave.evaluation.smoothness import smoothness_measures
 from sb3_pave.evaluation.undisturbed import kept_actions, kept_torch_state, undisturbed
 
 #: That NumPy takes
 LARGEST_SEED = 2**32 - 1
-
-Observations = NDArray | dict[str, NDArray]
 
 
 @dataclass(frozen=True)

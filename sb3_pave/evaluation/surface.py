@@ -10,8 +10,10 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from sb3_pave.evaluation.geometry import chunk_size, critic_geometry, second_derivatives
-from sb3_pave.evaluation.networks import CriticChoice, critic_of, evaluation_mode, preprocess
+from sb3_pave.evaluation.derivatives import chunk_size, second_derivatives
+from sb3_pave.evaluation.geometry import critic_geometry
+from sb3_pave.evaluation.networks import CriticChoice, critic_of, dtype_of, evaluation_mode, preprocess
+from sb3_pave.evaluation.observations import chunks
 from sb3_pave.evaluation.rollout import Rollout, stack_actions, stack_observations
 from sb3_pave.evaluation.smoothness import is_saturated, scale_actions
 
@@ -70,15 +72,13 @@ def surface_plane(
     assert isinstance(observations, np.ndarray)
     space = rollout.action_space
     actions = scale_actions(stack_actions(rollout.episodes), space.low, space.high)  # type: ignore[attr-defined]
-    dtype = next(network.parameters()).dtype
     strength = np.zeros((actions.shape[1], observations.shape[1]))
-    size = chunk_size(observations, actions.shape[1])
     with evaluation_mode(network):
-        for part in (slice(start, start + size) for start in range(0, len(actions), size)):
+        for part in chunks(len(actions), chunk_size(observations, actions.shape[1])):
             _, mixed, _ = second_derivatives(
                 network,
                 preprocess(model.policy, observations[part]),
-                th.as_tensor(actions[part], dtype=dtype, device=model.policy.device),
+                th.as_tensor(actions[part], dtype=dtype_of(network), device=model.policy.device),
                 critic,
             )
             strength += mixed.abs().sum(dim=0).cpu().numpy()

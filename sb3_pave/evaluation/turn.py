@@ -15,22 +15,22 @@ from torch import nn
 from sb3_pave.evaluation.networks import (
     CriticChoice,
     NetworkInput,
-    Observations,
     check_choice,
+    chosen_value,
     critic_of,
-    critic_values,
     differentiable_keys,
+    dtype_of,
     evaluation_mode,
     preprocess,
-    rows,
 )
+from sb3_pave.evaluation.observations import Observations, chunks, rows, state_dim
 from sb3_pave.evaluation.smoothness import scale_actions
 
 #: Standard deviation of the noise in the state, on what the critic sees, and of the exploration around the policy's action,
 #: in half action ranges
 NOISE, EXPLORATION = 0.01, 0.1
 
-# States whose gradients are taken together; bounds the memory, not the result
+# Numbers in the observations whose gradients are taken together; bounds the memory, not the result
 _CHUNK_ENTRIES = 4_000_000
 
 
@@ -104,10 +104,8 @@ def field_turn(
     next_index = np.minimum(np.arange(n) + 1, n - 1)
     size, under_noise, in_step = [], [], []
     with evaluation_mode(network):
-        step = _chunk_size(observations)
-        for start in range(0, n, step):
-            here = np.arange(start, min(start + step, n))
-            action = th.as_tensor(scaled[here], dtype=next(network.parameters()).dtype, device=model.policy.device)
+        for here in chunks(n, max(1, _CHUNK_ENTRIES // max(1, state_dim(observations)))):
+            action = th.as_tensor(scaled[here], dtype=dtype_of(network), device=model.policy.device)
             inputs = preprocess(model.policy, rows(observations, here))
             successors = preprocess(model.policy, rows(observations, next_index[here]))
             gradient = action_gradient(network, inputs, action, critic)
@@ -128,8 +126,7 @@ def action_gradient(critic: nn.Module, observations: NetworkInput, actions: th.T
     """
     with th.enable_grad():
         actions = actions.detach().requires_grad_()
-        values = critic_values(critic, observations, actions)
-        value = values.min(dim=0).values if choice == "min" else values[choice]
+        value = chosen_value(critic, observations, actions, choice)
         (gradient,) = th.autograd.grad(value.sum(), actions)
     return gradient
 
@@ -150,11 +147,6 @@ def _perturbed(
     if isinstance(inputs, dict):
         return {key: add(value, key) if key in sensors else value for key, value in inputs.items()}
     return add(inputs, None)
-
-
-def _chunk_size(observations: Observations) -> int:
-    arrays = list(observations.values()) if isinstance(observations, dict) else [observations]
-    return max(1, _CHUNK_ENTRIES // max(1, sum(int(np.prod(array.shape[1:])) for array in arrays)))
 
 
 def _mean_square(values: th.Tensor) -> NDArray[np.float64]:

@@ -16,8 +16,8 @@ from stable_baselines3.common.vec_env import VecNormalize
 from torch import nn
 
 from sb3_pave.callbacks import SmoothnessEvalCallback
-from sb3_pave.evaluation.geometry import rollout_geometry
 from sb3_pave.evaluation.rollout import record_rollout
+from sb3_pave.evaluation.rollout_geometry import rollout_geometry
 
 
 class Dumps(KVWriter):

@@ -10,16 +10,11 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import nn
 
-from sb3_pave.evaluation.geometry import (
-    CriticGeometry,
-    RolloutGeometry,
-    actor_jacobian_norm,
-    consecutive_cosine,
-    critic_geometry,
-    rollout_geometry,
-)
+from sb3_pave.evaluation.actor_jacobian import actor_jacobian_norm
+from sb3_pave.evaluation.geometry import CriticGeometry, critic_geometry
 from sb3_pave.evaluation.networks import critic_values, preprocess
 from sb3_pave.evaluation.rollout import record_rollout
+from sb3_pave.evaluation.rollout_geometry import RolloutGeometry, consecutive_cosine, rollout_geometry
 from sb3_pave.evaluation.tables import GEOMETRY_MEASURES
 from sb3_pave.evaluation.turn import FieldTurn, field_turn
 
@@ -224,7 +219,7 @@ def test_states_do_not_mix_and_chunks_do_not_show(monkeypatch):
     model = SAC("MlpPolicy", "Pendulum-v1", policy_kwargs=silu(), seed=0, device="cpu")
     inputs = random_inputs(model)
     whole, actor = critic_geometry(model, *inputs), actor_jacobian_norm(model, inputs[0])
-    monkeypatch.setattr("sb3_pave.evaluation.geometry.CHUNK_SIZE", 3)
+    monkeypatch.setattr("sb3_pave.evaluation.derivatives.CHUNK_SIZE", 3)
     np.testing.assert_allclose(critic_geometry(model, *inputs).mixed_norm, whole.mixed_norm, rtol=1e-4)
     np.testing.assert_allclose(actor_jacobian_norm(model, inputs[0]), actor, rtol=1e-4)
 

@@ -6,9 +6,11 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3 import PPO, SAC, TD3
 
-from sb3_pave.evaluation.geometry import actor_jacobian_norm, critic_geometry, rollout_geometry
+from sb3_pave.evaluation.actor_jacobian import actor_jacobian_norm
+from sb3_pave.evaluation.geometry import critic_geometry
 from sb3_pave.evaluation.networks import action_rounding, check_agreement
 from sb3_pave.evaluation.rollout import record_rollout
+from sb3_pave.evaluation.rollout_geometry import rollout_geometry
 from tests.evaluation.test_geometry import BoxEnv, silu
 
 ACTIONS = {

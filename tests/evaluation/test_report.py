@@ -12,12 +12,12 @@ from stable_baselines3.common.env_util import make_vec_env
 from torch import nn
 
 from sb3_pave.evaluation.aggregate import aggregate
-from sb3_pave.evaluation.geometry import rollout_geometry
 from sb3_pave.evaluation.intervals import FEWEST_RUNS
 from sb3_pave.evaluation.report import new_report, run_record
 from sb3_pave.evaluation.report_files import load_report, save_report
 from sb3_pave.evaluation.robustness import evaluate_robustness
 from sb3_pave.evaluation.rollout import Episode, Rollout, record_rollout
+from sb3_pave.evaluation.rollout_geometry import rollout_geometry
 from sb3_pave.evaluation.smoothness import smoothness_measures
 from sb3_pave.evaluation.surface import SurfacePlane, field_surface, surface_plane
 from sb3_pave.evaluation.tables import MEASURES, caption, episode_table, format_number, markdown, summary_table

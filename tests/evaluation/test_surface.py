@@ -11,7 +11,7 @@ from stable_baselines3 import SAC, TD3
 from stable_baselines3.common.env_util import make_vec_env
 from torch import nn
 
-from sb3_pave.evaluation import geometry, surface
+from sb3_pave.evaluation import derivatives, surface
 from sb3_pave.evaluation.rollout import Rollout, record_rollout
 from sb3_pave.evaluation.surface import field_surface, surface_plane
 
@@ -51,9 +51,9 @@ def test_states_are_taken_in_parts_that_fit_into_memory(cubic, monkeypatch):
     """400 states, and the second derivatives of 30 of them at most at once."""
     model, recorded = cubic
     whole, sizes = surface_plane(model, recorded), []
-    derivatives = surface.second_derivatives
-    monkeypatch.setattr(geometry, "CHUNK_SIZE", 30)
-    monkeypatch.setattr(surface, "second_derivatives", lambda *args: [sizes.append(len(args[2])), derivatives(*args)][1])
+    differentiate = surface.second_derivatives
+    monkeypatch.setattr(derivatives, "CHUNK_SIZE", 30)
+    monkeypatch.setattr(surface, "second_derivatives", lambda *args: [sizes.append(len(args[2])), differentiate(*args)][1])
     parts = surface_plane(model, recorded)
     assert max(sizes) == 30 and sum(sizes) == 400
     assert (parts.state_index, parts.action_index) == (whole.state_index, whole.action_index)
