@@ -176,7 +176,7 @@ def _flag(name: str, given: Any) -> bool:
 
 def _check_drawn(name: str, values: BaseDistribution, algorithm: str) -> None:
     """What can be drawn has to be what the algorithm takes: choices, or the ends of a range."""
-    from sb3_pave.zoo.values import takes_whole_numbers
+    from sb3_pave.zoo.constructors import takes_whole_numbers
 
     if isinstance(values, FloatDistribution) and takes_whole_numbers(algorithm, name):
         raise SpecificationError(f"search: {name} takes whole numbers: add int: true to its range, or list its choices")

@@ -152,14 +152,14 @@ def check_hyperparameters(where: str, algorithm: str, given: Mapping[str, Any]) 
     from rl_zoo3.utils import ALGOS
 
     from sb3_pave.zoo.checks import ZOO_KEYS, ZOOS_OWN
+    from sb3_pave.zoo.constructors import accepted_names, constructor_parameters
     from sb3_pave.zoo.errors import ZooError
-    from sb3_pave.zoo.values import check_values, constructor_parameters
+    from sb3_pave.zoo.values import check_values
 
-    parameters = constructor_parameters(ALGOS[algorithm])
-    known = {*ZOO_KEYS, *parameters} - ZOOS_OWN
-    takes_any = not parameters or any(one.kind is one.VAR_KEYWORD for one in parameters.values())
+    accepted = accepted_names(constructor_parameters(ALGOS[algorithm]))
+    known = {*given} if accepted is None else (accepted | ZOO_KEYS) - ZOOS_OWN
     for name in given:
-        if name not in known and not takes_any:
+        if name not in known:
             raise SpecificationError(unknown(where, str(name), known))
     try:
         check_values(algorithm, given)

@@ -17,6 +17,7 @@ from rl_zoo3.utils import ALGOS
 from sb3_pave.algorithms.mixin import Pave
 from sb3_pave.algorithms.stored import stored_data
 from sb3_pave.baselines.mixin import ActorSideMethod
+from sb3_pave.zoo.constructors import accepted_names
 from sb3_pave.zoo.errors import ZooError
 
 #: Entries of the zoo's files that no constructor takes
@@ -59,10 +60,10 @@ def refuse_unknown(name: str, algorithm: type, hyperparams: Collection[str]) -> 
     :param hyperparams: names of what its constructor, or ``load()``, will be given
     :raises ZooError: if the constructor does not take one of them
     """
-    parameters = inspect.signature(algorithm).parameters
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return  # nobody can tell
-    known = {*parameters, *_NOISE}
+    accepted = accepted_names(inspect.signature(algorithm).parameters)
+    if accepted is None:
+        return
+    known = accepted | _NOISE
     for one in hyperparams:
         if one not in known:
             hint = nearest(one, (known | ZOO_KEYS | {"n_timesteps"}) - ZOOS_OWN)

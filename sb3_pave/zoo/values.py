@@ -5,7 +5,6 @@ where 1e-3 is text.
 
 import ast
 import inspect
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,9 +14,9 @@ from rl_zoo3.utils import ALGOS
 from sb3_pave.algorithms.checks import check_hyperparameters
 from sb3_pave.algorithms.mixin import Pave
 from sb3_pave.algorithms.plain_values import plain_flag, plain_number
-from sb3_pave.algorithms.signatures import joined_signature
 from sb3_pave.algorithms.units import settle_weights
 from sb3_pave.baselines.mixin import ActorSideMethod
+from sb3_pave.zoo.constructors import constructor_parameters
 from sb3_pave.zoo.errors import ZooError
 
 # What the zoo evaluates as Python where it is text
@@ -44,26 +43,6 @@ def check_values(algorithm: str, given: Mapping[str, Any]) -> None:
         _check_arguments(ALGOS[algorithm], given, parameters)
     except ValueError as error:
         raise ZooError(str(error)) from error
-
-
-def takes_whole_numbers(algorithm: str, name: str) -> bool:
-    """
-    :param algorithm: name of an algorithm in the zoo
-    :param name: a hyperparameter
-    :return: whether its constructor takes an integer there, and no float
-    """
-    parameter = constructor_parameters(ALGOS[algorithm]).get(name)
-    kinds = set(re.findall(r"\w+", str(parameter.annotation))) if parameter is not None else set()
-    return name in ("n_envs", "frame_stack") or ("int" in kinds and not kinds & {"float", "Callable"})
-
-
-def constructor_parameters(algorithm: type) -> dict[str, inspect.Parameter]:
-    """
-    :param algorithm: a class
-    :return: what its constructor takes, and what this passes on to those of its parents; nothing where inspect can't tell
-    """
-    signature = joined_signature(algorithm)
-    return {} if signature is None else dict(signature.parameters)
 
 
 def _check_text(name: str, value: Any, parameter: inspect.Parameter | None) -> None:
