@@ -96,12 +96,11 @@ def film_frames(takes: Sequence[Take], script: Script, fps: float) -> Iterator[N
     :return: the images, of shape ``(height, width, 3)``, RGB, width and height even; the last one stays for :data:`HOLD`
     :raises FilmError: if there is no action dimension of that number
     """
-    n_frames = max(len(take.images) for take in takes)
-    sheet = _Sheet(takes, script)
-    for frame in range(n_frames):
+    sheet, longest = _Sheet(takes, script), _longest(takes)
+    for frame in range(longest):
         yield sheet.draw(frame)
-    last = sheet.draw(n_frames)
-    for _ in range(max(1, round(HOLD * fps))):
+    last = sheet.draw(longest)
+    for _ in range(longest, n_frames(takes, fps)):
         yield last
 
 
@@ -111,7 +110,12 @@ def n_frames(takes: Sequence[Take], fps: float) -> int:
     :param fps: images a second
     :return: how many images :func:`film_frames` makes of them
     """
-    return max(len(take.images) for take in takes) + max(1, round(HOLD * fps))
+    return _longest(takes) + max(1, round(HOLD * fps))
+
+
+def _longest(takes: Sequence[Take]) -> int:
+    """The number of images of the take that has the most of them."""
+    return max(len(take.images) for take in takes)
 
 
 @dataclass
@@ -150,7 +154,7 @@ class _Sheet:
         """:return: the image of that number; beyond the last one, the end of every episode"""
         self.canvas.restore_region(self.background)
         canvas = np.asarray(self.canvas.buffer_rgba())[..., :3]  # a view: what is drawn later comes on top
-        longest = max(len(take.images) for take in self.takes)
+        longest = _longest(self.takes)
         for column in self.columns:
             self._move(column, frame)
             top, left = column.corner
