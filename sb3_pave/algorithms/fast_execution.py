@@ -12,16 +12,17 @@ from sb3_pave.algorithms.execution import Execution, Network, Sample, Step
 from sb3_pave.algorithms.recording import calls_only_known, networks_of, records
 from sb3_pave.fast.capture import CudaCapture
 from sb3_pave.fast.compiled import can_compile, compiled
+from sb3_pave.fast.cpu_batches import sampling_on_cpu
 from sb3_pave.fast.critic_loss import TdError, mlp_critic_loss
 from sb3_pave.fast.differentiated import Loss, compiled_loss
 from sb3_pave.fast.eligibility import has_closed_form, is_mode_free
 from sb3_pave.fast.ensemble import lay_stacked
 from sb3_pave.fast.fused_adam import fused_adam
-from sb3_pave.fast.graphs import GraphedUpdate, fixed_numbers
+from sb3_pave.fast.graphs import GraphedUpdate
 from sb3_pave.fast.recorded_policy import RecordedPolicy
 from sb3_pave.fast.stand_ins import is_mlp_actor, is_mlp_critic, mlp_actor, mlp_critic, see_the_same
 from sb3_pave.fast.update_log import UpdateLog
-from sb3_pave.fast.watch import Watch
+from sb3_pave.fast.watch import Watch, fixed_numbers
 from sb3_pave.method.terms import Terms
 
 
@@ -118,7 +119,7 @@ class Recorded(Execution):
             yield
 
     def run(self, step: Step, sample: Sample, kind: Any, log: UpdateLog) -> None:
-        with self.graphs.sampling_from(self.model.replay_buffer):
+        with sampling_on_cpu(self.model.replay_buffer):
             batch = sample()
 
         def recorded(*batch: Any, log: UpdateLog) -> None:

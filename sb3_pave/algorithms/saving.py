@@ -13,7 +13,8 @@ from sb3_pave.algorithms.deferred_log import DeferredLog
 from sb3_pave.algorithms.loading import is_loading, loading
 from sb3_pave.algorithms.stored import stored_data, stored_value
 from sb3_pave.algorithms.units import PAPER, weights_to_load
-from sb3_pave.fast.graphs import GraphedUpdate, without_capture
+from sb3_pave.fast.graphs import GraphedUpdate
+from sb3_pave.fast.optimizer_steps import without_capture
 from sb3_pave.method.scales import Scales
 
 # What PAVE adds to the host's

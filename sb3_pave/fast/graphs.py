@@ -5,24 +5,22 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-import numpy as np
 import torch as th
-from stable_baselines3.common.buffers import BaseBuffer
 
 from sb3_pave.fast.capture import Capture, Outcome, Update
 from sb3_pave.fast.compiled import in_a_line
 from sb3_pave.fast.detached import detach_attributes
 from sb3_pave.fast.fused_adam import fused_adam
+from sb3_pave.fast.optimizer_steps import move_steps
 from sb3_pave.fast.static_batch import StaticBatch
 from sb3_pave.fast.update_log import UpdateLog
-from sb3_pave.fast.watch import PASSING, are_known, same
+from sb3_pave.fast.watch import same
 from sb3_pave.method.batches import leaves, rebuilt
 from sb3_pave.user_warning import warn_user
 
 WARM_UPS = 3  # calls before a recording: libraries and optimizers set themselves up in the first ones
 _MAX_RECORDINGS = 32  # in a row that were hardly used
 _MANY_REPLAYS = 1000  # what recordings cost is nothing beside these
-_CPU = th.device("cpu")
 # What recordings read from memory, and the parameters, whose addresses count
 _OURS = frozenset({"lr", "params"})
 
@@ -79,7 +77,8 @@ class GraphedUpdate:
                 return False
             for group in _groups([optimizer]):
                 self._learning_rates.setdefault(id(group["params"][0]), _LearningRate(self.capture.device))
-            self._move_steps(optimizer, to_device=True)
+            if self.capture.capturable:
+                move_steps(optimizer, to_device=True)
         states = [value for optimizer in optimizers for state in optimizer.state.values() for value in state.values()]
         addresses = tuple(tensor.data_ptr() for tensor in [*tensors, *states] if isinstance(tensor, th.Tensor))
         settings = [[value for name, value in group.items() if name not in _OURS] for group in _groups(optimizers)]
@@ -115,77 +114,48 @@ class GraphedUpdate:
             step(*_moved(batch, self.capture.device), log=log)
             return
         tensors = leaves(batch)
-        key = (kind, *[(tensor.shape, tensor.dtype) for tensor in tensors])
-        recording = self._recordings.get(key)
-        if recording is None:
-            recording = self._recordings[key] = _Recording(StaticBatch(batch, self.capture.device))
+        recording = self._recording_of(batch, (kind, *[(tensor.shape, tensor.dtype) for tensor in tensors]))
         recording.inputs.load(tensors)
 
         def update() -> Outcome:
             own_log = UpdateLog()
             step(*recording.inputs.batch, log=own_log)
-            if noise is None:
-                return Outcome(*own_log.stacked(), {})
             detach_attributes(noise)
-            return Outcome(*own_log.stacked(), dict(vars(noise)))
+            return Outcome(*own_log.stacked(), {} if noise is None else dict(vars(noise)))
 
-        if recording.replay is None and noise is not None:
+        if recording.replay is None:
             detach_attributes(noise)  # acting has drawn it, too
-        if recording.replay is None and recording.n_warm_ups < WARM_UPS:
-            recording.n_warm_ups += 1
-            with self._recordable():
-                outcome = self.capture.warm_up(update)
-        else:
+            if recording.n_warm_ups < WARM_UPS:
+                recording.n_warm_ups += 1
+                with self._recordable():
+                    outcome = self.capture.warm_up(update)
+                log.add_all(outcome.tags, outcome.values)
+                return
+            recording.replay = self._record(update, noise)
             if recording.replay is None:
-                try:
-                    with self._recordable(), _kept_on_error(noise):
-                        recording.replay = self.capture.record(update)
-                except Exception as error:  # whatever the driver makes of what can't be captured
-                    self._give_up(in_a_line(error))
-                    step(*recording.inputs.batch, log=log)
-                    return
-                self._n_recorded += 1
-            self._n_replays += 1
-            outcome = recording.replay()
-            if noise is not None:
-                vars(noise).update(outcome.attributes)
+                step(*recording.inputs.batch, log=log)
+                return
+        self._n_replays += 1
+        outcome = recording.replay()
+        if noise is not None:
+            vars(noise).update(outcome.attributes)
         log.add_all(outcome.tags, outcome.values)
 
-    @contextmanager
-    def sampling_from(self, replay_buffer: Any) -> Iterator[None]:
-        """
-        Batches stay on the CPU in this context, to be copied to the device in one piece. A buffer of the user's, which may
-        keep its data on the device, is left alone.
+    def _recording_of(self, batch: tuple[Any, ...], key: Any) -> "_Recording":
+        if key not in self._recordings:
+            self._recordings[key] = _Recording(StaticBatch(batch, self.capture.device))
+        return self._recordings[key]
 
-        :param replay_buffer: the agent's
-        """
-        if not are_known(type(replay_buffer).__mro__):
-            yield
-            return
-        before = replay_buffer.device
-        # They are copied there; SB3's own conversion would copy them once more
-        converts_as_sb3 = getattr(type(replay_buffer), "to_torch", None) is BaseBuffer.to_torch
-        shares = converts_as_sb3 and "to_torch" not in vars(replay_buffer)
-        replay_buffer.device = _CPU
-        if shares:
-            replay_buffer.to_torch = _shared
+    def _record(self, update: Update, noise: Any) -> Update | None:
+        """What replays the update; None where it can't be recorded, after a warning."""
         try:
-            yield
-        finally:
-            replay_buffer.device = before
-            if shares:
-                del replay_buffer.to_torch
-
-    def _move_steps(self, optimizer: th.optim.Optimizer, to_device: bool) -> None:
-        """Recordings count an optimizer's steps where its parameters are; without them it counts on the CPU."""
-        if not self.capture.capturable:
-            return
-        for group in optimizer.param_groups:
-            on_device = to_device or group.get("fused") or group["capturable"]
-            for parameter in group["params"]:
-                state = optimizer.state.get(parameter, {})
-                if isinstance(state.get("step"), th.Tensor):
-                    state["step"] = state["step"].to(parameter.device if on_device else _CPU)
+            with self._recordable(), _kept_on_error(noise):
+                replay = self.capture.record(update)
+        except Exception as error:  # whatever the driver makes of what can't be captured
+            self._give_up(in_a_line(error))
+            return None
+        self._n_recorded += 1
+        return replay
 
     @contextmanager
     def _recordable(self) -> Iterator[None]:
@@ -214,8 +184,8 @@ class GraphedUpdate:
     def _give_up(self, reason: str, quiet: bool = False) -> None:
         self._given_up = True
         self._recordings = {}
-        for optimizer in self._optimizers:
-            self._move_steps(optimizer, to_device=False)
+        for optimizer in self._optimizers if self.capture.capturable else ():
+            move_steps(optimizer, to_device=False)
         if not quiet:
             warn_user(f"cuda_graph: the update can't be recorded: {reason}. Training goes on without, with the same results.")
 
@@ -245,41 +215,6 @@ class _Recording:
         self.replay: Update | None = None
 
 
-def fixed_numbers(model: Any) -> dict[str, Any]:
-    """
-    The numbers among an agent's attributes that its updates may depend on: a recording holds their values.
-
-    :param model: the agent
-    """
-    return {
-        name: value
-        for name, value in vars(model).items()
-        if name not in PASSING and (value is None or isinstance(value, bool | int | float | np.generic))
-    }
-
-
-def without_capture(optimizer_state: dict[str, Any]) -> dict[str, Any]:
-    """
-    An optimizer's ``state_dict()`` as it would be had no update been recorded.
-
-    :param optimizer_state: as it is
-    """
-    on_device = {
-        parameter
-        for group in optimizer_state["param_groups"]
-        for parameter in group["params"]
-        if group.get("capturable") or group.get("fused")
-    }
-    state = {
-        index: {
-            name: value.cpu() if name == "step" and index not in on_device and isinstance(value, th.Tensor) else value
-            for name, value in own.items()
-        }
-        for index, own in optimizer_state["state"].items()
-    }
-    return {**optimizer_state, "state": state}
-
-
 @contextmanager
 def _kept_on_error(noise: Any) -> Iterator[None]:
     # What a recording drew is no number yet
@@ -290,10 +225,6 @@ def _kept_on_error(noise: Any) -> Iterator[None]:
         if noise is not None:
             vars(noise).update(before)
         raise
-
-
-def _shared(array: np.ndarray, copy: bool = True) -> th.Tensor:
-    return th.as_tensor(array)
 
 
 def _moved(batch: Any, device: th.device) -> Any:

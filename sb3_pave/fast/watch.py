@@ -6,6 +6,7 @@ from itertools import chain
 from operator import is_, itemgetter
 from typing import Any
 
+import numpy as np
 import torch as th
 from torch import nn
 
@@ -120,6 +121,19 @@ class _OptimizerWatch:
         settings += hooks_of_steps(self._optimizer)
         parameters = list(chain.from_iterable([group["params"] for group in self._groups]))
         return settings, parameters, all_values(self._state.values())
+
+
+def fixed_numbers(model: Any) -> dict[str, Any]:
+    """
+    The numbers among an agent's attributes that its updates may depend on: a recording holds their values.
+
+    :param model: the agent
+    """
+    return {
+        name: value
+        for name, value in vars(model).items()
+        if name not in PASSING and (value is None or isinstance(value, bool | int | float | np.generic))
+    }
 
 
 def hooks_of_steps(optimizer: th.optim.Optimizer) -> tuple[Any, ...]:
