@@ -7,7 +7,10 @@ from typing import Any
 
 from sb3_pave.commands.device import device
 from sb3_pave.commands.extras import import_gym_packages, naming_the_extra
+from sb3_pave.commands.options import value_of
+from sb3_pave.evaluation.agents import Agent, from_zip
 from sb3_pave.evaluation.rollout import LARGEST_SEED
+from sb3_pave.evaluation.zoo_runs import check_algorithm
 
 DEFAULT_FOLDER = "logs"
 
@@ -65,34 +68,18 @@ def check_agents(parser: argparse.ArgumentParser, args: argparse.Namespace, verb
             parser.error(f"{n_models} zip files need one {option} for all of them or one for each, not {len(given)}")
 
 
-def value_of(args: argparse.Namespace, option: str) -> Any:
+def zip_agents(args: argparse.Namespace, statistics: Sequence[str] | None) -> list[Agent]:
     """
-    :param args: arguments of a command
-    :param option: the long name of an option
-    :return: what was given for it
+    :param args: with ``add_agents``
+    :param statistics: files of ``VecNormalize`` statistics: one for all zip files, one for each, or None
+    :return: the agents of the zip files that were given
+    :raises AgentError: if there is no such algorithm, a file is missing or is not a model
     """
-    return getattr(args, option.strip("-").replace("-", "_"))
-
-
-def needs(parser: argparse.ArgumentParser, args: argparse.Namespace, option: str, *others: str) -> None:
-    """
-    Ends the command if an option is given without any of those that it says more of: it would be ignored.
-
-    :param parser: of the command
-    :param args: its arguments, None or False where an option is not given
-    :param option: the option
-    :param others: the options it goes with
-    """
-    if value_of(args, option) is not None and not any(value_of(args, other) for other in others):
-        parser.error(f"{option} goes with {' or '.join(others)}")
-
-
-def for_each(given: Sequence[Any] | None, n: int) -> list[Any]:
-    """
-    :param given: one for all, one for each, or none
-    :param n: how many there are
-    """
-    return list(given) if given and len(given) == n else list(given or [None]) * n
+    for name in args.algo:
+        check_algorithm(name)
+    algorithms, files = (_for_each(given, len(args.models)) for given in (args.algo, statistics))
+    given = zip(args.models, algorithms, files, strict=True)
+    return [from_zip(path, args.env, algorithm, file) for path, algorithm, file in given]
 
 
 def import_needed(parser: argparse.ArgumentParser, needed: Iterable[str], gym_packages: Iterable[str]) -> None:
@@ -107,3 +94,8 @@ def import_needed(parser: argparse.ArgumentParser, needed: Iterable[str], gym_pa
         for module in needed:
             importlib.import_module(module)
     import_gym_packages(parser, gym_packages)
+
+
+def _for_each(given: Sequence[Any] | None, n: int) -> list[Any]:
+    """Of what is one for all, one for each, or none: one for each."""
+    return list(given) if given and len(given) == n else list(given or [None]) * n

@@ -13,18 +13,18 @@ from sb3_pave.commands.agents import (
     add_agents,
     add_surroundings,
     check_agents,
-    for_each,
     import_needed,
-    needs,
+    zip_agents,
 )
+from sb3_pave.commands.options import needs
 from sb3_pave.commands.printing import print_frame
-from sb3_pave.evaluation.agents import Agent, from_zip, notes_of_zips
+from sb3_pave.evaluation.agents import Agent, notes_of_zips
 from sb3_pave.evaluation.errors import AgentError, NoModelError
 from sb3_pave.evaluation.labels import given_twice, told_apart
 from sb3_pave.evaluation.output_path import check_free, check_writable, output_path
 from sb3_pave.evaluation.pooling import differences
 from sb3_pave.evaluation.robustness import NOISE_LEVELS
-from sb3_pave.evaluation.zoo_runs import check_algorithm, find_runs
+from sb3_pave.evaluation.zoo_runs import find_runs
 
 if TYPE_CHECKING:
     from sb3_pave.evaluation.measurement import Conditions
@@ -151,10 +151,7 @@ def _runs(args: argparse.Namespace, notes: list[str]) -> list[Agent]:
 
 
 def _zips(args: argparse.Namespace, notes: list[str]) -> list[Agent]:
-    for name in args.algo:
-        check_algorithm(name)
-    algos = zip(args.models, for_each(args.algo, len(args.models)), strict=True)
-    zips = [from_zip(path, args.env, algo, args.vec_normalize) for path, algo in algos]
+    zips = zip_agents(args, None if args.vec_normalize is None else [args.vec_normalize])
     notes += given_twice(zips)
     agents = told_apart(zips, args.label)
     notes += notes_of_zips(agents, args.env, args.vec_normalize is not None)

@@ -8,15 +8,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from sb3_pave.commands.agents import DEFAULT_FOLDER, add_agents, add_surroundings, check_agents, for_each, import_needed
-from sb3_pave.evaluation.agents import Agent, from_zip, notes_of_zips
+from sb3_pave.commands.agents import DEFAULT_FOLDER, add_agents, add_surroundings, check_agents, import_needed, zip_agents
+from sb3_pave.evaluation.agents import Agent, notes_of_zips
 from sb3_pave.evaluation.errors import AgentError
 from sb3_pave.evaluation.film_file import FORMATS, check_format
 from sb3_pave.evaluation.labels import titles
 from sb3_pave.evaluation.offscreen import prepare_rendering
 from sb3_pave.evaluation.output_path import check_free, check_writable, output_path
 from sb3_pave.evaluation.takes import FilmError
-from sb3_pave.evaluation.zoo_runs import check_algorithm, find_runs
+from sb3_pave.evaluation.zoo_runs import find_runs
 
 if TYPE_CHECKING:
     from sb3_pave.evaluation.film import FilmProgress
@@ -100,11 +100,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _agents(args: argparse.Namespace) -> list[Agent]:
     if args.models:
-        for name in args.algo:
-            check_algorithm(name)
-        names, statistics = (for_each(given, len(args.models)) for given in (args.algo, args.vec_normalize))
-        files = zip(args.models, names, statistics, strict=True)
-        agents = [from_zip(path, args.env, name, file) for path, name, file in files]
+        agents = zip_agents(args, args.vec_normalize)
         for note in notes_of_zips(agents, args.env, args.vec_normalize is not None):
             _note(note)
         return agents

@@ -6,9 +6,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sb3_pave.commands.agents import value_of
 from sb3_pave.commands.extras import find_modules_here, naming_the_extra
 from sb3_pave.commands.jobs import add_jobs, jobs_and_gpus
+from sb3_pave.commands.options import value_of
 from sb3_pave.commands.printing import print_frame
 
 if TYPE_CHECKING:
