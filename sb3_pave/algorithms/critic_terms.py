@@ -150,8 +150,9 @@ class CriticTerms(OffPolicyAlgorithm):
 
     def _huber_share(self) -> Callable[[Any, th.Tensor, th.Tensor], th.Tensor] | None:
         """
-        What the TD loss is of that of squared errors, summed over critics: a function, without gradient, of what ``_td_loss``
-        takes and returns. Scale-free terms, which are sums of squares, count as much less. None: the TD loss is one, too.
+        How large the host's TD loss is, as a share of a sum of squared errors over the critics, which the terms are measured
+        against: they are multiplied by it. A function, without gradient, of what ``_td_loss`` takes and of what it returns,
+        a scalar; None where the TD loss is such a sum.
         """
         return None
 

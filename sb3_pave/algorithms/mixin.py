@@ -39,7 +39,7 @@ from sb3_pave.method.field import refuse_compiled
 from sb3_pave.method.scales import Scales
 from sb3_pave.method.successor import Successor
 
-# A number of its own, which a host that sets the same attribute is told by
+# Compared by ``is``, which tells whether the host's constructor has put a number of its own in its place
 _NOTHING_YET = float("0")
 
 

@@ -9,7 +9,7 @@ from torch import nn
 from sb3_pave.algorithms.upstream import is_of_upstream
 from sb3_pave.fast.watch import all_values, identical
 
-# What a module that decides for itself has in place of its class's
+# Methods that set the mode; a module that has one of them as an attribute of its own may do something else there
 _OWN = frozenset(["train", "set_training_mode"])
 
 
@@ -46,7 +46,7 @@ class Modes:
     def _are_the_same(self) -> bool:
         if not identical(all_values(self._children), self._children_before):
             return False
-        # One that decides for itself has to be asked. The policy's attributes come and go
+        # A method that was set meanwhile has to be called. Of the policy itself, the other attributes come and go
         return _OWN.isdisjoint(vars(self.policy)) and self._n_attributes == [*map(len, self._modules[1:])]
 
 

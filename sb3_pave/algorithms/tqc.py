@@ -45,9 +45,9 @@ class PAVE_TQC(MaxEntropyPave, TQC):
 @th.no_grad()
 def _huber_share(current: th.Tensor, target: th.Tensor, td_loss: th.Tensor) -> th.Tensor:
     """
-    TQC's TD loss by half the sum over its critics of ``E |τ - 1{e < 0}| e² / 2``, which has the square of every error ``e``
-    of the quantile of level ``τ``:
-    ``2 / n_critics`` while no error exceeds 1, beyond which Huber's loss grows like them.
+    TQC's TD loss divided by half the sum over its critics of ``E |τ - 1{e < 0}| e² / 2``, which squares every error ``e`` of
+    the quantile of level ``τ``; a scalar. It is ``2 / n_critics`` while no error exceeds 1, and falls beyond, where Huber's
+    loss is linear in the error.
 
     :param current: the quantiles, shape (batch, n_critics, quantiles)
     :param target: their targets, shape (batch, target quantiles)

@@ -24,7 +24,8 @@ class TdError(NamedTuple):
     :param output: what the critic returns, of its networks' outputs of shape (n_critics, batch, outputs)
     :param loss: the TD loss, of that and the target
     :param target: the target, whose rows are the batch's
-    :param share: what the terms count, of both and the TD loss, without gradient; None: 1
+    :param share: what the terms are multiplied by: a function, without gradient, of the critic's output, the target and the
+        TD loss; None: 1
     """
 
     output: Callable[[th.Tensor], Any]

@@ -37,7 +37,8 @@ def is_mode_free(critic: Any) -> bool:
 
 def of_contrib(algorithm: str, name: str) -> list[Any]:
     """
-    A class of sb3-contrib's policies, or nothing. Who has such a module has imported it: contrib need not be installed.
+    A class of sb3-contrib's policies, alone in a list. The list is empty where the class was not imported, so that no module
+    can be one of it: contrib need not be installed.
 
     :param algorithm: its package
     :param name: its name

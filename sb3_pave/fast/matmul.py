@@ -6,8 +6,8 @@ from typing import Any
 
 import torch as th
 
-# What oneDNN's preparations, a call for each matrix and a copy of the results cost more than it gains: a dimension below the
-# one, or fewer multiplications a matrix than the other
+# With a dimension below the first, or fewer multiplications a matrix than the second, oneDNN's preparations, a call for each
+# matrix and a copy of the results cost more than it gains
 _SMALL, _FEW = 64, 50_000_000
 _THIN = 64  # columns of a result that is better computed lying down
 

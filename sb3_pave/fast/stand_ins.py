@@ -155,7 +155,7 @@ def is_mlp_actor(actor: Any) -> bool:
 
 
 def _layers(network: nn.Module) -> list[nn.Module]:
-    """One after the other, what the network does; itself, where it may do something else than call its parts."""
+    """The layers that the network calls one after the other; itself alone, where it may do anything else."""
     return list(network) if type(network) is nn.Sequential and not has_hooks(network) else [network]
 
 

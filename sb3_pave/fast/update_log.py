@@ -6,6 +6,9 @@ import torch as th
 
 from sb3_pave.fast.differentiated import Loss
 
+_HOST = th.device("cpu")
+_TOGETHER = 1000  # gradient steps whose values are packed into one tensor
+
 
 class UpdateLog:
     """Scalars of each gradient step of one ``train()`` call; reading them is the only wait for the device."""
@@ -77,7 +80,3 @@ class UpdateLog:
             for tag, value in zip(tags, values.tolist(), strict=True):
                 read.setdefault(tag, []).append(value)
         return read
-
-
-_HOST = th.device("cpu")
-_TOGETHER = 1000  # gradient steps

@@ -138,8 +138,7 @@ def fixed_numbers(model: Any) -> dict[str, Any]:
 
 def hooks_of_steps(optimizer: th.optim.Optimizer) -> tuple[Any, ...]:
     """
-    What else happens at the optimizer's steps than what its class does, before, after or in their place, and in place of the
-    zeroing of gradients.
+    Functions that an optimizer calls before or after its steps, and those that replace its ``step`` or ``zero_grad``.
 
     :param optimizer: the optimizer
     """
@@ -176,7 +175,7 @@ def _addresses(tensors: Sequence[th.Tensor]) -> list[int]:
 
 
 def _traits(tensors: Sequence[th.Tensor]) -> list[Any]:
-    """What else an update makes of tensors than their values: whether they learn, and the hooks of their gradients."""
+    """What an update depends on in tensors besides their values: whether they learn, and the hooks of their gradients."""
     traits: list[Any] = [tensor.requires_grad for tensor in tensors]
     if any([tensor._backward_hooks or tensor._post_accumulate_grad_hooks for tensor in tensors]):
         traits += map(hooks_of_gradient, tensors)
@@ -185,7 +184,7 @@ def _traits(tensors: Sequence[th.Tensor]) -> list[Any]:
 
 def hooks_of_gradient(tensor: th.Tensor) -> tuple[Any, ...]:
     """
-    What else happens when the tensor gets its gradient.
+    Functions that are called when a tensor gets its gradient.
 
     :param tensor: a parameter, say
     """

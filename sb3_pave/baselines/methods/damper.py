@@ -27,7 +27,7 @@ def damped_gradient(return_grad: th.Tensor, temporal_grad: th.Tensor, eta: float
     """
     return_norm, temporal_norm = return_grad.norm(), temporal_grad.norm()
     both = (return_norm > 0) & (temporal_norm > 0)
-    # Divisors that are no zeros, where nothing is taken from the quotients
+    # Where a norm is zero the quotients are not used, but must not be NaN either
     n_return, n_temporal = (th.where(both, norm, th.ones_like(norm)) for norm in (return_norm, temporal_norm))
     conflict = th.dot(return_grad / n_return, temporal_grad / n_temporal).clamp(max=0) * n_temporal / n_return
     scale = n_return / n_temporal * (n_temporal / n_return).clamp(max=1).pow(1 - eta)
