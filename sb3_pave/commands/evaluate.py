@@ -18,12 +18,13 @@ from sb3_pave.commands.agents import (
 )
 from sb3_pave.commands.options import needs
 from sb3_pave.commands.printing import print_frame
-from sb3_pave.evaluation.agents import Agent, notes_of_zips
+from sb3_pave.evaluation.agents import Agent
 from sb3_pave.evaluation.errors import AgentError, NoModelError
 from sb3_pave.evaluation.labels import given_twice, told_apart
 from sb3_pave.evaluation.output_path import check_free, check_writable, output_path
 from sb3_pave.evaluation.pooling import differences
 from sb3_pave.evaluation.robustness import NOISE_LEVELS
+from sb3_pave.evaluation.zip_notes import notes_of_zips
 from sb3_pave.evaluation.zoo_runs import find_runs
 
 if TYPE_CHECKING:

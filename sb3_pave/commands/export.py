@@ -10,9 +10,9 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_pave.commands.extras import import_gym_packages
-from sb3_pave.evaluation.agents import unused_statistics
 from sb3_pave.evaluation.errors import AgentError
 from sb3_pave.evaluation.zip_files import load_model
+from sb3_pave.evaluation.zip_notes import unused_statistics
 from sb3_pave.export import ExportError, export_onnx
 from sb3_pave.export.observations import read_observations
 from sb3_pave.export.onnx_file import DEFAULT_OPSET, check_packages

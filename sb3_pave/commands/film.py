@@ -9,13 +9,14 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from sb3_pave.commands.agents import DEFAULT_FOLDER, add_agents, add_surroundings, check_agents, import_needed, zip_agents
-from sb3_pave.evaluation.agents import Agent, notes_of_zips
+from sb3_pave.evaluation.agents import Agent
 from sb3_pave.evaluation.errors import AgentError
 from sb3_pave.evaluation.film_file import FORMATS, check_format
 from sb3_pave.evaluation.labels import titles
 from sb3_pave.evaluation.offscreen import prepare_rendering
 from sb3_pave.evaluation.output_path import check_free, check_writable, output_path
 from sb3_pave.evaluation.takes import FilmError
+from sb3_pave.evaluation.zip_notes import notes_of_zips
 from sb3_pave.evaluation.zoo_runs import find_runs
 
 if TYPE_CHECKING:

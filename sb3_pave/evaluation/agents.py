@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack, VecTransposeImage
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack, VecNormalize, VecTransposeImage
 
 from sb3_pave.evaluation.errors import AgentError
 from sb3_pave.evaluation.run_folder import model_file, read_settings, settings_of, shares_its_training
@@ -82,9 +81,8 @@ class Agent:
         hyperparams: dict[str, Any] = {}
         if self.stats_path is not None:
             hyperparams, stats_path = get_saved_hyperparams(str(self.stats_path), norm_reward=False, test_mode=True)
-        kwargs = dict(hyperparams.pop("env_kwargs", None) or {})
-        kwargs.update(arguments.get("env_kwargs") or {})
-        kwargs.update(env_kwargs or {})
+        layers = (hyperparams.pop("env_kwargs", None), arguments.get("env_kwargs"), env_kwargs)
+        kwargs = {name: value for layer in layers for name, value in (layer or {}).items()}
         n_stack, statistics = 0, None
         if self.vec_normalize_path is not None:
             statistics = read_statistics(self.vec_normalize_path)
@@ -102,17 +100,11 @@ class Agent:
                 env_kwargs=kwargs,
                 vec_env_cls=DummyVecEnv,
             )
-            if statistics is not None:
-                statistics.set_venv(env)
-                statistics.training = statistics.norm_reward = False
-                env = statistics
-                if n_stack > 0:
-                    env = VecFrameStack(env, n_stack)
+            return env if statistics is None else _normalised(env, statistics, n_stack)
         except Exception as error:
             unknown = isinstance(error, gym.error.UnregisteredEnv)
             hint = HINT_OF_PACKAGES if unknown else ""
             raise AgentError(f"The environment {env_id} of {self.model_path} could not be made: {error}{hint}") from error
-        return env
 
     def training_curves(self) -> dict[str, list[float]]:
         """
@@ -137,6 +129,13 @@ class Agent:
         except (OSError, EOFError, ValueError, BadZipFile) as error:
             raise AgentError(f"{path} could not be read: {error}") from error
         return {key: (value.mean(axis=1) if value.ndim == 2 else value).tolist() for key, value in arrays.items()}
+
+
+def _normalised(env: VecEnv, statistics: VecNormalize, n_stack: int) -> VecEnv:
+    """As the zoo wraps it: normalised, then stacked; statistics are not updated and rewards are not normalised."""
+    statistics.set_venv(env)
+    statistics.training = statistics.norm_reward = False
+    return VecFrameStack(statistics, n_stack) if n_stack > 0 else statistics
 
 
 def from_zip(
@@ -178,43 +177,6 @@ def own_statistics(path: Path) -> Path | None:
     if checkpoint := re.fullmatch(r"(.*)_(\d+_steps)", path.stem):
         names.append("{}_vecnormalize_{}.pkl".format(*checkpoint.groups()))
     return next(filter(Path.is_file, map(path.with_name, names)), None)
-
-
-def notes_of_zips(agents: Sequence[Agent], env_id: str, statistics_named: bool) -> list[str]:
-    """
-    :param agents: from zip files
-    :param env_id: the environment
-    :param statistics_named: whether the user named ``VecNormalize`` statistics
-    :return: sentences on settings and statistics that are used, or not, where the user may think otherwise
-    """
-    notes = [_trained_elsewhere(agent, env_id) for agent in agents]
-    if not statistics_named:
-        notes += [unused_statistics(agent.model_path) for agent in agents]
-    return [note for note in notes if note is not None]
-
-
-def _trained_elsewhere(agent: Agent, env_id: str) -> str | None:
-    from huggingface_sb3 import EnvironmentName
-
-    if agent.stats_path is None or agent.stats_path.name == EnvironmentName(env_id):
-        return None
-    return (
-        f"{agent.model_path} was trained in {agent.stats_path.name}: its arguments of the environment, wrappers and "
-        f"normalisation there are used in {env_id}"
-    )
-
-
-def unused_statistics(path: Path) -> str | None:
-    """
-    :param path: zip file of a model for which the user names no statistics
-    :return: a sentence on statistics beside it that may be its own or another model's; None if there are none, or those of
-        this very model, or settings of its run, by which it is known what it was trained with
-    """
-    # Those of the whole folder, if there are any, come first
-    beside = sorted(path.parent.glob("*vecnormalize*.pkl"), key=lambda file: (file.name != "vecnormalize.pkl", file))
-    if not beside or own_statistics(path) is not None or settings_of(path):
-        return None
-    return f"{beside[0]} was not used for {path.name}: if it was trained with these statistics, name them by --vec-normalize"
 
 
 def check_spaces(agent: Agent, model: BaseAlgorithm, env: VecEnv) -> None:

@@ -20,7 +20,7 @@ from torch import nn
 from sb3_pave.commands import evaluate as evaluate_command
 from sb3_pave.commands.evaluate import main
 from sb3_pave.commands.plot import main as plot
-from sb3_pave.evaluation.agents import Agent, check_spaces, from_zip, unused_statistics
+from sb3_pave.evaluation.agents import Agent, check_spaces, from_zip
 from sb3_pave.evaluation.errors import AgentError
 from sb3_pave.evaluation.measurement import Conditions
 from sb3_pave.evaluation.output_path import output_path
@@ -28,6 +28,7 @@ from sb3_pave.evaluation.report import FORMAT
 from sb3_pave.evaluation.report_files import SUFFIXES
 from sb3_pave.evaluation.rollout import record_rollout
 from sb3_pave.evaluation.zip_files import algorithm_name, load_model
+from sb3_pave.evaluation.zip_notes import unused_statistics
 from sb3_pave.evaluation.zoo_runs import find_runs
 
 pytest.importorskip("rl_zoo3")
