@@ -27,7 +27,7 @@ from sb3_pave.experiments.zoo_knowledge import (
     check_as_made,
     check_environment,
     check_hyperparameters,
-    know,
+    make_known,
     zoos_entry,
 )
 
@@ -137,7 +137,7 @@ class Specification:
         :return: the runs
         :raises SpecificationError: if there are no hyperparameters for one of them
         """
-        know(self.gym_packages)
+        make_known(self.gym_packages)
         for environment in self.environments:
             check_environment(environment.id)
         confs = {

@@ -45,7 +45,7 @@ def zoos_entry(where: str, algorithm: str, conf: Path | None, env_id: str) -> di
     return dict(entry)
 
 
-def know(gym_packages: Collection[str]) -> None:
+def make_known(gym_packages: Collection[str]) -> None:
     """
     Register our algorithms and the environments of the zoo's and the user's packages.
 
