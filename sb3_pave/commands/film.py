@@ -12,7 +12,7 @@ from sb3_pave.commands.agents import DEFAULT_FOLDER, add_agents, add_surrounding
 from sb3_pave.evaluation.agents import Agent
 from sb3_pave.evaluation.errors import AgentError
 from sb3_pave.evaluation.film_file import FORMATS, check_format
-from sb3_pave.evaluation.labels import titles
+from sb3_pave.evaluation.labels import label, titles
 from sb3_pave.evaluation.offscreen import prepare_rendering
 from sb3_pave.evaluation.output_path import check_free, check_writable, output_path
 from sb3_pave.evaluation.takes import FilmError
@@ -118,8 +118,6 @@ def _note(sentence: str) -> None:
 
 
 def _labels(agents: Sequence[Agent], given: Sequence[str] | None) -> list[str]:
-    from sb3_pave.evaluation.plots import label
-
     if given is not None and len(given) != len(agents):
         raise ValueError(f"--labels: {len(agents)} agents need as many labels, not {len(given)}")
     return [label(title) for title in titles(agents)] if given is None else list(given)

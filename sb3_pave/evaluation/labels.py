@@ -9,6 +9,12 @@ from pathlib import Path
 
 from sb3_pave.evaluation.agents import Agent
 
+# What names of algorithms in the zoo are made of
+_ALGORITHM_NAMES = {
+    *("a2c", "ars", "crossq", "ddpg", "dqn", "ppo", "lstm", "qrdqn", "sac", "td3", "tqc", "trpo"),
+    *("pave", "asap", "caps", "damper", "grad", "temporal"),
+}
+
 
 def told_apart(agents: Sequence[Agent], labels: Sequence[str] | None = None) -> list[Agent]:
     """
@@ -69,3 +75,14 @@ def short_paths(paths: Sequence[Path]) -> list[str]:
             length += 1
         names.append("/".join(one[-length:]))
     return names
+
+
+def label(algorithm: str) -> str:
+    """
+    :param algorithm: name of an algorithm in the zoo, and what tells it from others of its name; or a label of the user's
+    :return: its name in a picture: ``PAVE SAC`` for ``pave_sac``, ``SAC b/best_model`` for ``sac b/best_model``; labels stay
+    """
+    name, space, more = algorithm.partition(" ")
+    if not _ALGORITHM_NAMES.issuperset(name.rstrip(",").split("_")):
+        return algorithm
+    return name.upper().replace("_", " ") + space + more

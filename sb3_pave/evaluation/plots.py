@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -14,15 +14,38 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
-from numpy.typing import NDArray
 
 from sb3_pave.evaluation.aggregate import aggregate, defined
+from sb3_pave.evaluation.labels import label
 from sb3_pave.evaluation.report import algorithms, runs_of
-from sb3_pave.evaluation.smoothness import action_spectrum, scale_actions
+from sb3_pave.evaluation.smoothness import action_spectrum
+from sb3_pave.evaluation.spectra import mean_spectrum, scaled_trace
 from sb3_pave.evaluation.style import MARKERS, STYLE, WIDTH, line_styles, shown_dims, span_at_least
 
 _MAX_TRACED = 3
 _BOUND: Any = {"color": "black", "linestyle": "-", "linewidth": 1.2}
+
+
+class _Need(NamedTuple):
+    """
+    What a run must have for a picture.
+
+    :param is_met: whether a run of a report has it
+    :param what: what it is called
+    :param remedy: how it is got, as the end of a sentence
+    """
+
+    is_met: Callable[[Mapping[str, Any]], bool]
+    what: str
+    remedy: str = ""
+
+
+_NEEDED = {
+    "scatter": _Need(lambda run: bool(len(defined(run["episodes"]["return"]))), "finite return"),
+    "robustness": _Need(lambda run: "robustness" in run, "robustness", ": measure it with --robustness"),
+    "surfaces": _Need(lambda run: "surface" in run, "surface", ": measure it with --surface"),
+    "training": _Need(lambda run: "training" in run, "training", ": measure it with SmoothnessEvalCallback in training"),
+}
 
 
 def draw(kind: str, report: Mapping[str, Any]) -> Figure:
@@ -91,9 +114,9 @@ def spectra(report: Mapping[str, Any]) -> Figure:
         ax = figure.subplots()
         for name in algorithms(report):
             for run in runs_of(report, name):
-                frequencies, energy = action_spectrum(_scaled_trace(run), rate)
+                frequencies, energy = action_spectrum(scaled_trace(run), rate)
                 ax.plot(frequencies[1:], energy.mean(axis=1)[1:], alpha=0.3, **{**styles[name], "linewidth": 0.7})
-            smooth = _mean_spectrum([_scaled_trace(run) for run in runs_of(report, name)], rate)
+            smooth = mean_spectrum([scaled_trace(run) for run in runs_of(report, name)], rate)
             ax.plot(*smooth, **styles[name])
         ax.set_yscale("log")
         ax.set_xlabel("frequency (Hz)" if rate != 1 else "frequency (cycles a step)")
@@ -246,23 +269,6 @@ def training_curves(report: Mapping[str, Any]) -> Figure:
     return figure
 
 
-# What a run must have for a picture: whether it has it, what it is called and what gives it
-_NEEDED: dict[str, tuple[Callable[[Mapping[str, Any]], bool], str, str]] = {
-    "scatter": (lambda run: bool(len(defined(run["episodes"]["return"]))), "finite return", ""),
-    "robustness": (lambda run: "robustness" in run, "robustness", ": measure it with --robustness"),
-    "surfaces": (lambda run: "surface" in run, "surface", ": measure it with --surface"),
-    "training": (lambda run: "training" in run, "training", ": measure it with SmoothnessEvalCallback in training"),
-}
-
-# What names of algorithms in the zoo are made of
-_ALGORITHM_NAMES = {
-    *("a2c", "ars", "crossq", "ddpg", "dqn", "ppo", "lstm", "qrdqn", "sac", "td3", "tqc", "trpo"),
-    *("pave", "asap", "caps", "damper", "grad", "temporal"),
-}
-
-# Of a spectrum
-_BINS = 40
-
 #: Every picture, by the name the command knows it by
 PICTURES: dict[str, Callable[[Mapping[str, Any]], Figure]] = {
     "traces": action_traces,
@@ -272,17 +278,6 @@ PICTURES: dict[str, Callable[[Mapping[str, Any]], Figure]] = {
     "surfaces": surfaces,
     "training": training_curves,
 }
-
-
-def label(algorithm: str) -> str:
-    """
-    :param algorithm: name of an algorithm in the zoo, and what tells it from others of its name; or a label of the user's
-    :return: its name in a picture: ``PAVE SAC`` for ``pave_sac``, ``SAC b/best_model`` for ``sac b/best_model``; labels stay
-    """
-    name, space, more = algorithm.partition(" ")
-    if not _ALGORITHM_NAMES.issuperset(name.rstrip(",").split("_")):
-        return algorithm
-    return name.upper().replace("_", " ") + space + more
 
 
 @contextmanager
@@ -318,29 +313,6 @@ def _band(ax: Axes, x: Sequence[float], low: Sequence[float], high: Sequence[flo
         ax.fill_between(x, low, high, color=style["color"], alpha=0.18, linewidth=0)
 
 
-def _scaled_trace(run: Mapping[str, Any]) -> NDArray:
-    trace = run["trace"]
-    low, high = np.array(trace["low"]), np.array(trace["high"])
-    if None in [*trace["low"], *trace["high"]] or (low == high).any():
-        return np.array(trace["actions"])
-    return scale_actions(trace["actions"], low, high)
-
-
-def _mean_spectrum(traces: Sequence[NDArray], rate: float) -> tuple[NDArray, NDArray]:
-    """Episodes differ in length, and so in their frequencies: mean energy in bins of frequency, as a density of lines."""
-    edges = np.linspace(0.0, rate / 2.0, _BINS + 1)
-    frequencies, energies = [], []
-    for trace in traces:
-        frequency, energy = action_spectrum(trace, rate)
-        frequencies.append(frequency[1:])
-        energies.append(energy.mean(axis=1)[1:])
-    bins = np.clip(np.digitize(np.concatenate(frequencies), edges) - 1, 0, _BINS - 1)
-    counts = np.bincount(bins, minlength=_BINS)
-    sums = np.bincount(bins, weights=np.concatenate(energies), minlength=_BINS)
-    filled = counts > 0
-    return ((edges[:-1] + edges[1:]) / 2)[filled], sums[filled] / counts[filled]
-
-
 def _curve(run: Mapping[str, Any], key: str) -> list[float]:
     return run["training"].get(key, [])
 
@@ -349,13 +321,13 @@ def _having(kind: str, report: Mapping[str, Any]) -> dict[str, Any]:
     """The report of those runs that have what a picture needs."""
     runs = [run for run in report["runs"] if not _lacks(kind, run)]
     if not runs:
-        _, what, remedy = _NEEDED[kind]
-        raise ValueError(f"The report has no {what} of {', '.join(left_out(kind, report))}{remedy}")
+        need = _NEEDED[kind]
+        raise ValueError(f"The report has no {need.what} of {', '.join(left_out(kind, report))}{need.remedy}")
     return {**report, "runs": runs}
 
 
 def _lacks(kind: str, run: Mapping[str, Any]) -> bool:
-    return kind in _NEEDED and not _NEEDED[kind][0](run)
+    return kind in _NEEDED and not _NEEDED[kind].is_met(run)
 
 
 def _time_label(rate: float) -> str:

@@ -11,6 +11,7 @@ pytest.importorskip("rliable")
 
 from sb3_pave.commands.plot import KINDS, main
 from sb3_pave.evaluation import plots
+from sb3_pave.evaluation.labels import label
 from sb3_pave.evaluation.tables import MEASURES
 
 
@@ -188,7 +189,7 @@ def test_the_names_in_the_help_are_those_of_the_pictures():
     ],
 )
 def test_names_of_algorithms_are_written_as_names_and_the_users_labels_stay(name, shown):
-    assert plots.label(name) == shown
+    assert label(name) == shown
 
 
 def test_a_surface_has_its_heights_over_their_own_state_and_action(report, monkeypatch):

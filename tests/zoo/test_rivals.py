@@ -14,7 +14,7 @@ import sb3_pave
 from sb3_pave import PAVE_SAC, PAVE_TD3
 from sb3_pave.baselines import METHODS, asap, caps, damper
 from sb3_pave.baselines.factory import with_method
-from sb3_pave.evaluation.plots import label
+from sb3_pave.evaluation.labels import label
 from sb3_pave.evaluation.zip_files import algorithm_name
 from sb3_pave.zoo import register
 from sb3_pave.zoo.algorithms import ZOO_RIVALS
