@@ -8,6 +8,10 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, TypeVar
 
+import yaml
+
+from sb3_pave.experiments.yaml_once import load_once
+
 Made = TypeVar("Made")
 
 
@@ -22,10 +26,6 @@ def from_file(path: str | os.PathLike, make: Callable[[Any, Path], Made]) -> Mad
     :return: what it makes
     :raises SpecificationError: if the file can't be read, or that of ``make`` with the file's name
     """
-    import yaml
-
-    from sb3_pave.experiments.yaml_once import load_once
-
     try:
         content = load_once(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

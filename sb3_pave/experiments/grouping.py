@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from sb3_pave.experiments.collection import Result
 
 _VARIANT = re.compile(r" \(\d+\)$")  # what ``_variant`` adds
@@ -101,8 +103,6 @@ def method_names(
 
 def _specified_methods(folders: Sequence[Path]) -> list[str]:
     """Names of the methods in the specifications that lie in the folders, or have a folder's name and lie beside it."""
-    import yaml
-
     names: dict[str, None] = {}
     for path in (path for one in folders for path in (one.parent / f"{one.name}.yml", *sorted(one.glob("*.yml")))):
         try:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sb3_pave.experiments.results import RESULT_FILE, is_done
+from sb3_pave.experiments.results import RESULT_FILE, is_done, load_result
 from sb3_pave.experiments.runs import Run
 from sb3_pave.experiments.status import RunState, is_being_measured, run_state, steps_done
 
@@ -124,8 +124,6 @@ def _completed(runs: Sequence[Run], folder: Path) -> int:
 
 
 def _line(run: Run, state: RunState, folder: Path) -> str:
-    from sb3_pave.experiments.results import load_result
-
     name = _name(run)
     if state is RunState.FAILED:
         return f"{name} has failed"

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import yaml
+
 from sb3_pave.evaluation.plain_data import plain
 
 FORMAT = 1
@@ -85,8 +87,6 @@ class Run:
         return self._hash({name: getattr(self.evaluation, name) for name in names})
 
     def _hash(self, evaluation: Mapping[str, Any]) -> str:
-        import yaml
-
         determining = {**self.to_dict(), "evaluation": evaluation}
         for name in ("format", "checkpoint_steps", "device", "threads"):
             del determining[name]

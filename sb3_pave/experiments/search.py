@@ -38,6 +38,7 @@ from sb3_pave.experiments.study import (
 from sb3_pave.experiments.study_sampler import SamplerName
 from sb3_pave.experiments.study_storage import STORAGE_ERRORS, why_failed
 from sb3_pave.experiments.trial_measures import NotFinite, Scale, least_return, measure, read_measures
+from sb3_pave.experiments.zoo_file import full_entry
 
 RUNS_FOLDER = "runs"
 
@@ -277,6 +278,4 @@ def _results(runs: Sequence[Run], folder: Path) -> list[Result]:
 
 def _starting_point(specification: SearchSpecification) -> dict[str, Any]:
     """The hyperparameters that the method has without a search, the published ones for some."""
-    from sb3_pave.experiments.zoo_file import full_entry
-
     return specification.space.starting_point(full_entry(specification.method_runs[0]))

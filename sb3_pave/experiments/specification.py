@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from sb3_pave.evaluation.rollout import LARGEST_SEED
 from sb3_pave.experiments.given import (
     SpecificationError,
@@ -174,8 +176,6 @@ class Specification:
 
     def _conf(self, method: Method, env_id: str) -> str:
         """The one entry of the method's file that the zoo would take, so that changes of others don't touch the run."""
-        import yaml
-
         where = f"methods: {method.name}"
         check_algorithm(where, method.algorithm)
         entry = zoos_entry(where, method.algorithm, method.conf, env_id)

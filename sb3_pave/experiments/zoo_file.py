@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from sb3_pave.evaluation.output_path import check_free
 from sb3_pave.evaluation.plain_data import plain
 from sb3_pave.experiments.runs import Run
 
@@ -18,8 +21,6 @@ def full_entry(run: Run, drawn: Mapping[str, Any] | None = None) -> dict[str, An
     :return: all hyperparameters of the run, as an entry of a zoo YAML has them; arguments of the environment are added to
         those of the entry, as ``sb3-pave train`` does it
     """
-    import yaml
-
     entries = {} if run.conf is None else yaml.safe_load(run.conf)
     layers = [entries.get(run.environment, entries.get("default", {})), plain(run.hyperparameters), plain(drawn or {})]
     entry = {name: value for layer in layers for name, value in layer.items()}
@@ -35,8 +36,6 @@ def zoo_yaml(searched: Mapping[str, Any], trial: Mapping[str, Any], runs: Sequen
     :param runs: the runs of the method without what was drawn
     :return: a YAML file that ``sb3-pave train -conf`` takes, with an entry for each environment
     """
-    import yaml
-
     entries = {run.environment: full_entry(run, trial["hyperparameters"]) for run in runs}
     measured = f"return {trial['return']:.4g}, sm {trial['sm']:.4g}, mean over {searched['n_runs']} runs"
     head = f"# Trial {trial['number']} of a search with sb3-pave tune: {measured}.\n# {train_command(runs[0], 'FILE')}\n"
@@ -66,8 +65,6 @@ def export(
     :param overwrite: whether it may exist
     :raises FileExistsError: if it exists, holds something else and may not
     """
-    from sb3_pave.evaluation.output_path import check_free
-
     path, text = Path(path), zoo_yaml(searched, trial, runs)
     if path.is_file() and path.read_bytes() == text.encode():
         return

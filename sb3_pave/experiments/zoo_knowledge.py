@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import yaml
 
 from sb3_pave.evaluation.user_modules import why_not_imported
 from sb3_pave.experiments.given import SpecificationError, unknown
@@ -24,8 +25,6 @@ def zoos_entry(where: str, algorithm: str, conf: Path | None, env_id: str) -> di
     :return: its entry in that file, or the file's default
     :raises SpecificationError: if the file can't be read, or has neither
     """
-    import yaml
-
     from sb3_pave.zoo.defaults import default_hyperparameters
 
     try:
