@@ -54,18 +54,18 @@ def import_gym_packages(parser: argparse.ArgumentParser, packages: Iterable[str]
         try:
             importlib.import_module(package)
         except Exception as error:  # whatever a module of the user raises
-            parser.exit(1, f"{parser.prog}: --gym-packages: {why_not_imported(package, error)}\n")
+            parser.exit(1, f"{parser.prog}: --gym-packages: {why_package_failed(package, error)}\n")
 
 
-def why_not_imported(module: str, error: Exception) -> str:
+def why_package_failed(module: str, error: Exception) -> str:
     """
     :param module: a module of the user
     :param error: what it has raised when it was imported
     :return: what that says, and where modules are looked for, or the line that has raised it
     """
-    from sb3_pave.evaluation import user_modules
+    from sb3_pave.evaluation.user_modules import why_not_imported
 
-    reason = user_modules.why_not_imported(error)
+    reason = why_not_imported(error)
     missing = isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}.")
     return reason if missing else f"{module} could not be imported: {reason}"
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from sb3_pave import __version__
-from sb3_pave.commands.extras import find_modules_here, naming_the_extra, why_not_imported
+from sb3_pave.commands.extras import find_modules_here, naming_the_extra, why_package_failed
 
 
 class ZooCommand(NamedTuple):
@@ -100,7 +100,7 @@ def _run_zoo_command(parser: argparse.ArgumentParser, command: str, arguments: l
             except ImportError:
                 pass  # the zoo meets it, too
             except Exception as error:  # whatever a module of the user raises
-                parser.exit(1, f"{prog}: --gym-packages: {why_not_imported(package, error)}\n")
+                parser.exit(1, f"{prog}: --gym-packages: {why_package_failed(package, error)}\n")
         try:
             run(module, function, arguments, prog=prog, view_only=view_only)
         except ZooError as error:
@@ -108,7 +108,7 @@ def _run_zoo_command(parser: argparse.ArgumentParser, command: str, arguments: l
         except ModuleNotFoundError as error:
             if not with_packages or error.name not in _with_parents(arguments):
                 raise
-            parser.exit(1, f"{prog}: --gym-packages: {why_not_imported(error.name or '', error)}\n")
+            parser.exit(1, f"{prog}: --gym-packages: {why_package_failed(error.name or '', error)}\n")
 
 
 def _gym_packages(arguments: Sequence[str]) -> list[str]:
