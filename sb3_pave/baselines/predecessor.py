@@ -78,9 +78,10 @@ def stored_predecessor(
     replay_buffer: Any, rows: np.ndarray, environments: np.ndarray, vec_normalize: Any = None
 ) -> Predecessor:
     """
-    The states before those in some slots of a replay buffer: in the row before, unless an episode ended there (by a timeout,
-    too), or the row has been overwritten or not been written yet, or collecting began anew after it (a memory-optimised buffer
-    can't tell).
+    The states before those in some slots of a replay buffer, which stand in the row before.
+
+    There is none where an episode ended in that row (by a timeout, too), where it has been overwritten or not been written
+    yet, and where collecting began anew after it, which a memory-optimised buffer can't tell.
 
     :param replay_buffer: one of SB3's
     :param rows: of the slots, shape (batch,)
@@ -93,21 +94,17 @@ def stored_predecessor(
     oldest = (replay_buffer.pos + int(optimized)) % replay_buffer.buffer_size if replay_buffer.full else 0
     exists = (rows != oldest) & (replay_buffer.dones[before, environments] == 0)
     if not optimized:
-        nexts, currents = (
-            _entries(stored, slots, environments)
-            for stored, slots in ((replay_buffer.next_observations, before), (replay_buffer.observations, rows))
-        )
-        for key, current in currents.items():
+        nexts = _entries(replay_buffer.next_observations, before, environments)
+        for key, current in _entries(replay_buffer.observations, rows, environments).items():
             exists &= (nexts[key] == current).reshape(len(rows), -1).all(axis=1)
     observations = _entries(replay_buffer.observations, before, environments)
-    is_dict = isinstance(replay_buffer.observations, dict)
-    normalized = replay_buffer._normalize_obs(observations if is_dict else observations[""], vec_normalize)
-    tensors = (
-        {key: replay_buffer.to_torch(entry) for key, entry in normalized.items()}
-        if is_dict
-        else replay_buffer.to_torch(normalized)
-    )
-    return Predecessor(tensors, replay_buffer.to_torch(exists.astype(np.float32)))
+    to_torch = replay_buffer.to_torch
+    if isinstance(replay_buffer.observations, dict):
+        normalized = replay_buffer._normalize_obs(observations, vec_normalize)
+        tensors = {key: to_torch(entry) for key, entry in normalized.items()}
+    else:
+        tensors = to_torch(replay_buffer._normalize_obs(observations[""], vec_normalize))
+    return Predecessor(tensors, to_torch(exists.astype(np.float32)))
 
 
 def _entries(observations: Any, rows: np.ndarray, environments: np.ndarray) -> dict[str, np.ndarray]:
