@@ -30,8 +30,7 @@ class ActsSooner(OffPolicyAlgorithm):
         @HostsSignature
         def _sample_action(self, *args: Any, **kwargs: Any) -> Any:
             standing = self._standing_of_sb3s_acting()
-            recorded = {} if standing is None or standing.acting is None else {"_predict": standing.acting}
-            with _replaced(self.policy, {**_mode_setter(standing), **recorded}):
+            with _replaced(self.policy, {**_mode_setter(standing), **_recorded(standing)}):
                 return super()._sample_action(*args, **kwargs)
 
     def _standing_of_sb3s_acting(self) -> Standing | None:
@@ -55,6 +54,21 @@ def _mode_setter(standing: Standing | None) -> dict[str, Callable[..., Any]]:
         modes.set(mode)
 
     return {"set_training_mode": set_training_mode}
+
+
+def _recorded(standing: Standing | None) -> dict[str, Callable[..., Any]]:
+    """Likewise, a ``predict`` that calls the recording."""
+    if standing is None or standing.acting is None:
+        return {}
+    acting, policy = standing.acting, standing.modes.policy
+    recorded: dict[str, Callable[..., Any]] = {"obs_to_tensor": acting.obs_to_tensor, "_predict": acting}
+
+    def predict(*args: Any, **kwargs: Any) -> Any:
+        vars(policy).pop("predict", None)
+        with _replaced(policy, {} if acting.is_elsewhere else recorded):
+            return type(policy).predict(policy, *args, **kwargs)
+
+    return {"predict": predict}
 
 
 @cache

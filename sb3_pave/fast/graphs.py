@@ -15,7 +15,7 @@ from sb3_pave.fast.optimizer_steps import move_steps
 from sb3_pave.fast.static_batch import StaticBatch
 from sb3_pave.fast.update_log import UpdateLog
 from sb3_pave.fast.watch import same
-from sb3_pave.method.batches import leaves, rebuilt
+from sb3_pave.method.batches import leaves, on_device
 from sb3_pave.user_warning import warn_user
 
 WARM_UPS = 3  # calls before a recording: libraries and optimizers set themselves up in the first ones
@@ -111,7 +111,7 @@ class GraphedUpdate:
         :param noise: an object whose attributes the step sets, as it shall find them set after a replay; or None
         """
         if self._given_up:
-            step(*_moved(batch, self.capture.device), log=log)
+            step(*on_device(batch, self.capture.device), log=log)
             return
         tensors = leaves(batch)
         recording = self._recording_of(batch, (kind, *[(tensor.shape, tensor.dtype) for tensor in tensors]))
@@ -225,7 +225,3 @@ def _kept_on_error(noise: Any) -> Iterator[None]:
         if noise is not None:
             vars(noise).update(before)
         raise
-
-
-def _moved(batch: Any, device: th.device) -> Any:
-    return rebuilt(batch, iter([leaf.to(device) for leaf in leaves(batch)]))

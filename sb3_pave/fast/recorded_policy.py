@@ -2,22 +2,26 @@
 
 import threading
 import weakref
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch as th
+from gymnasium import spaces
 
 from sb3_pave.fast.capture import Capture, Outcome, Update
 from sb3_pave.fast.compiled import in_a_line
 from sb3_pave.fast.graphs import WARM_UPS
+from sb3_pave.fast.static_batch import StaticBatch
 from sb3_pave.fast.watch import Watch
-from sb3_pave.method.batches import Batch, leaves, rebuilt
+from sb3_pave.method.batches import leaves, on_device
 from sb3_pave.user_warning import warn_user
+
+_CPU = th.device("cpu")
 
 
 class RecordedPolicy:
     """
-    Stands in for SB3's ``policy._predict``. Where the actor is not as it was at the first call, and in other
-    threads, it is called as it is.
+    Stands in for SB3's ``policy._predict``, and for ``policy.obs_to_tensor`` before it. Where the actor is not as it was at
+    the first call, and in other threads, they are called as they are.
 
     :param model: the agent
     :param capture: how to record
@@ -31,14 +35,29 @@ class RecordedPolicy:
         self._given_up = False
         self._thread = threading.get_ident()
 
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether this is another thread, which evaluates meanwhile, say: the recordings' memory is the agent's."""
+        return threading.get_ident() != self._thread
+
+    def obs_to_tensor(self, observation: Any) -> tuple[Any, bool]:
+        """
+        Leaves observations on the CPU: SB3's own copy to the device would wait until all updates there are done, and what
+        follows it would begin only then.
+
+        :param observation: of the environments
+        :return: as tensors, and whether it is of several environments
+        """
+        policy = self._policy if self.is_elsewhere else _OnHost(self._policy.observation_space)
+        return type(self._policy).obs_to_tensor(policy, observation)
+
     def __call__(self, observation: Any, deterministic: bool = False) -> th.Tensor:
         """
-        :param observation: on the device, shape (n_envs, ...) or a dict of such
+        :param observation: on the CPU or the device, shape (n_envs, ...) or a dict of such
         :param deterministic: whether the action is the most probable one
         :return: shape (n_envs, action_dim); the next call writes into the same memory
         """
-        if threading.get_ident() != self._thread:
-            # One that evaluates meanwhile, say: the recordings' memory is the agent's
+        if self.is_elsewhere:
             return self._predict(observation, deterministic)
         if self._watch is None:
             # Not before: networks act in evaluation mode
@@ -49,11 +68,11 @@ class RecordedPolicy:
         key = (deterministic, *[(tensor.shape, tensor.dtype) for tensor in tensors])
         recording = self._recordings.get(key)
         if recording is None:
-            recording = self._recordings[key] = _Recording(observation)
-        th._foreach_copy_(recording.tensors, tensors)
+            recording = self._recordings[key] = _Recording(StaticBatch(observation, self._capture.device))
+        recording.inputs.load(tensors)
 
         def act() -> Outcome:
-            return Outcome((), self._predict(recording.observation, deterministic), {})
+            return Outcome((), self._predict(recording.inputs.batch, deterministic), {})
 
         if recording.replay is not None:
             return recording.replay().values
@@ -71,16 +90,18 @@ class RecordedPolicy:
 
     def _predict(self, observation: Any, deterministic: bool) -> th.Tensor:
         # The class's: this stands in for the policy's own
-        return type(self._policy)._predict(self._policy, observation, deterministic)
+        return type(self._policy)._predict(self._policy, on_device(observation, self._capture.device), deterministic)
+
+
+class _OnHost(NamedTuple):
+    """What ``obs_to_tensor`` asks a policy for."""
+
+    observation_space: spaces.Space
+    device: th.device = _CPU
 
 
 class _Recording:
-    """
-    :param observation: an example
-    """
-
-    def __init__(self, observation: Batch):
-        self.tensors = [th.empty_like(tensor) for tensor in leaves(observation)]
-        self.observation = rebuilt(observation, iter(self.tensors))
+    def __init__(self, inputs: StaticBatch):
+        self.inputs = inputs
         self.n_warm_ups = 0
         self.replay: Update | None = None

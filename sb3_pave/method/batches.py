@@ -55,3 +55,13 @@ def rebuilt(batch: Batch, tensors: Iterator[th.Tensor]) -> Batch:
         return {key: rebuilt(part, tensors) for key, part in parts.items()}  # type: ignore[return-value]
     others = [rebuilt(part, tensors) for part in parts]
     return tuple(others) if type(parts) is tuple else type(parts)(*others)  # type: ignore[return-value]
+
+
+def on_device(batch: Batch, device: th.device) -> Batch:
+    """
+    The same batch on a device.
+
+    :param batch: as ``select`` takes it
+    :param device: where its tensors shall be
+    """
+    return rebuilt(batch, iter([leaf.to(device) for leaf in leaves(batch)]))

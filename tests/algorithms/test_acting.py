@@ -9,13 +9,15 @@ import pytest
 import torch as th
 from stable_baselines3 import SAC
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.noise import NormalActionNoise
+from stable_baselines3.common.policies import BaseModel, BasePolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import nn
 
 import sb3_pave.algorithms.fast_execution as fast_execution
 from sb3_pave import PAVE_DDPG, PAVE_SAC, PAVE_TD3, pave
 from sb3_pave.algorithms.modes import Modes
+from sb3_pave.fast.static_batch import StaticBatch
 from tests.fast.operations import OperationCapture
 from tests.fast.stand_in import StandIn
 
@@ -43,16 +45,16 @@ def test_recorded_acting_is_the_policys(algorithm, monkeypatch):
 
 def test_nothing_stays_behind_on_the_policy(monkeypatch):
     monkeypatch.setattr(fast_execution, "CudaCapture", StandIn)
-    seen = []
+    seen, replaced = [], {"predict", "_predict", "obs_to_tensor", "set_training_mode"}
 
     class Look(BaseCallback):
         def _on_step(self):
-            seen.append({"_predict", "set_training_mode"} & vars(self.model.policy).keys())
+            seen.append(replaced & vars(self.model.policy).keys())
             return True
 
     model = make(cuda_graph=True).learn(80, Look())
     assert recordings(model) and not any(seen) and len(seen) == 80
-    assert not {"_predict", "set_training_mode"} & vars(model.policy).keys()
+    assert not replaced & vars(model.policy).keys()
 
 
 def exchange_the_actors_network(model):
@@ -150,6 +152,32 @@ def test_another_thread_gets_its_own_actions(monkeypatch):
     thread.start()
     thread.join()
     assert th.equal(kept, ours) and th.allclose(found[0], model.actor(observation)) and not th.equal(found[0], ours)
+
+
+class AsksThePolicy(NormalActionNoise):
+    """Noise of the user's, drawn while the agent acts."""
+
+    def __call__(self):
+        observation, _ = self.policy.obs_to_tensor(np.ones((1, 3), np.float32))
+        self.seen.add(observation.device)
+        return super().__call__()
+
+
+def test_only_the_recording_gets_observations_on_the_host(monkeypatch):
+    monkeypatch.setattr(fast_execution, "CudaCapture", StandIn)
+    noise = AsksThePolicy(np.zeros(1), np.ones(1))
+    model = make(PAVE_TD3, action_noise=noise, cuda_graph=True)
+    noise.policy, noise.seen = model.policy, set()
+    model.learn(80)
+    assert recordings(model)
+    copied = []
+    monkeypatch.setattr(StaticBatch, "load", _noting(copied, lambda inputs: inputs, StaticBatch.load))
+    monkeypatch.setattr(BaseModel, "device", th.device("meta"))  # where the policy's own would copy them
+    noise.seen.clear()
+    model._sample_action(0, noise, 1)
+    assert len(copied) == 1 and noise.seen == {th.device("meta")}
+    model._sample_action(1000, noise, 1)  # at random
+    assert len(copied) == 1 and noise.seen == {th.device("meta")}
 
 
 def test_state_dependent_noise_is_not_recorded(monkeypatch):
