@@ -21,6 +21,12 @@ PASSING = frozenset(
 # Whose classes compute the same at each call, as far as Python goes
 _KNOWN = ("torch", "stable_baselines3", "sb3_contrib", "sb3_pave", "abc", "builtins")
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+# Attributes of every module that calling it does not look at, or not unless it has one of the hooks above
+_UNASKED = frozenset(
+    "_non_persistent_buffers_set _state_dict_hooks _state_dict_pre_hooks _load_state_dict_pre_hooks "
+    "_load_state_dict_post_hooks _is_full_backward_hook _forward_hooks_with_kwargs _forward_hooks_always_called "
+    "_forward_pre_hooks_with_kwargs".split()
+)
 
 
 class Watch:
@@ -46,6 +52,9 @@ class Watch:
         self._n_attributes = len(vars(model))
         self._values = _getter(name for name in vars(model) if name not in PASSING)
         self._modules = [vars(module) for module in modules]
+        kinds = [tuple(name for name in attributes if name not in _UNASKED) for attributes in self._modules]
+        getters = {names: _getter(names) for names in kinds}
+        self._get_attributes = [getters[names] for names in kinds]
         self._children = [module._modules for module in modules if module._modules]
         self._lists = [value for attributes in self._modules for value in attributes.values() if type(value) is list]
         self._hooks = [vars(module)[name] for module in modules for name in _HOOKS if name in vars(module)]
@@ -90,8 +99,10 @@ class Watch:
         numbers: list[Any] = _addresses(tensors) + _addresses(self._tensors)
         numbers += _traits(tensors)
         # Networks may be exchanged in a list that stays the same
-        structure = [*all_values(self._modules), *all_values(self._children), *map(tuple, self._lists)]
-        return self._values(vars(self._model())), held, structure, [*chain.from_iterable(self._hooks)], numbers
+        structure = [get(attributes) for get, attributes in zip(self._get_attributes, self._modules, strict=True)]
+        structure += [*map(len, self._modules), *all_values(self._children), *map(tuple, self._lists)]
+        hooks = [*chain.from_iterable(filter(None, self._hooks))]  # most have none
+        return self._values(vars(self._model())), held, structure, hooks, numbers
 
 
 class _OptimizerWatch:
