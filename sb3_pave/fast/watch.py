@@ -51,11 +51,12 @@ class Watch:
         self._model = weakref.ref(model)  # which keeps this
         self._n_attributes = len(vars(model))
         self._values = _getter(name for name in vars(model) if name not in PASSING)
+        self._networks = modules
         self._modules = [vars(module) for module in modules]
         kinds = [tuple(name for name in attributes if name not in _UNASKED) for attributes in self._modules]
         getters = {names: _getter(names) for names in kinds}
         self._get_attributes = [getters[names] for names in kinds]
-        self._children = [module._modules for module in modules if module._modules]
+        self._children = [module._modules for module in modules]
         self._lists = [value for attributes in self._modules for value in attributes.values() if type(value) is list]
         self._hooks = [vars(module)[name] for module in modules for name in _HOOKS if name in vars(module)]
         self._holders: list[dict[str, Any]] = [
@@ -100,7 +101,8 @@ class Watch:
         numbers += _traits(tensors)
         # Networks may be exchanged in a list that stays the same
         structure = [get(attributes) for get, attributes in zip(self._get_attributes, self._modules, strict=True)]
-        structure += [*map(len, self._modules), *all_values(self._children), *map(tuple, self._lists)]
+        structure += [*map(type, self._networks), *map(len, self._modules)]
+        structure += [*all_values(filter(None, self._children)), *map(tuple, self._lists)]
         hooks = [*chain.from_iterable(filter(None, self._hooks))]  # most have none
         return self._values(vars(self._model())), held, structure, hooks, numbers
 

@@ -82,6 +82,10 @@ def replace_a_network_in_its_list(model):
     model.critic.q_networks[0] = nn.Sequential(nn.Linear(4, 16), nn.LayerNorm(16), nn.SiLU(), nn.Linear(16, 1))
 
 
+def replace_a_class(model):
+    model.critic.__class__ = type("Critic", (type(model.critic),), {})
+
+
 def replace_an_activation(model):
     model.critic.qf0[1] = nn.Tanh()
     model.critic.qf1[1] = nn.Tanh()
@@ -125,6 +129,7 @@ RECORDED_ANEW = [
     hook_an_optimizer,
     replace_a_layer,
     replace_a_network_in_its_list,
+    replace_a_class,
     replace_an_activation,
     freeze_a_parameter,
     move_the_networks,
@@ -143,6 +148,13 @@ def test_what_a_recording_holds_is_seen_and_recorded_anew(change, model):
     model.train(6, 16)
     assert StandIn.last.recordings == before + 1
     assert model._standing.holds()
+
+
+def test_a_network_that_had_no_layer_is_seen_to_get_one():
+    model = PAVE_SAC("MlpPolicy", "Pendulum-v1", **{**SETTINGS, "policy_kwargs": {"net_arch": []}}).learn(70)
+    assert model._standing.holds()
+    model.actor.latent_pi.append(nn.Tanh())
+    assert not model._standing.holds()
 
 
 @pytest.mark.parametrize("change", [compile_the_policy, reset_an_optimizer])
