@@ -67,10 +67,12 @@ class CudaCapture:
     def warm_up(self, update: Update) -> Outcome:
         stream = self._side_stream()
         stream.wait_stream(th.cuda.current_stream(self.device))
-        with th.cuda.stream(stream), unvalidated_distributions():
-            result = update()
-        th.cuda.current_stream(self.device).wait_stream(stream)
-        return result
+        try:
+            with th.cuda.stream(stream), unvalidated_distributions():
+                return update()
+        finally:
+            # Also for what was begun before an interrupt: saving, say, reads it
+            th.cuda.current_stream(self.device).wait_stream(stream)
 
     def record(self, update: Update) -> Update:
         graph = th.cuda.CUDAGraph()

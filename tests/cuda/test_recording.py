@@ -11,6 +11,7 @@ import stable_baselines3
 import torch as th
 from stable_baselines3.common.torch_layers import FlattenExtractor
 
+from sb3_pave.fast.capture import CudaCapture
 from tests.cuda.agents import (
     CASES,
     assert_freed_with_its_buffer,
@@ -128,6 +129,19 @@ def test_an_error_inside_a_recording_leaves_random_numbers_as_they_were(error):
     assert th.cuda.current_stream() == th.cuda.default_stream()
     train(model)
     assert th.isfinite(parameters(model)).all()
+
+
+def test_what_an_interrupted_warm_up_began_is_waited_for():
+    value, capture = th.zeros((), device="cuda"), CudaCapture(th.device("cuda"))
+
+    def begun():
+        th.cuda._sleep(100_000_000)
+        value.fill_(1)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        capture.warm_up(begun)
+    assert value.item() == 1
 
 
 @pytest.mark.parametrize("algorithm", ["PAVE_TD3", "PAVE_SAC"])
