@@ -11,6 +11,9 @@ from sb3_pave.algorithms.signatures import HostsSignature
 from sb3_pave.algorithms.standing import Standing
 from sb3_pave.algorithms.upstream import is_of_upstream
 
+# Methods of a policy that call what is replaced, or are called while it is
+_ON_THE_WAY = ("predict", "obs_to_tensor")
+
 
 class ActsSooner(OffPolicyAlgorithm):
     """
@@ -38,7 +41,7 @@ class ActsSooner(OffPolicyAlgorithm):
         standing = self._standing
         if standing is None or standing.modes.policy is not self.policy:
             return None
-        methods_of_its_own = "predict" in vars(self) or "predict" in vars(self.policy)
+        methods_of_its_own = "predict" in vars(self) or not vars(self.policy).keys().isdisjoint(_ON_THE_WAY)
         policy_class: Any = type(self.policy)
         return standing if not methods_of_its_own and _are_sb3s(type(self), policy_class) else None
 
@@ -77,7 +80,8 @@ def _are_sb3s(algorithm: type, policy: type) -> bool:
     bases = algorithm.__mro__
     below = bases[bases.index(ActsSooner) + 1 :]
     found = (next(vars(base)[name] for base in below if name in vars(base)) for name in ("collect_rollouts", "_sample_action"))
-    return all(map(is_of_upstream, (*found, algorithm.predict, policy.predict)))  # type: ignore[attr-defined]
+    of_policy = (getattr(policy, name) for name in _ON_THE_WAY)
+    return all(map(is_of_upstream, (*found, algorithm.predict, *of_policy)))  # type: ignore[attr-defined]
 
 
 @contextmanager

@@ -71,10 +71,12 @@ def batched_jacobian(outputs: th.Tensor, inputs: list[th.Tensor]) -> list[th.Ten
     if not outputs.requires_grad:  # a linear critic: its gradient is a constant
         return [x.new_zeros(batch, m, x[0].numel()) for x in inputs]
     directions = th.eye(m, dtype=outputs.dtype, device=outputs.device)[:, None].expand(m, batch, m)
-    jacobians = th.autograd.grad(
-        outputs, inputs, grad_outputs=directions, is_grads_batched=True, allow_unused=True, materialize_grads=True
-    )
-    return [jacobian.detach().reshape(m, batch, -1).transpose(0, 1) for jacobian in jacobians]
+    jacobians = th.autograd.grad(outputs, inputs, grad_outputs=directions, is_grads_batched=True, allow_unused=True)
+    return [
+        # An entry that a features extractor leaves out, or any where the critic is linear in it, has none
+        x.new_zeros(batch, m, x[0].numel()) if jacobian is None else jacobian.detach().reshape(m, batch, -1).transpose(0, 1)
+        for x, jacobian in zip(inputs, jacobians, strict=True)
+    ]
 
 
 def chunk_size(observations: Observations, action_dim: int) -> int:

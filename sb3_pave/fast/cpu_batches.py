@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ def sampling_on_cpu(replay_buffer: Any) -> Iterator[None]:
 
     :param replay_buffer: the agent's
     """
-    if not _is_known(type(replay_buffer)):
+    if not are_known(type(replay_buffer).__mro__):
         yield
         return
     before = replay_buffer.device
@@ -36,11 +35,6 @@ def sampling_on_cpu(replay_buffer: Any) -> Iterator[None]:
         replay_buffer.device = before
         if shares:
             del replay_buffer.to_torch
-
-
-@cache
-def _is_known(buffer: type) -> bool:
-    return are_known(buffer.__mro__)
 
 
 def _shared(array: np.ndarray, copy: bool = True) -> th.Tensor:

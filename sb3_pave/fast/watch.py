@@ -100,7 +100,7 @@ class Watch:
         numbers: list[Any] = _addresses(tensors) + _addresses(self._tensors)
         numbers += _traits(tensors)
         # Networks may be exchanged in a list that stays the same
-        structure = [get(attributes) for get, attributes in zip(self._get_attributes, self._modules, strict=True)]
+        structure: list[Any] = [get(attributes) for get, attributes in zip(self._get_attributes, self._modules, strict=True)]
         structure += [*map(type, self._networks), *map(len, self._modules)]
         structure += [*all_values(filter(None, self._children)), *map(tuple, self._lists)]
         hooks = [*chain.from_iterable(filter(None, self._hooks))]  # most have none

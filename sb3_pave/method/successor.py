@@ -58,8 +58,8 @@ def _sample_n_step(replay_buffer: Any, draw: Callable[[], ReplayBufferSamples]) 
             return replay_data, Successor(one_step.next_observations, None, one_step.dones)
     raise ValueError(
         f"The state one step after each observation is needed, but {type(replay_buffer).__name__} with "
-        f"n_steps={replay_buffer.n_steps} does not draw the same transitions again from the same state of np.random. Use SB3's "
-        "NStepReplayBuffer or n_steps=1, or switch off what needs it (PAVE's VFC by vfc_coef=0)."
+        f"n_steps={replay_buffer.n_steps} does not draw the same transitions again from the same state of np.random. Use "
+        "SB3's NStepReplayBuffer or n_steps=1, or switch off what needs it (PAVE's VFC by vfc_coef=0)."
     )
 
 

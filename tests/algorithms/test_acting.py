@@ -12,6 +12,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.policies import BaseModel, BasePolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.sac.policies import SACPolicy
 from torch import nn
 
 import sb3_pave.algorithms.fast_execution as fast_execution
@@ -91,6 +92,24 @@ def test_methods_of_the_users_are_asked(monkeypatch):
     model.policy._predict = lambda *_, **__: th.full((1, 1), -1.0)
     model.learn(5, reset_num_timesteps=False)
     assert model._standing.acting is None and (model.replay_buffer.actions[80:85] == -1).all()
+
+
+class ShiftedObservations(SACPolicy):
+    """Turns observations into tensors in its own way."""
+
+    shift = 100.0
+
+    def obs_to_tensor(self, observation):
+        tensors, is_vectorized = super().obs_to_tensor(observation)
+        return tensors + self.shift, is_vectorized
+
+
+def test_a_policys_own_way_from_observations_to_tensors_is_its_own(monkeypatch):
+    monkeypatch.setattr(fast_execution, "CudaCapture", StandIn)
+    model, eager = (
+        PAVE_SAC(ShiftedObservations, "Pendulum-v1", **SETTINGS, cuda_graph=recorded).learn(80) for recorded in (True, False)
+    )
+    np.testing.assert_allclose(model.replay_buffer.actions, eager.replay_buffer.actions, atol=1e-5)
 
 
 def exchange_the_policy(model):

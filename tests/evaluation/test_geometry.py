@@ -7,6 +7,7 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3 import DDPG, PPO, SAC, TD3
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import nn
 
@@ -264,6 +265,35 @@ def test_dict_observations_are_differentiated_in_their_continuous_entries():
     assert actor_jacobian_norm(model, observations).shape == (20,)
 
 
+class LeavesOut(BaseFeaturesExtractor):
+    """Achieved goals are in the observation already, as in most environments with goals."""
+
+    def __init__(self, observation_space):
+        super().__init__(observation_space, 4)
+
+    def forward(self, observations):
+        return th.cat([observations["observation"], observations["desired_goal"]], dim=1)
+
+
+@pytest.mark.parametrize("n_actions", [1, 2, 3])
+def test_what_a_features_extractor_leaves_out_has_derivatives_of_zero(n_actions):
+    entry = spaces.Box(-1, 1, (2,), np.float32)
+    space = spaces.Dict(observation=entry, achieved_goal=entry, desired_goal=entry)
+    env = BoxEnv(space, spaces.Box(-1, 1, (n_actions,), np.float32))
+    kwargs = silu(features_extractor_class=LeavesOut)
+    model = SAC("MultiInputPolicy", env, policy_kwargs=kwargs, seed=0, device="cpu", buffer_size=10)
+    observations, actions = random_inputs(model)
+    geometry = critic_geometry(model, observations, actions)
+    point = np.concatenate([observations["observation"][7], observations["desired_goal"][7], actions[7]])
+    value = lambda x: model.critic.qf0(x[None])[0, 0]  # noqa: E731
+    hessian = th.autograd.functional.hessian(value, th.as_tensor(point, dtype=th.float32))
+    assert geometry.mixed_norm[7] == pytest.approx(float(th.linalg.matrix_norm(hessian[4:, :4], ord=2)), rel=1e-3)
+    state = lambda x: th.tanh(model.actor.mu(model.actor.latent_pi(x[None])))[0]  # noqa: E731
+    jacobian = th.autograd.functional.jacobian(state, th.as_tensor(point[:4]))
+    expected = float(th.linalg.matrix_norm(jacobian, ord=2))
+    assert actor_jacobian_norm(model, observations)[7] == pytest.approx(expected, rel=1e-3)
+
+
 def test_images_are_differentiated_through_a_shared_extractor_on_the_unit_scale():
     space = spaces.Box(0, 255, (3, 36, 36), np.uint8)
     kwargs = silu(share_features_extractor=True, features_extractor_kwargs={"features_dim": 8})
@@ -297,8 +327,10 @@ def test_ppo_has_an_actor_only():
         critic_geometry(model, np.zeros((1, 3)), np.zeros((1, 1)))
 
 
-def test_a_relu_critic_is_pointed_out():
-    model = DDPG("MlpPolicy", "Pendulum-v1", policy_kwargs={"net_arch": []}, seed=0, device="cpu")
+@pytest.mark.parametrize("sizes", [(3, 1), (3, 2), (5, 3)], ids="{0[0]} observations, {0[1]} actions".format)
+def test_a_relu_critic_is_pointed_out(sizes):
+    observed, acted = (spaces.Box(-1, 1, (size,), np.float32) for size in sizes)
+    model = DDPG("MlpPolicy", BoxEnv(observed, acted), policy_kwargs={"net_arch": []}, seed=0, device="cpu", buffer_size=10)
     with pytest.warns(UserWarning, match="second derivatives are 0"):
         geometry = critic_geometry(model, *random_inputs(model))
     assert not geometry.negative_definite.any() and not geometry.mixed_norm.any()
