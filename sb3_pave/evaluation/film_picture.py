@@ -17,6 +17,7 @@ from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from sb3_pave.evaluation.drawn_text import as_drawn
 from sb3_pave.evaluation.smoothness import smoothness_score
 from sb3_pave.evaluation.style import COLORS
 from sb3_pave.evaluation.takes import FilmError, Take
@@ -252,7 +253,7 @@ class _Sheet:
     def _text(self, x: float, y: float, words: str, **style: Any) -> Text:
         """Words at so many inches from the left and the top, centred on the line."""
         width, height = self.width / self.script.dpi, self.script.height / self.script.dpi
-        return self.figure.text(x / width, 1.0 - y / height, words, va="center_baseline", **style)
+        return self.figure.text(x / width, 1.0 - y / height, as_drawn(words), va="center_baseline", **style)
 
     def _fit(self, text: Text, width: float) -> None:
         """Make words smaller, or break them into two lines, until they are no wider than so many inches."""
@@ -266,7 +267,9 @@ class _Sheet:
         text.set_fontsize(max(_SMALLEST, 0.98 * size / ratio))
         if too_wide() <= 1.0:
             return
-        text.set(fontsize=_SMALLEST, va="center", linespacing=1.0)
+        # A part of a formula is none
+        words = words.replace(r"\$", "$")
+        text.set(fontsize=_SMALLEST, va="center", linespacing=1.0, parse_math=False)
         for length in range(len(words), 1, -1):
             text.set_text("\n".join(textwrap.wrap(words, length, max_lines=2, placeholder="…")))
             if too_wide() <= 1.0:

@@ -16,6 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from sb3_pave.evaluation.aggregate import aggregate, defined
+from sb3_pave.evaluation.drawn_text import as_drawn
 from sb3_pave.evaluation.labels import label
 from sb3_pave.evaluation.report import algorithms, runs_of
 from sb3_pave.evaluation.smoothness import action_spectrum
@@ -215,7 +216,7 @@ def surfaces(report: Mapping[str, Any]) -> Figure:
                 if action.min() <= bound <= action.max():
                     column = int(np.abs(action - bound).argmin())
                     ax.plot(state, np.full_like(state, action[column]), heights[:, column], zorder=10, **_BOUND)
-            ax.set(zlim=(0.0, top), title=label(name))
+            ax.set(zlim=(0.0, top), title=as_drawn(label(name)))
             ax.set_xlabel(f"observation {one['state_index']}", labelpad=2)
             ax.set_ylabel(f"action {one['action_index']} (half ranges)", labelpad=2)
             for axis in (ax.xaxis, ax.yaxis, ax.zaxis):
@@ -304,7 +305,7 @@ def _episode_std(report: Mapping[str, Any]) -> float:
 
 
 def _legend(figure: Figure, styles: Mapping[str, Mapping[str, Any]], *more: Line2D) -> None:
-    handles = [Line2D([], [], label=label(name), **style) for name, style in styles.items()]
+    handles = [Line2D([], [], label=as_drawn(label(name)), **style) for name, style in styles.items()]
     figure.legend(handles=[*handles, *more], loc="outside lower center", ncols=4)
 
 

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from sb3_pave.evaluation.drawn_text import as_drawn
 from sb3_pave.evaluation.style import COLORS, STYLE, WIDTH, line_styles, marker_styles, span_at_least
 from sb3_pave.experiments.front import pareto_front
 from sb3_pave.experiments.titles import over_tasks_title, spread_name, task_title
@@ -192,9 +193,9 @@ def _figure(title: str, height: float, styles: Mapping[str, Any], **legend: Any)
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
         # Rather between what it is and how it is shown than before the last word
         lines = [title] if len(title) <= _TITLE_WIDTH else title.split(": ", 1)
-        figure.suptitle("\n".join(textwrap.fill(line, _TITLE_WIDTH) for line in lines), fontsize=11)
+        figure.suptitle("\n".join(textwrap.fill(line, _TITLE_WIDTH) for line in map(as_drawn, lines)), fontsize=11)
         yield figure
-        handles = [Line2D([], [], label=name, **style, **legend) for name, style in styles.items()]
+        handles = [Line2D([], [], label=as_drawn(name), **style, **legend) for name, style in styles.items()]
         figure.legend(handles=handles, loc="outside lower center", ncols=4)
 
 

@@ -201,6 +201,14 @@ def test_words_stay_within_their_columns(n_agents):
     assert any(words.startswith("sm: smoothness") and words.endswith("bounds") for words in boxes)
 
 
+@pytest.mark.parametrize("label", ["costs $5 or $x_{$", "costs $5 or $x_{$ and a name so long that it is cut " * 4])
+def test_a_label_that_is_no_formula_stands_as_it_is(label):
+    sheet = film_picture._Sheet([take([[1.0], [1.5]])], script(labels=[label]))
+    sheet.draw(0)
+    (shown,) = (text for text in sheet.figure.texts if text.get_text().startswith("costs"))
+    assert shown.get_window_extent(sheet.canvas.get_renderer()).x1 <= sheet.width
+
+
 def test_the_title_says_which_of_many_actions_are_traced():
     env = make_vec_env(Undrawn)
     env.action_space = spaces.Box(-1.0, 1.0, (4,), np.float32)

@@ -4,6 +4,8 @@ import json
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from mpl_toolkits.mplot3d import Axes3D
 
 pytest.importorskip("matplotlib")
@@ -11,6 +13,7 @@ pytest.importorskip("rliable")
 
 from sb3_pave.commands.plot import KINDS, main
 from sb3_pave.evaluation import plots
+from sb3_pave.evaluation.drawn_text import as_drawn
 from sb3_pave.evaluation.labels import label
 from sb3_pave.evaluation.tables import MEASURES
 
@@ -50,6 +53,24 @@ def report():
     runs = [entry(algorithm, number, rng, 40 + number) for algorithm in ("sac", "pave_sac") for number in (1, 2)]
     settings = {"deterministic": True, "seed": 0, "control_rate": 20.0}
     return {"format": 1, "environment": "Pendulum-v1", "settings": settings, "runs": runs}
+
+
+@pytest.mark.parametrize(
+    ("label", "width_of"),
+    [("$x_{$", r"\$x_{\$"), ("$5", r"\$5"), (r"$\lambda$", r"$\lambda$"), ("a_b", "a_b")],
+)
+def test_what_is_no_formula_is_drawn_as_it_stands(label, width_of):
+    figure = Figure()
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    widths = [figure.text(0, 0, text).get_window_extent(renderer).width for text in (as_drawn(label), width_of)]
+    assert widths[0] == widths[1] > 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_labels_need_not_be_formulas(report, kind):
+    for run in report["runs"]:
+        run["algorithm"] = f"$x_{{$ {run['algorithm']}"
+    FigureCanvasAgg(plots.draw(kind, report)).draw()
 
 
 @pytest.mark.parametrize("kind", KINDS)

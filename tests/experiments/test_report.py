@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from sb3_pave.commands import experiment_report
@@ -357,6 +358,14 @@ def test_the_front_shows_each_run_and_each_interquartile_mean(made):
     for one in made["tasks"][0]["methods"]:
         assert tuple(one["measures"]["sm"]["of_runs"]) in shown
         assert (one["measures"]["sm"]["iqm"],) in shown
+
+
+def test_names_of_methods_need_not_be_formulas(made):
+    renamed = json.loads(json.dumps(made).replace('"PAVE"', '"$x_{$"').replace('"TD3"', '"$y_{$"'))
+    figures = [figure for pictures_of in pictures.draw_all(renamed).values() for figure in pictures_of.values()]
+    for figure in figures:
+        FigureCanvasAgg(figure).draw()
+    assert any("$y_{$" in figure.get_suptitle().replace("\\", "") for figure in figures)
 
 
 def test_learning_curves_show_return_and_smoothness(made):
