@@ -12,13 +12,12 @@ from sb3_pave.fast.compiled import in_a_line
 from sb3_pave.fast.detached import detach_attributes
 from sb3_pave.fast.fused_adam import fused_adam
 from sb3_pave.fast.optimizer_steps import move_steps
-from sb3_pave.fast.static_batch import StaticBatch
+from sb3_pave.fast.recordings import WARM_UPS, Recording, loaded
 from sb3_pave.fast.update_log import UpdateLog
 from sb3_pave.fast.watch import same
-from sb3_pave.method.batches import leaves, on_device
+from sb3_pave.method.batches import on_device
 from sb3_pave.user_warning import warn_user
 
-WARM_UPS = 3  # calls before a recording: libraries and optimizers set themselves up in the first ones
 _MAX_RECORDINGS = 32  # in a row that were hardly used
 _MANY_REPLAYS = 1000  # what recordings cost is nothing beside these
 # What recordings read from memory, and the parameters, whose addresses count
@@ -39,7 +38,7 @@ class GraphedUpdate:
     def __init__(self, capture: Capture, quiet: bool = False):
         self.capture = capture
         self._quiet = quiet
-        self._recordings: dict[Any, _Recording] = {}
+        self._recordings: dict[Any, Recording] = {}
         self._made_of: Any = None
         self._n_recorded = self._n_replays = 0
         self._optimizers: Sequence[th.optim.Optimizer] = ()
@@ -113,9 +112,7 @@ class GraphedUpdate:
         if self._given_up:
             step(*on_device(batch, self.capture.device), log=log)
             return
-        tensors = leaves(batch)
-        recording = self._recording_of(batch, (kind, *[(tensor.shape, tensor.dtype) for tensor in tensors]))
-        recording.inputs.load(tensors)
+        recording = loaded(self._recordings, batch, kind, self.capture.device)
 
         def update() -> Outcome:
             own_log = UpdateLog()
@@ -140,11 +137,6 @@ class GraphedUpdate:
         if noise is not None:
             vars(noise).update(outcome.attributes)
         log.add_all(outcome.tags, outcome.values)
-
-    def _recording_of(self, batch: tuple[Any, ...], key: Any) -> "_Recording":
-        if key not in self._recordings:
-            self._recordings[key] = _Recording(StaticBatch(batch, self.capture.device))
-        return self._recordings[key]
 
     def _record(self, update: Update, noise: Any) -> Update | None:
         """What replays the update; None where it can't be recorded, after a warning."""
@@ -206,13 +198,6 @@ class _LearningRate:
         if self._known != learning_rate:
             self._known = float(learning_rate)
             self.value.fill_(self._known)
-
-
-class _Recording:
-    def __init__(self, inputs: StaticBatch):
-        self.inputs = inputs
-        self.n_warm_ups = 0
-        self.replay: Update | None = None
 
 
 @contextmanager

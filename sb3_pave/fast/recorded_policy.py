@@ -7,15 +7,12 @@ from typing import Any, NamedTuple
 import torch as th
 from gymnasium import spaces
 
-from sb3_pave.fast.capture import Capture, Outcome, Update
+from sb3_pave.fast.capture import Capture, Outcome
 from sb3_pave.fast.compiled import in_a_line
-from sb3_pave.fast.graphs import WARM_UPS
-from sb3_pave.fast.static_batch import StaticBatch
+from sb3_pave.fast.recordings import WARM_UPS, Recording, loaded
 from sb3_pave.fast.watch import Watch
-from sb3_pave.method.batches import leaves, on_device
+from sb3_pave.method.batches import on_device
 from sb3_pave.user_warning import warn_user
-
-_CPU = th.device("cpu")
 
 
 class RecordedPolicy:
@@ -31,7 +28,7 @@ class RecordedPolicy:
         self._model, self._policy = weakref.ref(model), model.policy
         self._watch: Watch | None = None
         self._capture = capture
-        self._recordings: dict[Any, _Recording] = {}
+        self._recordings: dict[Any, Recording] = {}
         self._given_up = False
         self._thread = threading.get_ident()
 
@@ -64,12 +61,7 @@ class RecordedPolicy:
             self._watch = Watch(self._model(), [self._policy, *self._policy.actor.modules()], (), ())
         if self._given_up or self._watch.sees_change():
             return self._predict(observation, deterministic)
-        tensors = leaves(observation)
-        key = (deterministic, *[(tensor.shape, tensor.dtype) for tensor in tensors])
-        recording = self._recordings.get(key)
-        if recording is None:
-            recording = self._recordings[key] = _Recording(StaticBatch(observation, self._capture.device))
-        recording.inputs.load(tensors)
+        recording = loaded(self._recordings, observation, deterministic, self._capture.device)
 
         def act() -> Outcome:
             return Outcome((), self._predict(recording.inputs.batch, deterministic), {})
@@ -97,11 +89,4 @@ class _OnHost(NamedTuple):
     """What ``obs_to_tensor`` asks a policy for."""
 
     observation_space: spaces.Space
-    device: th.device = _CPU
-
-
-class _Recording:
-    def __init__(self, inputs: StaticBatch):
-        self.inputs = inputs
-        self.n_warm_ups = 0
-        self.replay: Update | None = None
+    device: th.device = th.device("cpu")
