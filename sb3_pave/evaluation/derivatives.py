@@ -7,6 +7,8 @@ actions scaled to [-1, 1].
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch as th
 from torch import nn
 
@@ -68,12 +70,12 @@ def batched_jacobian(outputs: th.Tensor, inputs: list[th.Tensor]) -> list[th.Ten
     :return: the Jacobian with respect to each input, shape ``(batch, m, size of the input)``
     """
     batch, m = outputs.shape
-    if not outputs.requires_grad:  # a linear critic: its gradient is a constant
-        return [x.new_zeros(batch, m, x[0].numel()) for x in inputs]
-    directions = th.eye(m, dtype=outputs.dtype, device=outputs.device)[:, None].expand(m, batch, m)
-    jacobians = th.autograd.grad(outputs, inputs, grad_outputs=directions, is_grads_batched=True, allow_unused=True)
+    jacobians: Sequence[th.Tensor | None] = [None] * len(inputs)
+    if outputs.requires_grad:
+        directions = th.eye(m, dtype=outputs.dtype, device=outputs.device)[:, None].expand(m, batch, m)
+        jacobians = th.autograd.grad(outputs, inputs, grad_outputs=directions, is_grads_batched=True, allow_unused=True)
     return [
-        # An entry that a features extractor leaves out, or any where the critic is linear in it, has none
+        # A linear critic's gradient is a constant; a features extractor may leave an entry out
         x.new_zeros(batch, m, x[0].numel()) if jacobian is None else jacobian.detach().reshape(m, batch, -1).transpose(0, 1)
         for x, jacobian in zip(inputs, jacobians, strict=True)
     ]

@@ -114,11 +114,11 @@ def spectra(report: Mapping[str, Any]) -> Figure:
     with _figure(report, height=3.4) as (figure, styles):
         ax = figure.subplots()
         for name in algorithms(report):
-            for run in runs_of(report, name):
-                frequencies, energy = action_spectrum(scaled_trace(run), rate)
+            traces = [scaled_trace(run) for run in runs_of(report, name)]
+            for trace in traces:
+                frequencies, energy = action_spectrum(trace, rate)
                 ax.plot(frequencies[1:], energy.mean(axis=1)[1:], alpha=0.3, **{**styles[name], "linewidth": 0.7})
-            smooth = mean_spectrum([scaled_trace(run) for run in runs_of(report, name)], rate)
-            ax.plot(*smooth, **styles[name])
+            ax.plot(*mean_spectrum(traces, rate), **styles[name])
         ax.set_yscale("log")
         ax.set_xlabel("frequency (Hz)" if rate != 1 else "frequency (cycles a step)")
         ax.set_ylabel("energy of the action\n(half range²)")
